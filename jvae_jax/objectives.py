@@ -1,0 +1,204 @@
+"""The six objectives: hyperparameters, capacity schedule and the loss they weigh.
+
+The objective is the configuration: hashable (static under jit), printable, ``asdict``-able. Field
+defaults are the paper's values; the Joint-VAE code's where the paper gives none.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import jax.numpy as jnp
+from jax import Array
+
+from jvae_jax import losses
+from jvae_jax.types import Classify, Decode, Encode, Images, Keys, Labels, LossTerms, Scalar
+
+CAPACITY_STEPS = 25_000
+"""Iterations over which the paper raises the capacities..."""
+PAPER_STEPS = 93_750
+"""...of the 100 epochs x 60,000 images / 64 that it trains for."""
+
+
+def default_capacity_steps(total_steps: float) -> int:
+    """The paper's ramp, or the same share of a run shorter than the paper's."""
+    return min(CAPACITY_STEPS, round(total_steps * CAPACITY_STEPS / PAPER_STEPS))
+
+
+def ramp(step: int | Scalar, final: float, steps: int) -> Scalar:
+    """A capacity in nats: from 0 in a straight line to ``final`` at ``steps``, then constant."""
+    return final * jnp.minimum(step / max(steps, 1), 1.0)
+
+
+class Model(Protocol):
+    """What an objective asks of a model; a linen ``Autoencoder`` bound to its variables is one."""
+
+    classes: int
+    encode: Encode
+    decode: Decode
+    classify: Classify
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What the six have in common."""
+
+    discrete: ClassVar[bool] = False
+    """Whether the model has a categorical latent c."""
+    conditional: ClassVar[bool] = False
+    """Whether labels enter the encoder and the decoder."""
+    terms: ClassVar[tuple[str, ...]] = ("reconstruction", "kl_z")
+    """The fields of ``LossTerms`` that it fills."""
+
+    def loss(
+        self,
+        model: Model,
+        images: Images,
+        labels: Labels,
+        *,
+        step: int | Array,
+        keys: Keys,
+        axis_name: str | None = None,
+    ) -> tuple[Scalar, LossTerms]:
+        """The loss at an iteration, in nats per image, and its terms for each example."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAE(Objective):
+    """Eq. 1."""
+
+    def loss(self, model, images, labels, *, step, keys, axis_name=None):
+        return losses.vae(model.encode, model.decode, images, gaussian_key=keys.gaussian)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CVAE(Objective):
+    """Eq. 5. The paper gives no alpha."""
+
+    conditional: ClassVar[bool] = True
+    terms: ClassVar[tuple[str, ...]] = LossTerms._fields
+    alpha: float = 1.0
+    """Weight of the classifier's cross-entropy."""
+    all_labelled: bool = False
+    """Promises that no label is -1, and saves a pass for each class."""
+
+    def loss(self, model, images, labels, *, step, keys, axis_name=None):
+        return losses.cvae(
+            model.encode,
+            model.decode,
+            model.classify,
+            images,
+            labels,
+            gaussian_key=keys.gaussian,
+            alpha=self.alpha,
+            all_labelled=self.all_labelled,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BetaVAE(Objective):
+    """Eq. 6."""
+
+    beta: float = 30.0
+    """Weight of KL(z)."""
+
+    def loss(self, model, images, labels, *, step, keys, axis_name=None):
+        return losses.beta_vae(
+            model.encode, model.decode, images, gaussian_key=keys.gaussian, beta=self.beta
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnealedVAE(Objective):
+    """Eq. 7."""
+
+    beta: float = 30.0
+    """Weight of KL(z)'s distance from its capacity."""
+    capacity_z: float = 5.0
+    """C_z after the ramp, in nats."""
+    capacity_steps: int = CAPACITY_STEPS
+    """Iterations over which capacities rise from 0."""
+
+    def loss(self, model, images, labels, *, step, keys, axis_name=None):
+        return losses.annealed_vae(
+            model.encode,
+            model.decode,
+            images,
+            gaussian_key=keys.gaussian,
+            beta=self.beta,
+            capacity_z=ramp(step, self.capacity_z, self.capacity_steps),
+            axis_name=axis_name,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointVAE(AnnealedVAE):
+    """Eq. 8."""
+
+    discrete: ClassVar[bool] = True
+    terms: ClassVar[tuple[str, ...]] = ("reconstruction", "kl_z", "kl_c")
+    gamma: float = 30.0
+    """Weight of KL(c)'s distance from its capacity."""
+    capacity_c: float = 5.0
+    """C_c after the ramp, in nats. The ramp stops at log K, all that K classes can hold."""
+    temperature: float = 0.67
+    """Of the Gumbel-softmax."""
+
+    def loss(self, model, images, labels, *, step, keys, axis_name=None):
+        return losses.joint_vae(
+            model.encode,
+            model.decode,
+            images,
+            gaussian_key=keys.gaussian,
+            gumbel_key=keys.gumbel,
+            beta=self.beta,
+            gamma=self.gamma,
+            capacity_z=ramp(step, self.capacity_z, self.capacity_steps),
+            capacity_c=_categorical_ramp(step, self.capacity_c, self.capacity_steps, model),
+            temperature=self.temperature,
+            axis_name=axis_name,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ours(JointVAE):
+    """Eq. 10."""
+
+    capacity_c: float = 0.0
+    """C_c of labelled examples after the ramp, in nats."""
+    unlabelled_capacity_c: float = 5.0
+    """C_c of unlabelled examples after the ramp, in nats. The ramp stops at log K."""
+
+    def loss(self, model, images, labels, *, step, keys, axis_name=None):
+        return losses.ours(
+            model.encode,
+            model.decode,
+            images,
+            labels,
+            gaussian_key=keys.gaussian,
+            gumbel_key=keys.gumbel,
+            beta=self.beta,
+            gamma=self.gamma,
+            capacity_z=ramp(step, self.capacity_z, self.capacity_steps),
+            capacity_c=ramp(step, self.capacity_c, self.capacity_steps),
+            unlabelled_capacity_c=_categorical_ramp(
+                step, self.unlabelled_capacity_c, self.capacity_steps, model
+            ),
+            temperature=self.temperature,
+            axis_name=axis_name,
+        )
+
+
+def _categorical_ramp(step: int | Array, final: float, steps: int, model: Model) -> Scalar:
+    return jnp.minimum(ramp(step, final, steps), math.log(model.classes))
+
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "vae": VAE,
+    "cvae": CVAE,
+    "beta_vae": BetaVAE,
+    "annealed_vae": AnnealedVAE,
+    "joint_vae": JointVAE,
+    "ours": Ours,
+}

@@ -1,0 +1,158 @@
+"""One step of training and of testing: plain functions of a state, under jit or pmap alike."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+from jaxtyping import Int, UInt8
+
+from jvae_jax.networks import Autoencoder
+from jvae_jax.objectives import Objective
+from jvae_jax.types import Batch, Images, Keys, LossTerms, Scalar
+
+Variables = dict[str, Any]
+"""Linen's ``{"params": ..., "batch_stats": ...}``."""
+
+
+class TrainState(NamedTuple):
+    """All that a checkpoint holds. No leaf has a device axis."""
+
+    step: Int[Array, ""]
+    variables: Variables
+    opt_state: optax.OptState
+
+
+def init_state(
+    model: Autoencoder, optimizer: optax.GradientTransformation, key: Array
+) -> TrainState:
+    """A fresh model and optimiser."""
+
+    @jax.jit
+    def init(key: Array) -> TrainState:
+        variables = model.init(key, jnp.zeros((1, *model.image_shape)))
+        return TrainState(jnp.int32(0), variables, optimizer.init(variables["params"]))
+
+    return init(key)
+
+
+def scale(images: UInt8[Array, "batch height width channels"]) -> Images:
+    """uint8 pixels to floats in [0, 1]."""
+    return images.astype(jnp.float32) / 255
+
+
+def example_keys(key: Array, step: int | Array, examples: Int[Array, "batch"]) -> Keys:
+    """A step's noise: the run's key folded with the step, then with each example's index.
+
+    The index is the one in the global batch, so that one device and eight draw the same noise.
+    """
+    step_key = jax.random.fold_in(key, step)
+    keys = jax.vmap(lambda example: jax.random.split(jax.random.fold_in(step_key, example)))(
+        examples
+    )
+    return Keys(gaussian=keys[:, 0], gumbel=keys[:, 1])
+
+
+def metric_names(objective: Objective) -> tuple[str, ...]:
+    """The metrics of a step, in the order to show them."""
+    return ("loss", *objective.terms, "gradient_norm")
+
+
+def mean_terms(terms: LossTerms) -> dict[str, Scalar]:
+    """The batch mean of every term that the objective has."""
+    return {name: jnp.mean(term) for name, term in terms._asdict().items() if term is not None}
+
+
+def train_step(
+    objective: Objective,
+    model: Autoencoder,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    batch: Batch,
+    keys: Keys,
+    axis_name: str | None = None,
+) -> tuple[TrainState, dict[str, Scalar]]:
+    """One update of the parameters.
+
+    Args:
+        objective: the loss and its schedule.
+        model: unbound; its own ``train`` and ``axis_name`` don't matter here.
+        optimizer: an optax transformation.
+        state: the state before.
+        batch: this device's examples.
+        keys: one key for each of them.
+        axis_name: the device axis, if any; gradients and statistics are averaged over it.
+
+    Returns:
+        The state after, and the mean over the global batch of the loss, of each of its terms and
+        of the gradient's norm.
+    """
+    model = model.clone(train=True, axis_name=axis_name)
+    images = scale(batch.images)
+
+    def loss_fn(params: Any) -> tuple[Scalar, tuple[LossTerms, Variables]]:
+        def bound_loss(model: Autoencoder) -> tuple[Scalar, LossTerms]:
+            return objective.loss(
+                model, images, batch.labels, step=state.step, keys=keys, axis_name=axis_name
+            )
+
+        run = nn.apply(bound_loss, model, mutable=["batch_stats"])
+        (loss, terms), updates = run({**state.variables, "params": params})
+        return loss, (terms, updates)
+
+    (loss, (terms, updates)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+        state.variables["params"]
+    )
+    metrics = {"loss": loss, **mean_terms(terms)}
+    if axis_name is not None:
+        grads, metrics = lax.pmean((grads, metrics), axis_name)
+    metrics["gradient_norm"] = optax.global_norm(grads)
+    steps, opt_state = optimizer.update(grads, state.opt_state, state.variables["params"])
+    params = optax.apply_updates(state.variables["params"], steps)
+    return TrainState(state.step + 1, {"params": params, **updates}, opt_state), metrics
+
+
+def eval_step(
+    objective: Objective,
+    model: Autoencoder,
+    variables: Variables,
+    step: int | Array,
+    batch: Batch,
+    keys: Keys,
+) -> LossTerms:
+    """The loss's terms for each example of a batch, with batch normalisation's running statistics."""
+    run = nn.apply(objective.loss, model)
+    _, terms = run(variables, scale(batch.images), batch.labels, step=step, keys=keys)
+    return terms
+
+
+class Progress(NamedTuple):
+    """Metrics of several steps."""
+
+    sums: dict[str, Scalar]
+    first_bad_step: dict[str, Int[Array, ""]]
+    """The first step at which each metric wasn't finite, or -1."""
+
+    @classmethod
+    def empty(cls, objective: Objective) -> "Progress":
+        """No steps yet."""
+        names = metric_names(objective)
+        return cls({name: jnp.zeros(()) for name in names}, {name: jnp.array(-1) for name in names})
+
+    def add(self, step: Array, metrics: dict[str, Scalar]) -> "Progress":
+        """Counts one more step."""
+
+        def first_bad(so_far: Array, metric: Scalar) -> Array:
+            return jnp.where((so_far < 0) & ~jnp.isfinite(metric), step, so_far)
+
+        return Progress(
+            {name: total + metrics[name] for name, total in self.sums.items()},
+            {name: first_bad(bad, metrics[name]) for name, bad in self.first_bad_step.items()},
+        )
+
+
+def epoch_order(key: Array, epoch: int | Array, examples: int) -> Int[Array, "examples"]:
+    """The order in which an epoch visits the examples."""
+    return jax.random.permutation(jax.random.fold_in(key, epoch), examples)
