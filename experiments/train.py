@@ -1,0 +1,13 @@
+"""Trains one objective: python experiments/train.py --objective=ours"""
+
+from jvae_jax import TrainConfig, cli, data, fit
+
+
+def main(config: TrainConfig) -> None:
+    dataset = data.load(config.dataset, config.data_dir, image_size=config.image_size, say=print)
+    run = fit(config, dataset)
+    print((run.workdir / "evaluation.json").read_text())
+
+
+if __name__ == "__main__":
+    cli.run(main, TrainConfig, description="Train one objective, or go on training it.")

@@ -1,0 +1,135 @@
+"""The one configuration of a training run: the source of flags, config.json and resume checks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from jvae_jax.data import DATASETS, Dataset
+from jvae_jax.networks import Autoencoder
+from jvae_jax.objectives import OBJECTIVES, Objective, default_capacity_steps
+
+_OWN = "default: the objective's own"
+
+
+def option(default: Any, help: str, *, choices: tuple[str, ...] | None = None) -> Any:
+    """A dataclass field that is a command-line flag too."""
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides how a run goes. Defaults are the paper's values.
+
+    Raises:
+        ValueError: if a value is out of range, or the objective has no such hyperparameter.
+    """
+
+    objective: str = option("ours", "what to train", choices=tuple(OBJECTIVES))
+    dataset: str = option(
+        "auto",
+        "what to train on; auto: the full MNIST if it can be had, else the 5,000 digits of it that "
+        "need no network",
+        choices=DATASETS,
+    )
+    data_dir: str = option("~/.cache/jvae_jax", "folder of downloads and prepared data")
+    workdir: str | None = option(
+        None, "folder of the run; default: runs/<objective>-<dataset>-<seed>"
+    )
+    seed: int = option(0, "of the initial weights, the order of examples and all noise")
+    epochs: int = option(100, "passes over the training data")
+    batch_size: int = option(64, "images in a step, over all devices")
+    learning_rate: float = option(1e-3, "Adam's, per step")
+    image_size: int = option(32, "height and width to resize to, in pixels, divisible by 8")
+    latents: int = option(10, "size of the continuous z")
+    alpha: float | None = option(None, f"weight of the CVAE's classifier; {_OWN}")
+    beta: float | None = option(None, f"weight of KL(z), or of its distance from C_z; {_OWN}")
+    gamma: float | None = option(None, f"weight of KL(c)'s distance from C_c; {_OWN}")
+    capacity_z: float | None = option(None, f"C_z after the ramp, in nats; {_OWN}")
+    capacity_c: float | None = option(None, f"C_c after the ramp, in nats; {_OWN}")
+    unlabelled_capacity_c: float | None = option(
+        None, f"C_c of unlabelled images after the ramp, in nats; {_OWN}"
+    )
+    capacity_steps: int | None = option(
+        None,
+        "steps over which capacities rise from 0; default: the paper's 25,000 of 93,750, or the "
+        "same share of a shorter run",
+    )
+    temperature: float | None = option(None, f"of the Gumbel-softmax; {_OWN}")
+    save_every: int | None = option(
+        None, "epochs between checkpoints and sample sheets; default: about 1,000 steps' worth"
+    )
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise ValueError(
+                f"unknown objective {self.objective!r}; there are {', '.join(OBJECTIVES)}"
+            )
+        for name in ("epochs", "batch_size", "latents", "learning_rate", "temperature"):
+            _require(self, name, lambda value: value > 0, "above 0")
+        for name in ("seed", *_HYPERPARAMETERS):
+            _require(self, name, lambda value: value >= 0, "0 or more")
+        _require(self, "save_every", lambda value: value >= 1, "1 or more")
+        _require(
+            self, "image_size", lambda size: size > 0 and size % 8 == 0, "a multiple of 8 above 0"
+        )
+        own = _hyperparameters(self.objective)
+        for name in _HYPERPARAMETERS:
+            if getattr(self, name) is not None and name not in own:
+                has = f"it has {', '.join(own)}" if own else "it has no hyperparameters"
+                raise ValueError(f"{self.objective} has no {name}; {has}")
+
+    def resolve(self, dataset: Dataset) -> "TrainConfig":
+        """The same configuration with every default filled in for these data."""
+        batches = len(dataset.train_labels) / self.batch_size
+        defaults = _hyperparameters(self.objective)
+        if "capacity_steps" in defaults:
+            defaults["capacity_steps"] = default_capacity_steps(self.epochs * batches)
+        given = {name: getattr(self, name) for name in defaults}
+        return replace(
+            self,
+            dataset=dataset.name,
+            workdir=self.workdir or f"runs/{self.objective}-{dataset.name}-{self.seed}",
+            save_every=self.save_every or max(1, round(1000 / max(batches, 1))),
+            **{name: default for name, default in defaults.items() if given[name] is None},
+        )
+
+    def make_objective(self, *, all_labelled: bool = False) -> Objective:
+        """The objective with its hyperparameters; ``all_labelled``: no training label is -1."""
+        given = {name: getattr(self, name) for name in _hyperparameters(self.objective)}
+        given = {name: value for name, value in given.items() if value is not None}
+        if self.objective == "cvae":
+            given["all_labelled"] = all_labelled
+        return OBJECTIVES[self.objective](**given)
+
+    def make_model(self, *, image_shape: tuple[int, int, int], classes: int) -> Autoencoder:
+        """The model that the objective trains."""
+        objective = OBJECTIVES[self.objective]
+        has_classes = objective.discrete or objective.conditional
+        return Autoencoder(
+            image_shape, self.latents, classes if has_classes else 0, objective.conditional
+        )
+
+
+_HYPERPARAMETERS = (
+    "alpha",
+    "beta",
+    "gamma",
+    "capacity_z",
+    "capacity_c",
+    "unlabelled_capacity_c",
+    "capacity_steps",
+    "temperature",
+)
+"""The fields of ``TrainConfig`` that go into an objective."""
+
+
+def _hyperparameters(objective: str) -> dict[str, Any]:
+    """An objective's own hyperparameters with its defaults."""
+    defaults = {f.name: f.default for f in fields(OBJECTIVES[objective])}
+    return {name: defaults[name] for name in _HYPERPARAMETERS if name in defaults}
+
+
+def _require(config: TrainConfig, name: str, holds: Callable[[Any], bool], what: str) -> None:
+    value = getattr(config, name)
+    if value is not None and not holds(value):
+        raise ValueError(f"{name} must be {what}, got {value}")

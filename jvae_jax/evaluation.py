@@ -1,0 +1,174 @@
+"""Metrics over a whole split, averaged in float64 on the host."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Int
+from scipy.optimize import linear_sum_assignment
+
+from jvae_jax import losses, sampling
+from jvae_jax.networks import Autoencoder
+from jvae_jax.objectives import Objective
+from jvae_jax.training import Variables, eval_step, example_keys, scale
+from jvae_jax.types import Batch, Keys, Posterior
+
+_BATCH = 500
+Evaluation = dict[str, Any]
+"""Named metrics, ready for JSON: floats, and lists of them."""
+
+
+def mean_test_terms(
+    objective: Objective,
+    model: Autoencoder,
+    variables: Variables,
+    step: int,
+    split: Batch,
+    key: Array,
+) -> dict[str, float]:
+    """The mean over a split of each of the objective's terms, in nats per image."""
+    step_fn = partial(_jit_eval_step, objective, model, variables, jnp.int32(step))
+    terms = over_split(
+        lambda batch, examples: step_fn(batch, example_keys(key, 0, examples)), split
+    )
+    return {
+        name: float(np.mean(term, dtype=np.float64))
+        for name, term in terms._asdict().items()
+        if term is not None
+    }
+
+
+def evaluate(
+    model: Autoencoder, variables: Variables, split: Batch, key: Array, *, match: bool = False
+) -> Evaluation:
+    """What a trained model makes of a split.
+
+    Args:
+        model: any of the six objectives' models.
+        variables: its parameters and statistics.
+        split: uint8 images and their labels; -1 doesn't count towards accuracy.
+        key: noise of the sampled figures.
+        match: read labels through the best one-to-one matching of c to labels, as an unsupervised
+            c needs.
+
+    Returns:
+        - ``examples``
+        - ``mse``, ``mse_sampled``: squared error per pixel and channel of the reconstruction from
+          the mean z and the likeliest c, and from one draw of both.
+        - ``nll``, ``nll_sampled``: the same reconstructions' Bernoulli -log p(x|z,c), nats per image.
+        - ``kl_z``, ``kl_z_per_dimension``: KL(q(z|x) || N(0, 1)), nats per image.
+        - where there are classes: ``kl_c_uniform`` (eq. 9) and ``kl_c_label`` (eq. 11), nats per
+          image; ``accuracy``, the share of labels read; with ``match`` also ``matching``, the label
+          of each c.
+    """
+    pixels = int(np.prod(split.images.shape[1:]))
+    outputs = over_split(
+        lambda batch, examples: _measure(model, variables, batch, example_keys(key, 0, examples)),
+        split,
+    )
+    likeliest = outputs.pop("likeliest", None)
+    means = {name: np.mean(values, axis=0, dtype=np.float64) for name, values in outputs.items()}
+    metrics: Evaluation = {
+        "examples": len(split.labels),
+        "mse": float(means["squared_error"] / pixels),
+        "mse_sampled": float(means["squared_error_sampled"] / pixels),
+        "nll": float(means["nll"]),
+        "nll_sampled": float(means["nll_sampled"]),
+        "kl_z": float(means["kl_z"].sum()),
+        "kl_z_per_dimension": means["kl_z"].tolist(),
+    }
+    if likeliest is None:
+        return metrics
+    metrics["kl_c_uniform"] = float(means["kl_c_uniform"])
+    labels = np.asarray(split.labels)
+    labelled = labels >= 0
+    if not labelled.any():
+        return metrics
+    read, labels = likeliest[labelled], labels[labelled]
+    metrics["kl_c_label"] = float(outputs["kl_c_label"][labelled].mean(dtype=np.float64))
+    if match:
+        matching = best_matching(read, labels, model.classes)
+        metrics["matching"] = matching.tolist()
+        read = matching[read]
+    metrics["accuracy"] = float(np.mean(read == labels))
+    return metrics
+
+
+def best_matching(
+    categories: Int[np.ndarray, "examples"], labels: Int[np.ndarray, "examples"], classes: int
+) -> Int[np.ndarray, "classes"]:
+    """The one-to-one matching of categories to labels that agrees on the most examples.
+
+    Returns:
+        The label of each category.
+    """
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (categories, labels), 1)
+    _, matching = linear_sum_assignment(counts, maximize=True)
+    return matching
+
+
+def over_split(function: Callable[[Batch, Array], Any], split: Batch) -> Any:
+    """Applies ``function(batch, example indices)`` batch by batch, and joins what it returns.
+
+    All batches have one size, so that a jitted function compiles once: the last is filled up with
+    examples from the beginning, whose results are dropped.
+    """
+    examples = len(split.labels)
+    parts = []
+    for start in range(0, examples, _BATCH):
+        chosen = np.arange(start, start + min(_BATCH, examples)) % examples
+        batch = Batch(split.images[chosen], split.labels[chosen])
+        parts.append(jax.device_get(function(batch, jnp.asarray(chosen))))
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays)[:examples], *parts)
+
+
+_jit_eval_step = partial(jax.jit, static_argnums=(0, 1))(eval_step)
+
+
+@partial(jax.jit, static_argnums=0)
+def _measure(
+    model: Autoencoder, variables: Variables, batch: Batch, keys: Keys
+) -> dict[str, Array]:
+    """Per-example figures behind :func:`evaluate`."""
+    images = scale(batch.images)
+
+    def reconstruct(model: Autoencoder) -> tuple[Posterior, Array, Array]:
+        posterior = model.infer(images)
+        z = sampling.gaussian(keys.gaussian, posterior.mean, posterior.logvar)
+        if posterior.logits is None:
+            return posterior, model.decode(posterior.mean), model.decode(z)
+        noisy = posterior.logits
+        if not model.conditional:
+            noisy = noisy + sampling.standard_gumbel(keys.gumbel, noisy.shape)
+        likeliest, drawn = (sampling.one_hot_argmax(logits) for logits in (posterior.logits, noisy))
+        return (
+            posterior,
+            model.decode(jnp.concatenate([posterior.mean, likeliest], axis=-1)),
+            model.decode(jnp.concatenate([z, drawn], axis=-1)),
+        )
+
+    posterior, logits, sampled_logits = nn.apply(reconstruct, model)(variables)
+    # gaussian_kl sums over latents: one latent at a time gives each dimension's share.
+    kl_z = jax.vmap(losses.gaussian_kl, in_axes=-1, out_axes=-1)(
+        posterior.mean[:, None], posterior.logvar[:, None]
+    )
+    figures = {
+        "squared_error": losses.squared_error(logits, images),
+        "squared_error_sampled": losses.squared_error(sampled_logits, images),
+        "nll": losses.bernoulli_nll(logits, images),
+        "nll_sampled": losses.bernoulli_nll(sampled_logits, images),
+        "kl_z": kl_z,
+    }
+    if posterior.logits is not None:
+        figures |= {
+            "kl_c_uniform": losses.categorical_kl(posterior.logits),
+            "kl_c_label": losses.label_kl(posterior.logits, batch.labels),
+            "likeliest": jnp.argmax(posterior.logits, axis=-1),
+        }
+    return figures

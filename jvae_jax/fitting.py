@@ -1,0 +1,232 @@
+"""A whole training run: from a configuration to a folder with a trained, evaluated model."""
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jvae_jax import parallel
+from jvae_jax.checkpoints import Checkpoints
+from jvae_jax.config import TrainConfig
+from jvae_jax.data import Dataset
+from jvae_jax.evaluation import Evaluation, evaluate, mean_test_terms
+from jvae_jax.files import replacing, write_json
+from jvae_jax.generation import sample
+from jvae_jax.objectives import AnnealedVAE, Objective, Ours
+from jvae_jax.progress import ProgressReport
+from jvae_jax.runs import Run, environment, start
+from jvae_jax.training import Progress, TrainState, Variables, metric_names
+from jvae_jax.types import Batch
+
+_STEPS_PER_DISPATCH = 100
+_SHEET_SIDE = 10
+
+
+class Diverged(ArithmeticError):
+    """A term of the loss, or the gradient, stopped being finite."""
+
+
+def fit(
+    config: TrainConfig,
+    dataset: Dataset,
+    *,
+    devices: Sequence[jax.Device] | None = None,
+    say: Callable[[str], None] = print,
+) -> Run:
+    """Trains, or goes on training, as a configuration says, and evaluates at the end.
+
+    Interrupted at any moment and called again, it ends with the same parameters, optimiser state
+    and metrics as if it had never stopped.
+
+    Args:
+        config: what to train. What it leaves open is filled in from the data.
+        dataset: what to train on.
+        devices: where; default: all.
+        say: is told, in sentences, what happens.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ValueError: if the folder holds something else or a run of another configuration, the batch
+            doesn't fit the data or the devices, or a value is out of range.
+        CheckpointError: if there are checkpoints, but none that can be read.
+        Diverged: if a term isn't finite any more; the last checkpoint is from before.
+        OSError: if the folder can't be written.
+    """
+    devices = jax.devices() if devices is None else devices
+    parallel.check_batch(config.batch_size, len(dataset.train_labels), len(devices))
+    run = start(config.resolve(dataset), dataset)
+    objective = run.config.make_objective(all_labelled=bool((dataset.train_labels >= 0).all()))
+    checkpoints = run.checkpoints()
+    try:
+        state = _initial_or_restored(run, checkpoints, say)
+        if int(state.step) == run.total_steps and (run.workdir / "evaluation.json").exists():
+            say(f"{run.workdir} is finished: all {run.total_steps} steps are done and evaluated")
+            return run
+        for sentence in _announcement(run, objective, dataset, devices):
+            say(sentence)
+        state = _train(run, objective, dataset, state, checkpoints, devices)
+    finally:
+        checkpoints.close()
+    say(f"evaluating on {run.data.test_examples} test images")
+    evaluation = evaluate_run(run, dataset, state.variables)
+    write_json(run.workdir / "evaluation.json", evaluation)
+    return run
+
+
+def evaluate_run(run: Run, dataset: Dataset, variables: Variables) -> Evaluation:
+    """A trained run's metrics over the whole test split, and where they were taken.
+
+    Raises:
+        ValueError: if these aren't the data it was trained on.
+    """
+    if dataset.fingerprint != run.data.fingerprint:
+        raise ValueError(
+            f"{run.workdir} was trained on data of fingerprint {run.data.fingerprint}, "
+            f"these have {dataset.fingerprint}"
+        )
+    metrics = evaluate(
+        run.model,
+        variables,
+        Batch(dataset.test_images, dataset.test_labels),
+        run.key("test"),
+        match=run.config.objective == "joint_vae",
+    )
+    return {**metrics, "environment": environment()}
+
+
+def _initial_or_restored(
+    run: Run, checkpoints: Checkpoints, say: Callable[[str], None]
+) -> TrainState:
+    state, damaged = checkpoints.restore_latest(jax.eval_shape(run.initial_state))
+    for step, reason in damaged.items():
+        say(f"the checkpoint of step {step} is damaged ({reason})")
+    if damaged:
+        say(f"set aside in {checkpoints.set_aside(damaged)}")
+    if state is None:
+        return run.initial_state()
+    say(f"going on from step {int(state.step)} of {run.total_steps} in {run.workdir}")
+    return state
+
+
+def _announcement(
+    run: Run, objective: Objective, dataset: Dataset, devices: Sequence[jax.Device]
+) -> Iterator[str]:
+    yield (
+        f"{run.config.objective}: {run.total_steps} steps, {run.config.epochs} epochs of "
+        f"{run.steps_per_epoch}, on {len(devices)} x {devices[0].device_kind}, into {run.workdir}"
+    )
+    if isinstance(objective, AnnealedVAE):
+        yield f"capacities rise from 0 over {objective.capacity_steps} steps"
+    if isinstance(objective, Ours):
+        asked = 0.0 if (dataset.train_labels >= 0).all() else objective.unlabelled_capacity_c
+    else:
+        asked = getattr(objective, "capacity_c", 0.0)
+    classes = len(dataset.class_names)
+    if asked > math.log(classes):
+        yield (
+            f"C_c rises only to log {classes} = {math.log(classes):.3f} nats, all that {classes} "
+            f"classes can hold, not to the {asked:g} asked for"
+        )
+
+
+def _train(
+    run: Run,
+    objective: Objective,
+    dataset: Dataset,
+    state: TrainState,
+    checkpoints: Checkpoints,
+    devices: Sequence[jax.Device],
+) -> TrainState:
+    """Goes from a state at an epoch's end to the end of the run."""
+    assert run.config.save_every is not None
+    train_steps = parallel.make_train_steps(
+        objective,
+        run.model,
+        run.optimizer,
+        batch_size=run.config.batch_size,
+        examples=run.data.train_examples,
+        devices=devices,
+    )
+    data = parallel.replicate(Batch(dataset.train_images, dataset.train_labels), devices)
+    test_split = Batch(dataset.test_images, dataset.test_labels)
+    state = parallel.place(state, devices)
+    step = int(state.step)
+    _keep_metrics(run.metrics_path, epochs=step // run.steps_per_epoch)
+    report = ProgressReport(
+        epochs=run.config.epochs,
+        steps_per_epoch=run.steps_per_epoch,
+        batch_size=run.config.batch_size,
+        step=step,
+        stream=sys.stderr,
+    )
+    names = metric_names(objective)
+    for epoch in range(step // run.steps_per_epoch + 1, run.config.epochs + 1):
+        sums = dict.fromkeys(names, 0.0)
+        end = epoch * run.steps_per_epoch
+        while step < end:
+            stop = min(step + _STEPS_PER_DISPATCH, end)
+            state, progress = train_steps(state, data, run.key("train"), jnp.int32(stop))
+            progress = jax.device_get(progress)
+            _check_finite(run, progress)
+            for name in names:
+                sums[name] += float(progress.sums[name])
+            report.steps(stop, {name: progress.sums[name] / (stop - step) for name in names})
+            step = stop
+        train_terms = {name: total / run.steps_per_epoch for name, total in sums.items()}
+        variables = jax.device_get(state.variables)
+        test_terms = mean_test_terms(
+            objective, run.model, variables, step, test_split, run.key("test")
+        )
+        record = {"epoch": epoch, "step": step, "train": train_terms, "test": test_terms}
+        with run.metrics_path.open("a", encoding="utf-8") as metrics:
+            metrics.write(json.dumps(record) + "\n")
+        report.epoch(step, train_terms, test_terms)
+        if epoch % run.config.save_every == 0 or epoch == run.config.epochs:
+            bound = sum(test_terms.get(name, 0.0) for name in ("reconstruction", "kl_z", "kl_c"))
+            checkpoints.save(step, state, negative_elbo=bound)
+            _write_samples(run, variables)
+    report.close()
+    return state
+
+
+def _check_finite(run: Run, progress: Progress) -> None:
+    bad = {name: int(step) for name, step in progress.first_bad_step.items() if step >= 0}
+    if bad:
+        first = min(bad.values())
+        names = ", ".join(name for name, step in bad.items() if step == first)
+        raise Diverged(
+            f"not finite at step {first}: {names}. {run.workdir / 'checkpoints'} holds the last "
+            "good state; a lower --learning_rate may help, in another --workdir"
+        )
+
+
+def _keep_metrics(path: Path, *, epochs: int) -> None:
+    """Drops what was written after the checkpoint that training goes on from."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    with replacing(path) as file:
+        file.write("".join(lines[:epochs]).encode())
+
+
+def _write_samples(run: Run, variables: Variables) -> None:
+    # Importing matplotlib takes a while, and only figures need it.
+    from jvae_jax import figures
+
+    has_classes = run.model.classes > 0
+    images = sample(
+        run.model,
+        variables,
+        run.key("samples"),
+        labels=jnp.arange(run.model.classes) if has_classes else None,
+        rows=_SHEET_SIDE,
+        columns=_SHEET_SIDE,
+    )
+    names = run.category_names if has_classes else None
+    with replacing(run.workdir / "samples.png") as file:
+        figures.sheet(np.asarray(images), names).savefig(file, format="png")

@@ -1,0 +1,231 @@
+"""A run's folder: what is in it, and who may write there.
+
+config.json     the configuration, the data and where the run started
+metrics.jsonl   every term of the loss, per epoch, train and test
+checkpoints/    the latest two and the best
+samples.png     rows fix c, columns fix z; refreshed as it trains
+evaluation.json the whole test split, once trained
+"""
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax import Array
+
+from jvae_jax.checkpoints import Checkpoints
+from jvae_jax.config import TrainConfig
+from jvae_jax.data import Dataset
+from jvae_jax.files import write_json
+from jvae_jax.networks import Autoencoder
+from jvae_jax.training import TrainState, Variables, init_state
+
+_PLACES = ("workdir", "data_dir")
+"""Fields that say where things lie, not how a run goes."""
+_PURPOSES = ("init", "train", "test", "samples")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """What a run keeps of its data set."""
+
+    fingerprint: str
+    train_examples: int
+    test_examples: int
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "DataFacts":
+        """The facts of a data set."""
+        return cls(
+            fingerprint=dataset.fingerprint,
+            train_examples=len(dataset.train_images),
+            test_examples=len(dataset.test_images),
+            image_shape=dataset.image_shape,
+            class_names=dataset.class_names,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run's folder and what its config.json says."""
+
+    workdir: Path
+    config: TrainConfig
+    data: DataFacts
+
+    @property
+    def model(self) -> Autoencoder:
+        """The model it trains."""
+        return self.config.make_model(
+            image_shape=self.data.image_shape, classes=len(self.data.class_names)
+        )
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Adam, with PyTorch's defaults, which are optax's."""
+        return optax.adam(self.config.learning_rate)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch."""
+        return self.data.train_examples // self.config.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        """Steps from beginning to end."""
+        return self.config.epochs * self.steps_per_epoch
+
+    @property
+    def metrics_path(self) -> Path:
+        """One line of JSON for each epoch."""
+        return self.workdir / "metrics.jsonl"
+
+    @property
+    def category_names(self) -> tuple[str, ...]:
+        """What each value of c is called: its class, or a number where c is unsupervised."""
+        if self.config.objective == "joint_vae":
+            return tuple(f"c{index}" for index in range(len(self.data.class_names)))
+        return self.data.class_names
+
+    def key(self, purpose: str) -> Array:
+        """The run's key for one purpose: init, train, test or samples."""
+        return jax.random.fold_in(jax.random.key(self.config.seed), _PURPOSES.index(purpose))
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step, by the seed."""
+        return init_state(self.model, self.optimizer, self.key("init"))
+
+    def checkpoints(self, *, read_only: bool = False) -> Checkpoints:
+        """Its checkpoints."""
+        return Checkpoints(self.workdir / "checkpoints", read_only=read_only)
+
+    def load_variables(self, checkpoint: str = "latest") -> Variables:
+        """The trained model's parameters and statistics, from the latest or the best checkpoint.
+
+        Raises:
+            FileNotFoundError: if there is none yet.
+            CheckpointError: if none can be read.
+        """
+        folder = self.workdir / "checkpoints"
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{self.workdir} has no checkpoint yet; train it first")
+        checkpoints = self.checkpoints(read_only=True)
+        like = jax.eval_shape(self.initial_state)
+        if checkpoint == "best":
+            state = checkpoints.restore_best(like)
+        else:
+            state, _ = checkpoints.restore_latest(like)
+        checkpoints.close()
+        if state is None:
+            raise FileNotFoundError(f"{self.workdir} has no checkpoint yet; train it first")
+        return state.variables
+
+
+def start(config: TrainConfig, dataset: Dataset) -> Run:
+    """Makes a run's folder, or takes up the one that is there.
+
+    Args:
+        config: the configuration, resolved for the data.
+        dataset: the data to train on.
+
+    Raises:
+        ValueError: if the folder holds something else, or a run of another configuration or data.
+        OSError: if it can't be written.
+    """
+    assert config.workdir is not None
+    workdir = Path(config.workdir).expanduser()
+    run = Run(workdir=workdir, config=config, data=DataFacts.of(dataset))
+    if (workdir / "config.json").exists():
+        _check_same(load(workdir), run)
+        return run
+    if workdir.exists() and (not workdir.is_dir() or any(workdir.glob("[!.]*"))):
+        raise ValueError(f"{workdir} holds something that isn't a run; choose another --workdir")
+    workdir.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "config": asdict(config),
+        "data": asdict(run.data),
+        "environment": environment(),
+    }
+    write_json(workdir / "config.json", contents)
+    return run
+
+
+def load(workdir: str | Path) -> Run:
+    """Opens the folder of a run.
+
+    Raises:
+        FileNotFoundError: if there is no run.
+        ValueError: if its config.json can't be understood.
+    """
+    workdir = Path(workdir).expanduser()
+    path = workdir / "config.json"
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+        config = TrainConfig(**contents["config"])
+        data = contents["data"]
+        facts = DataFacts(
+            **{
+                **data,
+                "image_shape": tuple(data["image_shape"]),
+                "class_names": tuple(data["class_names"]),
+            }
+        )
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(f"{workdir} is no run: it has no config.json") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} can't be understood: {error}") from error
+    return Run(workdir=workdir, config=config, data=facts)
+
+
+def environment() -> dict[str, Any]:
+    """Where numbers come from: versions, devices, machine and, in a git checkout, the commit."""
+    packages = ("jvae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {
+        "commit": _commit(),
+        "python": platform.python_version(),
+        **{package: metadata.version(package) for package in packages},
+        "devices": [device.device_kind for device in jax.devices()],
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def _check_same(existing: Run, asked: Run) -> None:
+    differences = [
+        f"{name} is {was!r} there and {now!r} here"
+        for there, here in ((existing.config, asked.config), (existing.data, asked.data))
+        for (name, was), now in zip(asdict(there).items(), asdict(here).values(), strict=True)
+        if was != now and name not in _PLACES
+    ]
+    if differences:
+        raise ValueError(
+            f"{existing.workdir} holds another run: {'; '.join(differences)}. "
+            "Go on with its own settings, or choose another --workdir"
+        )
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package lies in, marked if it has changes."""
+    package = Path(__file__).parent
+    try:
+        top = _git("rev-parse", "--show-toplevel", cwd=package)
+        if not (Path(top) / "jvae_jax" / Path(__file__).name).exists():
+            return None
+        return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*", cwd=package)
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*arguments: str, cwd: Path) -> str:
+    shown = subprocess.run(
+        ["git", *arguments], capture_output=True, text=True, timeout=10, check=True, cwd=cwd
+    )
+    return shown.stdout.strip()
