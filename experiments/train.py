@@ -1,12 +1,14 @@
 """Trains one objective: python experiments/train.py --objective=ours"""
 
-from jvae_jax import TrainConfig, cli, data, fit
+import json
+
+from jvae_jax import TrainConfig, cli, data, evaluation, fit
 
 
 def main(config: TrainConfig) -> None:
     dataset = data.load(config.dataset, config.data_dir, image_size=config.image_size, say=print)
     run = fit(config, dataset)
-    print((run.workdir / "evaluation.json").read_text())
+    print(evaluation.format_table(json.loads((run.workdir / "evaluation.json").read_text())))
 
 
 if __name__ == "__main__":

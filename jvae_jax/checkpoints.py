@@ -114,4 +114,5 @@ class Checkpoints:
 
     def _restore(self, step: int, like: Tree) -> Tree:
         host = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
-        return self._manager.restore(step, args=ocp.args.StandardRestore(host))
+        restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(host))
+        return restored

@@ -1,19 +1,47 @@
 """The one configuration of a training run: the source of flags, config.json and resume checks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 from jvae_jax.data import DATASETS, Dataset
 from jvae_jax.networks import Autoencoder
 from jvae_jax.objectives import OBJECTIVES, Objective, default_capacity_steps
 
-_OWN = "default: the objective's own"
 
-
-def option(default: Any, help: str, *, choices: tuple[str, ...] | None = None) -> Any:
-    """A dataclass field that is a command-line flag too."""
+def option(help: str, *, default: Any = MISSING, choices: tuple[str, ...] | None = None) -> Any:
+    """A dataclass field that is a command-line flag too; without default, it must be given."""
     return field(default=default, metadata={"help": help, "choices": choices})
+
+
+_HYPERPARAMETERS = (
+    "alpha",
+    "beta",
+    "gamma",
+    "capacity_z",
+    "capacity_c",
+    "unlabelled_capacity_c",
+    "capacity_steps",
+    "temperature",
+)
+"""The fields of ``TrainConfig`` that go into an objective; None: the objective's own value."""
+
+
+def _hyperparameters(objective: str) -> dict[str, Any]:
+    """An objective's own hyperparameters with its defaults."""
+    defaults = {f.name: f.default for f in fields(OBJECTIVES[objective])}
+    return {name: defaults[name] for name in _HYPERPARAMETERS if name in defaults}
+
+
+def _hyperparameter(name: str, help: str) -> Any:
+    """An option that only some objectives have, with their defaults in its help."""
+    having: dict[Any, list[str]] = {}
+    for objective in OBJECTIVES:
+        for own, default in _hyperparameters(objective).items():
+            if own == name:
+                having.setdefault(default, []).append(objective)
+    defaults = ", ".join(f"{value:g} ({', '.join(names)})" for value, names in having.items())
+    return option(f"{help}; default: {defaults}", default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,39 +52,40 @@ class TrainConfig:
         ValueError: if a value is out of range, or the objective has no such hyperparameter.
     """
 
-    objective: str = option("ours", "what to train", choices=tuple(OBJECTIVES))
+    objective: str = option("what to train", default="ours", choices=tuple(OBJECTIVES))
     dataset: str = option(
-        "auto",
         "what to train on; auto: the full MNIST if it can be had, else the 5,000 digits of it that "
         "need no network",
+        default="auto",
         choices=DATASETS,
     )
-    data_dir: str = option("~/.cache/jvae_jax", "folder of downloads and prepared data")
+    data_dir: str = option("folder of downloads and prepared data", default="~/.cache/jvae_jax")
     workdir: str | None = option(
-        None, "folder of the run; default: runs/<objective>-<dataset>-<seed>"
+        "folder of the run; default: runs/<objective>-<dataset>-<seed>", default=None
     )
-    seed: int = option(0, "of the initial weights, the order of examples and all noise")
-    epochs: int = option(100, "passes over the training data")
-    batch_size: int = option(64, "images in a step, over all devices")
-    learning_rate: float = option(1e-3, "Adam's, per step")
-    image_size: int = option(32, "height and width to resize to, in pixels, divisible by 8")
-    latents: int = option(10, "size of the continuous z")
-    alpha: float | None = option(None, f"weight of the CVAE's classifier; {_OWN}")
-    beta: float | None = option(None, f"weight of KL(z), or of its distance from C_z; {_OWN}")
-    gamma: float | None = option(None, f"weight of KL(c)'s distance from C_c; {_OWN}")
-    capacity_z: float | None = option(None, f"C_z after the ramp, in nats; {_OWN}")
-    capacity_c: float | None = option(None, f"C_c after the ramp, in nats; {_OWN}")
-    unlabelled_capacity_c: float | None = option(
-        None, f"C_c of unlabelled images after the ramp, in nats; {_OWN}"
+    seed: int = option("of the initial weights, the order of examples and all noise", default=0)
+    epochs: int = option("passes over the training data", default=100)
+    batch_size: int = option("images in a step, over all devices", default=64)
+    learning_rate: float = option("Adam's, per step", default=1e-3)
+    image_size: int = option("height and width to resize to, in pixels, divisible by 8", default=32)
+    latents: int = option("size of the continuous z", default=10)
+    alpha: float | None = _hyperparameter("alpha", "weight of the CVAE's classifier")
+    beta: float | None = _hyperparameter("beta", "weight of KL(z), or of its distance from C_z")
+    gamma: float | None = _hyperparameter("gamma", "weight of KL(c)'s distance from C_c")
+    capacity_z: float | None = _hyperparameter("capacity_z", "C_z after the ramp, in nats")
+    capacity_c: float | None = _hyperparameter("capacity_c", "C_c after the ramp, in nats")
+    unlabelled_capacity_c: float | None = _hyperparameter(
+        "unlabelled_capacity_c", "C_c of unlabelled images after the ramp, in nats"
     )
     capacity_steps: int | None = option(
-        None,
         "steps over which capacities rise from 0; default: the paper's 25,000 of 93,750, or the "
         "same share of a shorter run",
+        default=None,
     )
-    temperature: float | None = option(None, f"of the Gumbel-softmax; {_OWN}")
+    temperature: float | None = _hyperparameter("temperature", "of the Gumbel-softmax")
     save_every: int | None = option(
-        None, "epochs between checkpoints and sample sheets; default: about 1,000 steps' worth"
+        "epochs between checkpoints and sample sheets; default: about 1,000 steps' worth",
+        default=None,
     )
 
     def __post_init__(self) -> None:
@@ -108,25 +137,6 @@ class TrainConfig:
         return Autoencoder(
             image_shape, self.latents, classes if has_classes else 0, objective.conditional
         )
-
-
-_HYPERPARAMETERS = (
-    "alpha",
-    "beta",
-    "gamma",
-    "capacity_z",
-    "capacity_c",
-    "unlabelled_capacity_c",
-    "capacity_steps",
-    "temperature",
-)
-"""The fields of ``TrainConfig`` that go into an objective."""
-
-
-def _hyperparameters(objective: str) -> dict[str, Any]:
-    """An objective's own hyperparameters with its defaults."""
-    defaults = {f.name: f.default for f in fields(OBJECTIVES[objective])}
-    return {name: defaults[name] for name in _HYPERPARAMETERS if name in defaults}
 
 
 def _require(config: TrainConfig, name: str, holds: Callable[[Any], bool], what: str) -> None:

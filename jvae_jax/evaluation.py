@@ -60,7 +60,7 @@ def evaluate(
         - ``examples``
         - ``mse``, ``mse_sampled``: squared error per pixel and channel of the reconstruction from
           the mean z and the likeliest c, and from one draw of both.
-        - ``nll``, ``nll_sampled``: the same reconstructions' Bernoulli -log p(x|z,c), nats per image.
+        - ``nll``, ``nll_sampled``: their Bernoulli -log p(x|z,c), nats per image.
         - ``kl_z``, ``kl_z_per_dimension``: KL(q(z|x) || N(0, 1)), nats per image.
         - where there are classes: ``kl_c_uniform`` (eq. 9) and ``kl_c_label`` (eq. 11), nats per
           image; ``accuracy``, the share of labels read; with ``match`` also ``matching``, the label
@@ -97,6 +97,31 @@ def evaluate(
         read = matching[read]
     metrics["accuracy"] = float(np.mean(read == labels))
     return metrics
+
+
+def format_table(evaluation: Evaluation) -> str:
+    """The metrics for reading: a line for each."""
+    lines = [
+        (name, f"{evaluation[name]:.{digits}f}", unit)
+        for name, digits, unit in (
+            ("mse", 4, "per pixel, from the mean z and the likeliest c"),
+            ("mse_sampled", 4, "per pixel, from one draw of z and c"),
+            ("nll", 2, "nats per image, from the mean z and the likeliest c"),
+            ("nll_sampled", 2, "nats per image, from one draw of z and c"),
+            ("kl_z", 3, "nats per image"),
+            ("kl_c_uniform", 4, "nats per image, to the uniform prior"),
+            ("kl_c_label", 4, "nats per image, to the label's prior"),
+            ("accuracy", 4, "of the labels it reads"),
+        )
+        if name in evaluation
+    ]
+    per_dimension = " ".join(f"{kl:.2f}" for kl in evaluation["kl_z_per_dimension"])
+    lines.append(("kl_z", per_dimension, "by dimension"))
+    if "matching" in evaluation:
+        lines.append(
+            ("matching", " ".join(map(str, evaluation["matching"])), "the label of each c")
+        )
+    return "\n".join(f"{name:13} {value:>8}  {unit}" for name, value, unit in lines)
 
 
 def best_matching(
@@ -168,7 +193,7 @@ def _measure(
     if posterior.logits is not None:
         figures |= {
             "kl_c_uniform": losses.categorical_kl(posterior.logits),
-            "kl_c_label": losses.label_kl(posterior.logits, batch.labels),
+            "kl_c_label": losses.label_kl(posterior.logits, jnp.asarray(batch.labels)),
             "likeliest": jnp.argmax(posterior.logits, axis=-1),
         }
     return figures

@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -21,13 +21,13 @@ from jvae_jax.objectives import AnnealedVAE, Objective, Ours
 from jvae_jax.progress import ProgressReport
 from jvae_jax.runs import Run, environment, start
 from jvae_jax.training import Progress, TrainState, Variables, metric_names
-from jvae_jax.types import Batch
+from jvae_jax.types import Batch, Devices
 
 _STEPS_PER_DISPATCH = 100
 _SHEET_SIDE = 10
 
 
-class Diverged(ArithmeticError):
+class DivergedError(ArithmeticError):
     """A term of the loss, or the gradient, stopped being finite."""
 
 
@@ -35,7 +35,7 @@ def fit(
     config: TrainConfig,
     dataset: Dataset,
     *,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Devices | None = None,
     say: Callable[[str], None] = print,
 ) -> Run:
     """Trains, or goes on training, as a configuration says, and evaluates at the end.
@@ -56,7 +56,7 @@ def fit(
         ValueError: if the folder holds something else or a run of another configuration, the batch
             doesn't fit the data or the devices, or a value is out of range.
         CheckpointError: if there are checkpoints, but none that can be read.
-        Diverged: if a term isn't finite any more; the last checkpoint is from before.
+        DivergedError: if a term isn't finite any more; the last checkpoint is from before.
         OSError: if the folder can't be written.
     """
     devices = jax.devices() if devices is None else devices
@@ -66,7 +66,7 @@ def fit(
     checkpoints = run.checkpoints()
     try:
         state = _initial_or_restored(run, checkpoints, say)
-        if int(state.step) == run.total_steps and (run.workdir / "evaluation.json").exists():
+        if int(state.step) == run.total_steps == run.evaluated_step():
             say(f"{run.workdir} is finished: all {run.total_steps} steps are done and evaluated")
             return run
         for sentence in _announcement(run, objective, dataset, devices):
@@ -75,13 +75,14 @@ def fit(
     finally:
         checkpoints.close()
     say(f"evaluating on {run.data.test_examples} test images")
-    evaluation = evaluate_run(run, dataset, state.variables)
-    write_json(run.workdir / "evaluation.json", evaluation)
+    evaluate_run(run, dataset, state)
     return run
 
 
-def evaluate_run(run: Run, dataset: Dataset, variables: Variables) -> Evaluation:
-    """A trained run's metrics over the whole test split, and where they were taken.
+def evaluate_run(
+    run: Run, dataset: Dataset, state: TrainState, *, filename: str = "evaluation.json"
+) -> Evaluation:
+    """A trained run's metrics over the whole test split, which it keeps in a file of its folder.
 
     Raises:
         ValueError: if these aren't the data it was trained on.
@@ -93,12 +94,14 @@ def evaluate_run(run: Run, dataset: Dataset, variables: Variables) -> Evaluation
         )
     metrics = evaluate(
         run.model,
-        variables,
+        state.variables,
         Batch(dataset.test_images, dataset.test_labels),
         run.key("test"),
         match=run.config.objective == "joint_vae",
     )
-    return {**metrics, "environment": environment()}
+    evaluation = {"step": int(state.step), **metrics, "environment": environment()}
+    write_json(run.workdir / filename, evaluation)
+    return evaluation
 
 
 def _initial_or_restored(
@@ -116,7 +119,7 @@ def _initial_or_restored(
 
 
 def _announcement(
-    run: Run, objective: Objective, dataset: Dataset, devices: Sequence[jax.Device]
+    run: Run, objective: Objective, dataset: Dataset, devices: Devices
 ) -> Iterator[str]:
     yield (
         f"{run.config.objective}: {run.total_steps} steps, {run.config.epochs} epochs of "
@@ -142,7 +145,7 @@ def _train(
     dataset: Dataset,
     state: TrainState,
     checkpoints: Checkpoints,
-    devices: Sequence[jax.Device],
+    devices: Devices,
 ) -> TrainState:
     """Goes from a state at an epoch's end to the end of the run."""
     assert run.config.save_every is not None
@@ -201,7 +204,7 @@ def _check_finite(run: Run, progress: Progress) -> None:
     if bad:
         first = min(bad.values())
         names = ", ".join(name for name, step in bad.items() if step == first)
-        raise Diverged(
+        raise DivergedError(
             f"not finite at step {first}: {names}. {run.workdir / 'checkpoints'} holds the last "
             "good state; a lower --learning_rate may help, in another --workdir"
         )

@@ -5,14 +5,15 @@ Images that come out are floats in [0, 1], images that go in uint8, as in a data
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
 from jvae_jax.networks import Autoencoder
 from jvae_jax.training import Variables, scale
-from jvae_jax.types import Images
+from jvae_jax.types import Images, Pixels
 
 
 @partial(jax.jit, static_argnums=0)
@@ -41,7 +42,7 @@ def decode(
         )
     if labels is not None:
         z = jnp.concatenate([z, jax.nn.one_hot(labels, model.classes)], axis=-1)
-    return jax.nn.sigmoid(model.apply(variables, z, method="decode"))
+    return jax.nn.sigmoid(nn.apply(Autoencoder.decode, model)(variables, z))
 
 
 def sample(
@@ -59,7 +60,7 @@ def sample(
         model: any of the six objectives' models.
         variables: its parameters and statistics.
         key: draws one z ~ N(0, 1) for each column.
-        labels: the c of each row; None for a model without classes, whose every image has its own z.
+        labels: the c of each row; None for a model without classes, which gives each image a z.
         rows: how many, where there are no labels.
         columns: how many styles.
     """
@@ -78,10 +79,10 @@ def sample(
 def reconstruct(
     model: Autoencoder,
     variables: Variables,
-    images: UInt8[Array, "batch height width channels"],
+    images: Pixels,
 ) -> Images:
     """Images redrawn from the mean z and the likeliest c that the encoder reads."""
-    return jax.nn.sigmoid(model.apply(variables, scale(images)))
+    return jax.nn.sigmoid(nn.apply(Autoencoder.__call__, model)(variables, scale(images)))
 
 
 def traverse(

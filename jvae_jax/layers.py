@@ -68,7 +68,8 @@ def _conv_2x2(
         return jnp.concatenate(_windows(images), axis=-1) @ taps.reshape(4 * inputs, features)
     columns = taps.transpose(2, 0, 1, 3).reshape(inputs, 4 * features)
     products = jnp.split(images @ columns, 4, axis=-1)
-    return sum(_windows(product)[tap] for tap, product in enumerate(products))
+    shifted = [_windows(product)[tap] for tap, product in enumerate(products)]
+    return shifted[0] + shifted[1] + shifted[2] + shifted[3]
 
 
 def _windows(images: Array) -> list[Array]:

@@ -183,15 +183,12 @@ def cvae(
         every_label = jnp.tile(jnp.eye(classes), (batch, 1))
         reconstruction, kl_z = bound(images.repeat(classes, axis=0), every_label, classes)
 
-    terms = LossTerms(
-        reconstruction=jnp.sum(weights * reconstruction, axis=-1),
-        kl_z=jnp.sum(weights * kl_z, axis=-1),
-        kl_c=jnp.where(labelled, jnp.log(classes), categorical_kl(class_logits)),
-        cross_entropy=label_kl(class_logits, labels),
-    )
-    return jnp.mean(terms.reconstruction + terms.kl_z + terms.kl_c + alpha * terms.cross_entropy), (
-        terms
-    )
+    reconstruction = jnp.sum(weights * reconstruction, axis=-1)
+    kl_z = jnp.sum(weights * kl_z, axis=-1)
+    kl_c = jnp.where(labelled, jnp.log(classes), categorical_kl(class_logits))
+    cross_entropy = label_kl(class_logits, labels)
+    loss = jnp.mean(reconstruction + kl_z + kl_c + alpha * cross_entropy)
+    return loss, LossTerms(reconstruction, kl_z, kl_c, cross_entropy)
 
 
 def beta_vae(

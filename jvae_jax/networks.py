@@ -7,11 +7,14 @@ inside the loss.
 ``print(Autoencoder(...).tabulate(jax.random.key(0), images))`` shows every layer.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.nn.initializers import Initializer, variance_scaling
+from jax.nn.initializers import variance_scaling
 from jaxtyping import Float
 
 from jvae_jax import layers
@@ -29,11 +32,14 @@ _uniform_transpose = variance_scaling(1 / 3, "fan_in", "uniform", in_axis=-1, ou
 """The same for ConvTranspose2d, whose fan-in PyTorch counts over the output channels."""
 
 
-def _uniform_bias(fan_in: int) -> Initializer:
+def _uniform_bias(fan_in: int) -> Callable[..., Array]:
+    """U(-1, 1) / sqrt(fan_in): PyTorch's biases."""
     bound = fan_in**-0.5
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
-        key, shape, dtype, -bound, bound
-    )
+
+    def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
 
 
 class _NormReLU(nn.Module):
@@ -184,7 +190,7 @@ class Autoencoder(nn.Module):
         return self.classifier(images)
 
     def infer(self, images: Images) -> Posterior:
-        """Reads z and c from images alone; a conditional model goes by the label it reads itself."""
+        """Reads z and c from images alone; a conditional model goes by the label it reads."""
         if not self.conditional:
             return self.encode(images)
         logits = self.classify(images)

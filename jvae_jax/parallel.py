@@ -5,7 +5,7 @@ many devices trained it. The data set lies on every device, and each takes its o
 global batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -19,19 +19,19 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jvae_jax.networks import Autoencoder
 from jvae_jax.objectives import Objective
 from jvae_jax.training import Progress, TrainState, epoch_order, example_keys, train_step
-from jvae_jax.types import Batch
+from jvae_jax.types import Batch, Devices
 
 AXIS = "devices"
 
 TrainSteps = Callable[[TrainState, Batch, Array, Array], tuple[TrainState, Progress]]
 
 
-def replicate(batch: Batch, devices: Sequence[jax.Device]) -> Batch:
+def replicate(batch: Batch, devices: Devices) -> Batch:
     """Puts the training data on every device, once."""
     return jax_utils.replicate(batch, list(devices))
 
 
-def place(state: TrainState, devices: Sequence[jax.Device]) -> TrainState:
+def place(state: TrainState, devices: Devices) -> TrainState:
     """Puts a state on the devices as ``train_steps`` returns it, so that it compiles only once."""
     mesh = Mesh(np.array(devices), (AXIS,))
     return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
@@ -52,7 +52,7 @@ def make_train_steps(
     *,
     batch_size: int,
     examples: int,
-    devices: Sequence[jax.Device],
+    devices: Devices,
 ) -> TrainSteps:
     """Makes ``train_steps(state, data, key, stop)``: many steps in one dispatch.
 

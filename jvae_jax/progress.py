@@ -1,6 +1,5 @@
 """How a run is going: a bar on a terminal, a line per epoch elsewhere."""
 
-import sys
 import time
 from collections.abc import Mapping
 from datetime import timedelta

@@ -25,7 +25,7 @@ from jvae_jax.config import TrainConfig
 from jvae_jax.data import Dataset
 from jvae_jax.files import write_json
 from jvae_jax.networks import Autoencoder
-from jvae_jax.training import TrainState, Variables, init_state
+from jvae_jax.training import TrainState, init_state
 
 _PLACES = ("workdir", "data_dir")
 """Fields that say where things lie, not how a run goes."""
@@ -100,6 +100,13 @@ class Run:
         """The run's key for one purpose: init, train, test or samples."""
         return jax.random.fold_in(jax.random.key(self.config.seed), _PURPOSES.index(purpose))
 
+    def evaluated_step(self) -> int | None:
+        """The step whose evaluation is in the folder, if there is one."""
+        try:
+            return json.loads((self.workdir / "evaluation.json").read_text())["step"]
+        except (OSError, KeyError, ValueError):
+            return None
+
     def initial_state(self) -> TrainState:
         """The state before the first step, by the seed."""
         return init_state(self.model, self.optimizer, self.key("init"))
@@ -108,15 +115,14 @@ class Run:
         """Its checkpoints."""
         return Checkpoints(self.workdir / "checkpoints", read_only=read_only)
 
-    def load_variables(self, checkpoint: str = "latest") -> Variables:
-        """The trained model's parameters and statistics, from the latest or the best checkpoint.
+    def load_state(self, checkpoint: str = "latest") -> TrainState:
+        """The trained state, from the latest or the best checkpoint.
 
         Raises:
             FileNotFoundError: if there is none yet.
             CheckpointError: if none can be read.
         """
-        folder = self.workdir / "checkpoints"
-        if not folder.is_dir():
+        if not (self.workdir / "checkpoints").is_dir():
             raise FileNotFoundError(f"{self.workdir} has no checkpoint yet; train it first")
         checkpoints = self.checkpoints(read_only=True)
         like = jax.eval_shape(self.initial_state)
@@ -127,7 +133,7 @@ class Run:
         checkpoints.close()
         if state is None:
             raise FileNotFoundError(f"{self.workdir} has no checkpoint yet; train it first")
-        return state.variables
+        return state
 
 
 def start(config: TrainConfig, dataset: Dataset) -> Run:

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 
 from jvae_jax.networks import Autoencoder
 from jvae_jax.objectives import Objective
-from jvae_jax.types import Batch, Images, Keys, LossTerms, Scalar
+from jvae_jax.types import Batch, Images, Keys, LossTerms, Pixels, Scalar
 
 Variables = dict[str, Any]
 """Linen's ``{"params": ..., "batch_stats": ...}``."""
@@ -32,15 +32,15 @@ def init_state(
 
     @jax.jit
     def init(key: Array) -> TrainState:
-        variables = model.init(key, jnp.zeros((1, *model.image_shape)))
+        variables: Variables = dict(model.init(key, jnp.zeros((1, *model.image_shape))))
         return TrainState(jnp.int32(0), variables, optimizer.init(variables["params"]))
 
     return init(key)
 
 
-def scale(images: UInt8[Array, "batch height width channels"]) -> Images:
+def scale(images: Pixels) -> Images:
     """uint8 pixels to floats in [0, 1]."""
-    return images.astype(jnp.float32) / 255
+    return jnp.asarray(images, jnp.float32) / 255
 
 
 def example_keys(key: Array, step: int | Array, examples: Int[Array, "batch"]) -> Keys:
@@ -90,12 +90,12 @@ def train_step(
         of the gradient's norm.
     """
     model = model.clone(train=True, axis_name=axis_name)
-    images = scale(batch.images)
+    images, labels = scale(batch.images), jnp.asarray(batch.labels)
 
     def loss_fn(params: Any) -> tuple[Scalar, tuple[LossTerms, Variables]]:
         def bound_loss(model: Autoencoder) -> tuple[Scalar, LossTerms]:
             return objective.loss(
-                model, images, batch.labels, step=state.step, keys=keys, axis_name=axis_name
+                model, images, labels, step=state.step, keys=keys, axis_name=axis_name
             )
 
         run = nn.apply(bound_loss, model, mutable=["batch_stats"])
@@ -122,9 +122,10 @@ def eval_step(
     batch: Batch,
     keys: Keys,
 ) -> LossTerms:
-    """The loss's terms for each example of a batch, with batch normalisation's running statistics."""
+    """The loss's terms for each example, with batch normalisation's running statistics."""
     run = nn.apply(objective.loss, model)
-    _, terms = run(variables, scale(batch.images), batch.labels, step=step, keys=keys)
+    images, labels = scale(batch.images), jnp.asarray(batch.labels)
+    _, terms = run(variables, images, labels, step=step, keys=keys)
     return terms
 
 

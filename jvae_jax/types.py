@@ -5,13 +5,16 @@ continuous z, ``classes`` for the categorical c. Images are ink-on-dark floats i
 losses and networks, uint8 in data sets.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Int, Key, UInt8
 
 Images = Float[Array, "batch height width channels"]
+Pixels = UInt8[Array | np.ndarray, "batch height width channels"]
+"""Images as they lie in a data set."""
 Labels = Int[Array, "batch"]
 """A class index, or -1 for an unlabelled example."""
 PerExample = Float[Array, "batch"]
@@ -52,9 +55,12 @@ class Keys(NamedTuple):
 class Batch(NamedTuple):
     """Examples as they lie in a data set."""
 
-    images: UInt8[Array, "batch height width channels"]
-    labels: Labels
+    images: Pixels
+    labels: Int[Array | np.ndarray, "batch"]
 
+
+Devices = Sequence[Any]
+"""Of ``jax.Device``."""
 
 Encode = Callable[..., Posterior]
 """``encode(images)``, or ``encode(images, one_hot_labels)`` for the CVAE."""

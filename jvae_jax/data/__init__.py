@@ -20,7 +20,7 @@ def load(
     data_dir: str | Path = "~/.cache/jvae_jax",
     *,
     image_size: int = 32,
-    say: Callable[[str], None] = lambda sentence: None,
+    say: Callable[[str], None] = print,
 ) -> Dataset:
     """Loads a data set, preparing it first where that has to be done.
 

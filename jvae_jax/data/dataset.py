@@ -71,7 +71,7 @@ class Dataset:
         digest = hashlib.sha256()
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(f"{array.shape}{array.dtype}".encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         digest.update("\0".join(self.class_names).encode())
         return digest.hexdigest()[:16]
 
@@ -88,7 +88,7 @@ def check_images(images: np.ndarray, what: str = "images") -> None:
 
 
 def check_labels(labels: np.ndarray, *, examples: int, classes: int, what: str = "labels") -> None:
-    """Raises ValueError unless there is one label in -1 (unlabelled) to classes - 1 for each image."""
+    """Raises ValueError unless each image has a label, from -1 (unlabelled) to classes - 1."""
     if labels.shape != (examples,):
         raise ValueError(f"{what} must be one for each of {examples} images, got {labels.shape}")
     if labels.dtype.kind != "i":

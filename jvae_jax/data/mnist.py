@@ -60,7 +60,8 @@ class JvaeMnist(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         if self._source is None:
             urls = {name: f"{SOURCE}{name}.gz" for name in _FILES}
-            paths = {name: Path(path) for name, path in dl_manager.download(urls).items()}
+            downloaded: Any = dl_manager.download(urls)
+            paths = {name: Path(path) for name, path in downloaded.items()}
         else:
             paths = {name: self._source / f"{name}.gz" for name in _FILES}
         return {
@@ -106,7 +107,9 @@ def _source(directory: Path) -> Path | None:
 
 def _prepare(directory: Path) -> dict[str, np.ndarray]:
     directory.mkdir(parents=True, exist_ok=True)
-    builder = JvaeMnist(source=_source(directory), data_dir=directory, file_format="array_record")
+    builder: Any = JvaeMnist(
+        source=_source(directory), data_dir=directory, file_format="array_record"
+    )
     # What it prints is about sizes it doesn't know, and about TensorFlow and OpenCV.
     tfds.disable_progress_bar()
     logging.getLogger("absl").setLevel(logging.ERROR)
@@ -131,7 +134,8 @@ def _read_idx(path: Path, name: str) -> np.ndarray:
     found = hashlib.sha256(content).hexdigest()
     if found != _FILES[name]:
         raise ValueError(
-            f"{path} doesn't hold MNIST's {name}: its content has sha256 {found}, not {_FILES[name]}"
+            f"{path} doesn't hold MNIST's {name}: the sha256 of its content is {found}, "
+            f"not {_FILES[name]}"
         )
     dimensions = content[3]
     shape = np.frombuffer(content, ">u4", count=dimensions, offset=4)
@@ -153,4 +157,4 @@ def _read_cache(path: Path) -> dict[str, np.ndarray] | None:
 
 def _write_cache(path: Path, arrays: dict[str, np.ndarray]) -> None:
     with replacing(path) as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
