@@ -6,7 +6,7 @@ defaults are the paper's values; the Joint-VAE code's where the paper gives none
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax import Array
@@ -30,6 +30,7 @@ def ramp(step: int | Scalar, final: float, steps: int) -> Scalar:
     return final * jnp.minimum(step / max(steps, 1), 1.0)
 
 
+@runtime_checkable
 class Model(Protocol):
     """What an objective asks of a model; a linen ``Autoencoder`` bound to its variables is one."""
 

@@ -1,0 +1,129 @@
+"""The objectives with a categorical c beside z: Joint-VAE and ours."""
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool
+
+from jvae_jax.losses.continuous import mean_over_devices, reconstruct
+from jvae_jax.losses.terms import categorical_kl, check_labels, label_kl
+from jvae_jax.types import Decode, Encode, Images, Labels, LossTerms, PerExample, PRNGKey, Scalar
+
+
+def joint_vae(
+    encode: Encode,
+    decode: Decode,
+    images: Images,
+    *,
+    gaussian_key: PRNGKey,
+    gumbel_key: PRNGKey,
+    beta: float,
+    gamma: float,
+    capacity_z: float | Scalar,
+    capacity_c: float | Scalar,
+    temperature: float,
+    axis_name: str | None = None,
+) -> tuple[Scalar, LossTerms]:
+    """The Joint-VAE, with a uniform prior of c: eq. 8.
+
+        E_q[-log p(x|z,c)] + beta |KL(q(z|x) || p(z)) - C_z| + gamma |KL(q(c|x) || p(c)) - C_c|
+
+    The KLs inside |.| are means over the batch.
+
+    Args:
+        encode: images to a ``Posterior`` with logits.
+        decode: z beside the relaxed one-hot c, (batch, latents + classes), to image logits.
+        images: (batch, height, width, channels) in [0, 1].
+        gaussian_key: noise of z.
+        gumbel_key: noise of c.
+        beta: weight of z's distance from its capacity.
+        gamma: weight of c's distance from its capacity.
+        capacity_z: C_z, in nats.
+        capacity_c: C_c, in nats; c can't hold more than log K.
+        temperature: of the Gumbel-softmax.
+        axis_name: the device axis, if any.
+
+    Returns:
+        The loss, in nats per image, and its terms for each example.
+
+    Raises:
+        ValueError: if the posterior has no logits.
+
+    References:
+        Dupont, *Learning Disentangled Joint Continuous and Discrete Representations*, 2018.
+    """
+    unlabelled = jnp.full(len(images), -1)
+    return ours(
+        encode,
+        decode,
+        images,
+        unlabelled,
+        gaussian_key=gaussian_key,
+        gumbel_key=gumbel_key,
+        beta=beta,
+        gamma=gamma,
+        capacity_z=capacity_z,
+        capacity_c=capacity_c,
+        temperature=temperature,
+        axis_name=axis_name,
+    )
+
+
+def ours(
+    encode: Encode,
+    decode: Decode,
+    images: Images,
+    labels: Labels,
+    *,
+    gaussian_key: PRNGKey,
+    gumbel_key: PRNGKey,
+    beta: float,
+    gamma: float,
+    capacity_z: float | Scalar,
+    capacity_c: float | Scalar,
+    unlabelled_capacity_c: float | Scalar | None = None,
+    temperature: float,
+    axis_name: str | None = None,
+) -> tuple[Scalar, LossTerms]:
+    """The paper's objective, with a label-specific prior of c: eq. 10.
+
+        E_q[-log p(x|z,c)] + beta |KL(q(z|x) || p(z)) - C_z| + gamma |KL(q(c|x) || p(c|y)) - C_c|
+
+    Unlabelled examples keep eq. 9's uniform prior and have a capacity of their own. Labelled and
+    unlabelled ones each pay gamma times the distance of their mean KL, weighted by their share of
+    the batch: all labelled is eq. 10, none is eq. 8.
+
+    Args and returns as :func:`joint_vae`, and
+
+    Args:
+        labels: class indices; -1 is unlabelled.
+        capacity_c: C_c of labelled examples, in nats.
+        unlabelled_capacity_c: C_c of unlabelled ones, in nats; None: ``capacity_c``.
+
+    Raises:
+        ValueError: if the posterior has no logits, or there isn't one label for each image.
+    """
+    check_labels(images, labels)
+    terms, posterior = reconstruct(
+        encode, decode, images, gaussian_key, gumbel_key=gumbel_key, temperature=temperature
+    )
+    assert posterior.logits is not None
+    labelled = labels >= 0
+    kl_c = jnp.where(labelled, label_kl(posterior.logits, labels), categorical_kl(posterior.logits))
+    if unlabelled_capacity_c is None:
+        unlabelled_capacity_c = capacity_c
+    loss = (
+        jnp.mean(terms.reconstruction)
+        + beta * jnp.abs(mean_over_devices(terms.kl_z, axis_name) - capacity_z)
+        + gamma * _distance_by_share(kl_c, labelled, capacity_c, axis_name)
+        + gamma * _distance_by_share(kl_c, ~labelled, unlabelled_capacity_c, axis_name)
+    )
+    return loss, terms._replace(kl_c=kl_c)
+
+
+def _distance_by_share(
+    kl: PerExample, members: Bool[Array, "batch"], capacity: float | Scalar, axis_name: str | None
+) -> Scalar:
+    """|mean KL of the members - capacity| times their share of the batch."""
+    share = mean_over_devices(members, axis_name)
+    # share * |sum / count - capacity| without the division, which has no members to divide by at 0.
+    return jnp.abs(mean_over_devices(jnp.where(members, kl, 0), axis_name) - share * capacity)

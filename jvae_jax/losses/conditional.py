@@ -1,0 +1,84 @@
+"""The objective whose labels enter the networks: CVAE."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jvae_jax import sampling
+from jvae_jax.losses.terms import (
+    bernoulli_nll,
+    categorical_kl,
+    check_labels,
+    gaussian_kl,
+    label_kl,
+)
+from jvae_jax.types import Classify, Decode, Encode, Images, Labels, LossTerms, PRNGKey, Scalar
+
+
+def cvae(
+    encode: Encode,
+    decode: Decode,
+    classify: Classify,
+    images: Images,
+    labels: Labels,
+    *,
+    gaussian_key: PRNGKey,
+    alpha: float,
+    all_labelled: bool = False,
+) -> tuple[Scalar, LossTerms]:
+    """The conditional VAE with a classifier for the unlabelled (Kingma's M2): eq. 5.
+
+    With L(x, y) = E_q(z|x,y)[-log p(x|z,y)] + KL(q(z|x,y) || p(z)) and a uniform p(y),
+
+        labelled:    L(x, y) + log K - alpha log q(y|x)
+        unlabelled:  sum_y q(y|x) L(x, y) + log K - H(q(y|x))
+
+    The sum over classes is exact: every image passes K times, with the same noise.
+
+    Args:
+        encode: images and one-hot labels (batch, classes) to a ``Posterior``.
+        decode: z beside the one-hot label, (batch, latents + classes), to image logits.
+        classify: images to logits of q(y|x).
+        images: (batch, height, width, channels) in [0, 1].
+        labels: class indices; -1 is unlabelled.
+        gaussian_key: noise of z.
+        alpha: weight of the classifier's cross-entropy.
+        all_labelled: promises that no label is -1, and saves the K passes.
+
+    Returns:
+        The loss, in nats per image, and its terms for each example: ``kl_c`` is
+        KL(label or q(y|x) || uniform), ``cross_entropy`` is not yet weighted by alpha.
+
+    References:
+        Kingma, Rezende, Mohamed and Welling, *Semi-Supervised Learning with Deep Generative
+        Models*, 2014.
+    """
+    check_labels(images, labels)
+    class_logits = classify(images)
+    batch, classes = class_logits.shape
+    one_hot = jax.nn.one_hot(labels, classes)
+    labelled = labels >= 0
+
+    def bound(images: Images, labels: Array, copies: int) -> tuple[Array, Array]:
+        posterior = encode(images, labels)
+        latents = posterior.mean.shape[-1]
+        noise = sampling.standard_normal(gaussian_key, (batch, latents)).repeat(copies, axis=0)
+        z = posterior.mean + jnp.exp(0.5 * posterior.logvar) * noise
+        reconstruction = bernoulli_nll(decode(jnp.concatenate([z, labels], axis=-1)), images)
+        kl_z = gaussian_kl(posterior.mean, posterior.logvar)
+        return reconstruction.reshape(batch, copies), kl_z.reshape(batch, copies)
+
+    if all_labelled:
+        weights = jnp.ones((batch, 1))
+        reconstruction, kl_z = bound(images, one_hot, 1)
+    else:
+        weights = jnp.where(labelled[:, None], one_hot, jax.nn.softmax(class_logits))
+        every_label = jnp.tile(jnp.eye(classes), (batch, 1))
+        reconstruction, kl_z = bound(images.repeat(classes, axis=0), every_label, classes)
+
+    reconstruction = jnp.sum(weights * reconstruction, axis=-1)
+    kl_z = jnp.sum(weights * kl_z, axis=-1)
+    kl_c = jnp.where(labelled, jnp.log(classes), categorical_kl(class_logits))
+    cross_entropy = label_kl(class_logits, labels)
+    loss = jnp.mean(reconstruction + kl_z + kl_c + alpha * cross_entropy)
+    return loss, LossTerms(reconstruction, kl_z, kl_c, cross_entropy)

@@ -1,0 +1,100 @@
+"""The objectives with a continuous z alone: VAE, beta-VAE, annealed beta-VAE."""
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jvae_jax import sampling
+from jvae_jax.losses.terms import bernoulli_nll, gaussian_kl
+from jvae_jax.types import Decode, Encode, Images, LossTerms, Posterior, PRNGKey, Scalar
+
+
+def vae(
+    encode: Encode, decode: Decode, images: Images, *, gaussian_key: PRNGKey
+) -> tuple[Scalar, LossTerms]:
+    """The VAE's negative evidence lower bound: eq. 1.
+
+        E_q[-log p(x|z)] + KL(q(z|x) || p(z))
+
+    Args:
+        encode: images to a ``Posterior``.
+        decode: z to image logits.
+        images: (batch, height, width, channels) in [0, 1].
+        gaussian_key: noise of z.
+
+    Returns:
+        The loss, in nats per image, and its terms for each example.
+
+    References:
+        Kingma and Welling, *Auto-Encoding Variational Bayes*, 2014.
+    """
+    return beta_vae(encode, decode, images, gaussian_key=gaussian_key, beta=1.0)
+
+
+def beta_vae(
+    encode: Encode, decode: Decode, images: Images, *, gaussian_key: PRNGKey, beta: float
+) -> tuple[Scalar, LossTerms]:
+    """The beta-VAE: eq. 6.
+
+        E_q[-log p(x|z)] + beta KL(q(z|x) || p(z))
+
+    Args and returns as :func:`vae`, with the weight ``beta``.
+
+    References:
+        Higgins et al., *beta-VAE: Learning Basic Visual Concepts with a Constrained Variational
+        Framework*, 2017.
+    """
+    terms, _ = reconstruct(encode, decode, images, gaussian_key)
+    return jnp.mean(terms.reconstruction + beta * terms.kl_z), terms
+
+
+def annealed_vae(
+    encode: Encode,
+    decode: Decode,
+    images: Images,
+    *,
+    gaussian_key: PRNGKey,
+    beta: float,
+    capacity_z: float | Scalar,
+    axis_name: str | None = None,
+) -> tuple[Scalar, LossTerms]:
+    """The beta-VAE with an annealed capacity: eq. 7.
+
+        E_q[-log p(x|z)] + beta |KL(q(z|x) || p(z)) - C_z|
+
+    The KL inside |.| is its mean over the batch.
+
+    Args and returns as :func:`vae`, with the weight ``beta`` and ``capacity_z``, C_z in nats.
+
+    References:
+        Burgess et al., *Understanding disentangling in beta-VAE*, 2018.
+    """
+    terms, _ = reconstruct(encode, decode, images, gaussian_key)
+    distance = jnp.abs(mean_over_devices(terms.kl_z, axis_name) - capacity_z)
+    return jnp.mean(terms.reconstruction) + beta * distance, terms
+
+
+def reconstruct(
+    encode: Encode,
+    decode: Decode,
+    images: Images,
+    gaussian_key: PRNGKey,
+    *,
+    gumbel_key: PRNGKey | None = None,
+    temperature: float = 1.0,
+) -> tuple[LossTerms, Posterior]:
+    """Reconstruction from one draw of z, and of c where there is a key for it, and KL of z."""
+    posterior = encode(images)
+    latents = sampling.gaussian(gaussian_key, posterior.mean, posterior.logvar)
+    if gumbel_key is not None:
+        if posterior.logits is None:
+            raise ValueError("encode must return a Posterior with logits: its logits are None")
+        c = sampling.gumbel_softmax(gumbel_key, posterior.logits, temperature)
+        latents = jnp.concatenate([latents, c], axis=-1)
+    reconstruction = bernoulli_nll(decode(latents), images)
+    return LossTerms(reconstruction, gaussian_kl(posterior.mean, posterior.logvar)), posterior
+
+
+def mean_over_devices(values: Array, axis_name: str | None) -> Scalar:
+    """The mean of this device's values, or of every device's on ``axis_name``."""
+    mean = jnp.mean(values)
+    return mean if axis_name is None else lax.pmean(mean, axis_name)

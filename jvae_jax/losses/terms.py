@@ -1,0 +1,89 @@
+"""The terms of the losses, for each example."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from jvae_jax.types import Images, Labels, PerExample
+
+
+def gaussian_kl(
+    mean: Float[Array, "batch latents"], logvar: Float[Array, "batch latents"]
+) -> PerExample:
+    """KL(N(mean, exp(logvar)) || N(0, 1)), summed over latents: eq. 4 with its sign put right.
+
+        -1/2 sum(1 + logvar - mean^2 - exp(logvar))
+
+    Returns:
+        Nats for each example.
+    """
+    return 0.5 * jnp.sum(mean**2 + jnp.exp(logvar) - 1 - logvar, axis=-1)
+
+
+def categorical_kl(logits: Float[Array, "batch classes"]) -> PerExample:
+    """KL(softmax(logits) || uniform): eq. 9.
+
+        log K + sum_k q_k log q_k,  with 0 log 0 = 0
+
+    Returns:
+        Nats for each example, from 0 (uniform) to log K (one-hot).
+    """
+    log_q = jax.nn.log_softmax(logits)
+    q = jnp.exp(log_q)
+    return jnp.log(logits.shape[-1]) + jnp.sum(q * jnp.where(q > 0, log_q, 0), axis=-1)
+
+
+def label_kl(logits: Float[Array, "batch classes"], labels: Labels) -> PerExample:
+    """KL between the label's one-hot prior p(c|y) and softmax(logits): eq. 11, -log c_y.
+
+    Returns:
+        Nats for each example; 0 where the label is -1 (there is nothing to compare with).
+    """
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    return -jnp.sum(jnp.where(one_hot, jax.nn.log_softmax(logits), 0), axis=-1)
+
+
+def bernoulli_nll(logits: Images, images: Images) -> PerExample:
+    """-log p(images | sigmoid(logits)), summed over pixels and channels.
+
+    Args:
+        logits: the decoder's output, before the sigmoid.
+        images: values in [0, 1].
+
+    Returns:
+        Nats for each example.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    _check_same_shape(logits, images)
+    # -x log p - (1 - x) log(1 - p) = log(1 + e^l) - x l: one exponential, and finite for every l.
+    return _sum_pixels(jax.nn.softplus(logits) - images * logits)
+
+
+def squared_error(logits: Images, images: Images) -> PerExample:
+    """(sigmoid(logits) - images)^2, summed over pixels and channels, for each example.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    _check_same_shape(logits, images)
+    return _sum_pixels((jax.nn.sigmoid(logits) - images) ** 2)
+
+
+def check_labels(images: Array, labels: Array) -> None:
+    """Raises ValueError unless there is one label for each image."""
+    if labels.shape != images.shape[:1]:
+        raise ValueError(f"{len(images)} images need as many labels, got shape {labels.shape}")
+
+
+def _sum_pixels(values: Images) -> PerExample:
+    return jnp.sum(values, axis=(1, 2, 3))
+
+
+def _check_same_shape(logits: Array, images: Array) -> None:
+    if logits.shape != images.shape:
+        raise ValueError(
+            f"decoded logits {logits.shape} must have the images' shape {images.shape}"
+        )

@@ -1,0 +1,69 @@
+"""Two CPU devices, so that code for many is always exercised, and data sets that need no network."""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+)
+
+from pathlib import Path
+
+import jax
+import jaxtyping
+import numpy as np
+import pytest
+
+from jvae_jax.data import Dataset
+
+
+@pytest.fixture
+def without_jaxtyping(monkeypatch):
+    """As users call it: what the annotations would refuse must be told by the function itself."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+def make_dataset(*, train=48, test=20, size=8, channels=1, classes=3, seed=0, name="toy"):
+    """Noisy blocks whose place tells their class."""
+    rng = np.random.default_rng(seed)
+
+    def split(examples):
+        labels = np.arange(examples, dtype=np.int32) % classes
+        images = rng.integers(0, 60, (examples, size, size, channels), np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            row = label * size // classes
+            image[row : row + size // classes] += 180
+        return images, labels
+
+    (train_images, train_labels), (test_images, test_labels) = split(train), split(test)
+    return Dataset(
+        name=name,
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+        class_names=tuple("abcdefgh"[:classes]),
+    )
+
+
+@pytest.fixture
+def toy():
+    return make_dataset()
+
+
+@pytest.fixture
+def mnist_files(tmp_path):
+    """A folder with links to MNIST's four files."""
+    folder = os.environ.get("JVAE_DATA_DIR")
+    source = Path(folder, "mnist") if folder else None
+    if source is None or not source.is_dir():
+        pytest.skip("JVAE_DATA_DIR names no folder with mnist/*.gz")
+    target = tmp_path / "mnist_files"
+    target.mkdir()
+    for file in source.glob("*.gz"):
+        (target / file.name).symlink_to(file.absolute())
+    return target

@@ -1,0 +1,409 @@
+"""Losses against hand values, Monte Carlo, loops in float64, and their own limits."""
+
+import math
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+from scipy import stats
+
+from jvae_jax import losses, sampling
+from jvae_jax.types import Posterior
+
+BATCH, LATENTS, CLASSES, SHAPE = 6, 3, 4, (4, 4, 1)
+PIXELS = math.prod(SHAPE)
+
+
+def matrices(inputs=LATENTS + CLASSES, extra=0, seed=0):
+    """A bare-matrix encoder and decoder."""
+    rng = np.random.default_rng(seed)
+    outputs = 2 * LATENTS + CLASSES
+    return (
+        jnp.array(rng.normal(0, 0.3, (PIXELS + extra, outputs)), jnp.float32),
+        jnp.array(rng.normal(0, 0.5, (inputs, PIXELS)), jnp.float32),
+    )
+
+
+def encode_with(weights, images, *labels):
+    flat = jnp.concatenate([images.reshape(len(images), -1), *labels], axis=-1)
+    mean, logvar, logits = jnp.split(flat @ weights, [LATENTS, 2 * LATENTS], axis=-1)
+    return Posterior(mean, logvar, logits)
+
+
+def decode_with(weights, latents):
+    return (latents @ weights).reshape(-1, *SHAPE)
+
+
+def batch(seed=1):
+    rng = np.random.default_rng(seed)
+    images = jnp.array(rng.uniform(0, 1, (BATCH, *SHAPE)), jnp.float32)
+    labels = jnp.array(rng.integers(0, CLASSES, BATCH), jnp.int32)
+    return images, labels
+
+
+def functions(inputs=LATENTS + CLASSES, extra=0):
+    encoder, decoder = matrices(inputs, extra)
+    return partial(encode_with, encoder), partial(decode_with, decoder)
+
+
+KEYS = {"gaussian_key": jax.random.key(1), "gumbel_key": jax.random.key(2)}
+JOINT = {**KEYS, "beta": 30.0, "gamma": 20.0, "capacity_z": 2.0, "temperature": 0.67}
+
+
+# --- terms ---
+
+
+def test_gaussian_kl_by_hand():
+    mean, logvar = jnp.array([[0.0, 0.0], [1.0, 0.0]]), jnp.array([[0.0, 0.0], [0.0, math.log(4)]])
+    expected = [0.0, 0.5 + 0.5 * (4 - 1 - math.log(4))]
+    np.testing.assert_allclose(losses.gaussian_kl(mean, logvar), expected, rtol=1e-6)
+
+
+def test_gaussian_kl_by_monte_carlo():
+    rng = np.random.default_rng(0)
+    mean, logvar = rng.normal(0, 1, (1, 2)), rng.normal(0, 0.5, (1, 2))
+    draws = mean + np.exp(logvar / 2) * rng.normal(size=(200_000, 2))
+    log_ratio = stats.norm.logpdf(draws, mean, np.exp(logvar / 2)) - stats.norm.logpdf(draws)
+    per_draw = log_ratio.sum(1)
+    error = 4 * per_draw.std() / math.sqrt(len(per_draw))
+    found = losses.gaussian_kl(jnp.array(mean, jnp.float32), jnp.array(logvar, jnp.float32))
+    assert abs(float(found[0]) - per_draw.mean()) < error
+
+
+def test_categorical_kl_by_hand():
+    logits = jnp.log(jnp.array([[0.25] * 4, [0.5, 0.5, 0.0, 0.0], [0.7, 0.1, 0.1, 0.1]]))
+    expected = [
+        0.0,
+        math.log(2),
+        math.log(4) + 0.7 * math.log(0.7) + 0.3 * math.log(0.1),
+    ]
+    np.testing.assert_allclose(losses.categorical_kl(logits), expected, atol=1e-6)
+
+
+def test_categorical_kl_by_monte_carlo():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1.5, 5)
+    q = np.exp(logits) / np.exp(logits).sum()
+    per_draw = np.log(q * 5)[rng.choice(5, 200_000, p=q)]
+    error = 4 * per_draw.std() / math.sqrt(len(per_draw))
+    found = losses.categorical_kl(jnp.array(logits[None], jnp.float32))
+    assert abs(float(found[0]) - per_draw.mean()) < error
+
+
+def test_label_kl_is_the_kl_to_a_one_hot_label():
+    logits = jnp.array([[1.0, 2.0, 3.0]] * 4)
+    q = np.exp([1, 2, 3]) / np.exp([1, 2, 3]).sum()
+    prior = np.eye(3)
+    expected = [*(stats.entropy(prior[k], q) for k in range(3)), 0.0]
+    found = losses.label_kl(logits, jnp.array([0, 1, 2, -1]))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_reconstruction_terms_against_scipy():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (3, 2, 2, 2))
+    images = rng.integers(0, 2, (3, 2, 2, 2)).astype(float)
+    p = 1 / (1 + np.exp(-logits))
+    nll = -stats.bernoulli.logpmf(images.astype(int), p).sum((1, 2, 3))
+    args = jnp.array(logits, jnp.float32), jnp.array(images, jnp.float32)
+    np.testing.assert_allclose(losses.bernoulli_nll(*args), nll, rtol=1e-5)
+    error = ((p - images) ** 2).sum((1, 2, 3))
+    np.testing.assert_allclose(losses.squared_error(*args), error, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e4, -1e4, 30.0])
+def test_terms_and_gradients_are_finite_at_extreme_logits(scale):
+    labels = jnp.array([0, 1])
+    logits = scale * jnp.array([[1.0, -1.0, 0.0], [1.0, -1.0, 0.0]])
+    pixels, images = scale * jnp.ones((2, *SHAPE)), jnp.array([0.0, 1.0])[:, None, None, None]
+    images = jnp.broadcast_to(images, pixels.shape)
+    for term in (
+        losses.categorical_kl,
+        partial(losses.label_kl, labels=labels),
+    ):
+        value, gradient = jax.value_and_grad(lambda x, term=term: term(x).sum())(logits)
+        assert np.isfinite(value)
+        assert np.isfinite(gradient).all()
+    for term in (losses.bernoulli_nll, losses.squared_error):
+        value, gradient = jax.value_and_grad(lambda x, term=term: term(x, images).sum())(pixels)
+        assert np.isfinite(value)
+        assert np.isfinite(gradient).all()
+    # ... and right: one-hot is log K, and a certain mistake costs its logit.
+    np.testing.assert_allclose(losses.categorical_kl(jnp.array([[1e4, 0, 0]])), [math.log(3)])
+    np.testing.assert_allclose(
+        losses.label_kl(jnp.array([[1e4, 0.0, 0.0]]), jnp.array([1])), [1e4], rtol=1e-6
+    )
+
+
+def test_one_hot_posteriors_have_finite_gradients():
+    logits = jnp.array([[0.0, -jnp.inf, -jnp.inf]])
+    value, gradient = jax.value_and_grad(lambda x: losses.categorical_kl(x).sum())(logits)
+    np.testing.assert_allclose(value, math.log(3), rtol=1e-6)
+    assert np.isfinite(gradient).all()
+
+
+def test_term_gradients():
+    rng = np.random.default_rng(0)
+    mean, logvar, logits = (jnp.array(rng.normal(size=(2, 3)), jnp.float32) for _ in range(3))
+    pixels = jnp.array(rng.normal(size=(2, *SHAPE)), jnp.float32)
+    images = jnp.array(rng.uniform(size=(2, *SHAPE)), jnp.float32)
+    for term, arguments in (
+        (losses.gaussian_kl, (mean, logvar)),
+        (losses.categorical_kl, (logits,)),
+        (lambda x: losses.label_kl(x, jnp.array([2, 0])), (logits,)),
+        (lambda x: losses.bernoulli_nll(x, images), (pixels,)),
+        (lambda x: losses.squared_error(x, images), (pixels,)),
+    ):
+        of_arrays = lambda *args, term=term: term(*map(jnp.asarray, args))  # noqa: E731
+        check_grads(of_arrays, arguments, order=1, modes=["rev"], atol=2e-2, rtol=2e-2, eps=1e-2)
+
+
+# --- objectives, against loops over the equations in float64 ---
+
+
+def softmax(x):
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+def encode64(weights, *inputs):
+    flat = np.concatenate([np.ravel(part) for part in inputs]).astype(np.float64)
+    outputs = flat @ np.asarray(weights, np.float64)
+    return outputs[:LATENTS], outputs[LATENTS : 2 * LATENTS], outputs[2 * LATENTS :]
+
+
+def nll64(weights, latents, image):
+    p = 1 / (1 + np.exp(-(latents @ np.asarray(weights, np.float64))))
+    x = np.ravel(image).astype(np.float64)
+    return -sum(a * math.log(b) + (1 - a) * math.log(1 - b) for a, b in zip(x, p, strict=True))
+
+
+def kl64(mean, logvar):
+    return sum(-0.5 * (1 + v - m**2 - math.exp(v)) for m, v in zip(mean, logvar, strict=True))
+
+
+def noise64():
+    gaussian = sampling.standard_normal(KEYS["gaussian_key"], (BATCH, LATENTS))
+    gumbel = sampling.standard_gumbel(KEYS["gumbel_key"], (BATCH, CLASSES))
+    return np.asarray(gaussian, np.float64), np.asarray(gumbel, np.float64)
+
+
+def continuous64(beta, capacity=None):
+    (encoder, decoder), (images, _) = matrices(LATENTS), batch()
+    epsilon, _ = noise64()
+    nll, kl = [], []
+    for image, e in zip(images, epsilon, strict=True):
+        mean, logvar, _ = encode64(encoder, image)
+        nll.append(nll64(decoder, mean + np.exp(logvar / 2) * e, image))
+        kl.append(kl64(mean, logvar))
+    penalty = np.mean(kl) if capacity is None else abs(np.mean(kl) - capacity)
+    return np.mean(nll) + beta * penalty
+
+
+def test_continuous_losses_against_the_equations():
+    (encode, decode), (images, _) = functions(LATENTS), batch()
+    key = {"gaussian_key": KEYS["gaussian_key"]}
+    loss, terms = losses.vae(encode, decode, images, **key)
+    np.testing.assert_allclose(loss, continuous64(1.0), rtol=1e-5)
+    assert terms.reconstruction.shape == terms.kl_z.shape == (BATCH,)
+    assert terms.kl_c is None
+    loss, _ = losses.beta_vae(encode, decode, images, beta=7.0, **key)
+    np.testing.assert_allclose(loss, continuous64(7.0), rtol=1e-5)
+    for capacity in (0.0, 0.3, 25.0):
+        loss, _ = losses.annealed_vae(encode, decode, images, beta=7.0, capacity_z=capacity, **key)
+        np.testing.assert_allclose(loss, continuous64(7.0, capacity), rtol=1e-5)
+
+
+def joint64(labels, *, beta, gamma, capacity_z, capacity_c, unlabelled_capacity_c, temperature):
+    (encoder, decoder), (images, _) = matrices(), batch()
+    epsilon, gumbel = noise64()
+    nll, kl_z, labelled, unlabelled = [], [], [], []
+    for image, label, e, g in zip(images, labels, epsilon, gumbel, strict=True):
+        mean, logvar, logits = encode64(encoder, image)
+        c = softmax((logits + g) / temperature)
+        z = mean + np.exp(logvar / 2) * e
+        nll.append(nll64(decoder, np.concatenate([z, c]), image))
+        kl_z.append(kl64(mean, logvar))
+        q = softmax(logits)
+        if label >= 0:
+            labelled.append(-math.log(q[label]))
+        else:
+            unlabelled.append(math.log(CLASSES) + sum(a * math.log(a) for a in q))
+    loss = np.mean(nll) + beta * abs(np.mean(kl_z) - capacity_z)
+    for kl, capacity in ((labelled, capacity_c), (unlabelled, unlabelled_capacity_c)):
+        if kl:
+            loss += gamma * len(kl) / BATCH * abs(np.mean(kl) - capacity)
+    return loss
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 3, 0, 1], [0, -1, 2, -1, -1, 3], [-1] * 6])
+@pytest.mark.parametrize("capacity_c", [0.0, 0.9])
+def test_joint_losses_against_the_equations(labels, capacity_c):
+    (encode, decode), (images, _) = functions(), batch()
+    weights = {name: value for name, value in JOINT.items() if not name.endswith("key")}
+    capacities = {"capacity_c": capacity_c, "unlabelled_capacity_c": 1.1}
+    loss, terms = losses.ours(encode, decode, images, jnp.array(labels), **capacities, **JOINT)
+    np.testing.assert_allclose(loss, joint64(labels, **weights, **capacities), rtol=1e-5)
+    assert terms.kl_c is not None
+    assert terms.kl_c.shape == (BATCH,)
+    if labels[0] == -1:
+        loss, _ = losses.joint_vae(encode, decode, images, capacity_c=1.1, **JOINT)
+        np.testing.assert_allclose(loss, joint64(labels, **weights, **capacities), rtol=1e-5)
+
+
+def cvae64(labels, alpha):
+    (encoder, decoder), (images, _) = matrices(extra=CLASSES), batch()
+    classifier = matrices(seed=5)[0][:, -CLASSES:]
+    epsilon, _ = noise64()
+    total = 0.0
+    for image, label, e in zip(images, labels, epsilon, strict=True):
+        q = softmax(np.ravel(image).astype(np.float64) @ np.asarray(classifier, np.float64))
+
+        def bound(y, image=image, e=e):
+            mean, logvar, _ = encode64(encoder, image, np.eye(CLASSES)[y])
+            z = np.concatenate([mean + np.exp(logvar / 2) * e, np.eye(CLASSES)[y]])
+            return nll64(decoder, z, image) + kl64(mean, logvar) + math.log(CLASSES)
+
+        if label >= 0:
+            total += bound(label) - alpha * math.log(q[label])
+        else:
+            total += sum(q[y] * (bound(y) + math.log(q[y])) for y in range(CLASSES))
+    return total / BATCH
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 3, 0, 1], [0, -1, 2, -1, -1, 3], [-1] * 6])
+def test_cvae_against_the_equation(labels):
+    (encode, decode), (images, _) = functions(extra=CLASSES), batch()
+    classifier = matrices(seed=5)[0][:, -CLASSES:]
+    classify = lambda images: images.reshape(BATCH, -1) @ classifier  # noqa: E731
+    options = {"gaussian_key": KEYS["gaussian_key"], "alpha": 3.0}
+    args = encode, decode, classify, images, jnp.array(labels)
+    loss, terms = losses.cvae(*args, **options)
+    np.testing.assert_allclose(loss, cvae64(labels, 3.0), rtol=1e-5)
+    assert all(term is not None and term.shape == (BATCH,) for term in terms)
+    if min(labels) >= 0:
+        quick, quick_terms = losses.cvae(*args, all_labelled=True, **options)
+        np.testing.assert_allclose(quick, loss, rtol=1e-6)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), quick_terms, terms)
+
+
+# --- limits ---
+
+
+def test_ours_without_labels_is_the_joint_vae():
+    (encode, decode), (images, _) = functions(), batch()
+    unlabelled = jnp.full(BATCH, -1)
+    ours = losses.ours(encode, decode, images, unlabelled, capacity_c=1.0, **JOINT)
+    joint = losses.joint_vae(encode, decode, images, capacity_c=1.0, **JOINT)
+    jax.tree.map(np.testing.assert_array_equal, ours, joint)
+
+
+def test_gamma_zero_leaves_labels_without_effect():
+    (encode, decode), (images, labels) = functions(), batch()
+    weights = {**JOINT, "gamma": 0.0, "capacity_c": 0.0}
+    first, _ = losses.ours(encode, decode, images, labels, **weights)
+    second, _ = losses.ours(encode, decode, images, (labels + 1) % CLASSES, **weights)
+    joint, _ = losses.joint_vae(encode, decode, images, **weights)
+    assert first == second == joint
+
+
+def test_one_class_is_the_annealed_vae():
+    encoder, decoder = matrices(LATENTS + 1)
+    encode = lambda images: encode_with(encoder, images)._replace(logits=jnp.zeros((BATCH, 1)))  # noqa: E731
+    images, _ = batch()
+    weights = {**JOINT, "capacity_c": 0.0}
+    ours, terms = losses.ours(
+        encode, partial(decode_with, decoder), images, jnp.zeros(BATCH, int), **weights
+    )
+
+    def with_one(z):
+        return decode_with(decoder, jnp.concatenate([z, jnp.ones((BATCH, 1))], axis=-1))
+
+    annealed, _ = losses.annealed_vae(
+        encode, with_one, images, gaussian_key=JOINT["gaussian_key"], beta=30.0, capacity_z=2.0
+    )
+    np.testing.assert_allclose(ours, annealed, rtol=1e-6)
+    np.testing.assert_array_equal(terms.kl_c, 0)
+
+
+def test_capacities_are_over_all_devices():
+    """The sign of mean KL - C must be the whole batch's, whatever a shard's own is."""
+    (encode, decode), (images, _) = functions(), batch()
+    labels = jnp.array([0, -1, 2, -1, -1, 3])
+    example_keys = {name: jax.random.split(key, BATCH) for name, key in KEYS.items()}
+    options = {**JOINT, "capacity_c": 0.3, "unlabelled_capacity_c": 1.1}
+    encoder, _ = matrices()
+
+    def loss(encoder, images, labels, keys, axis_name=None):
+        encode = partial(encode_with, encoder)
+        value, terms = losses.ours(
+            encode, decode, images, labels, **{**options, **keys}, axis_name=axis_name
+        )
+        return value, terms
+
+    _, terms = loss(encoder, images, labels, example_keys)
+    means = np.asarray(terms.kl_z).reshape(2, 3).mean(1)
+    options["capacity_z"] = float(means.mean() + 0.25 * (means.max() - means.mean()))
+    assert min(means) < options["capacity_z"] < max(means)
+
+    whole, gradient = jax.value_and_grad(lambda *a: loss(*a)[0])(
+        encoder, images, labels, example_keys
+    )
+    halves = jax.tree.map(lambda x: x.reshape(2, 3, *x.shape[1:]), (images, labels, example_keys))
+    value, gradients = jax.pmap(
+        jax.value_and_grad(lambda *a: loss(*a, axis_name="d")[0]),
+        axis_name="d",
+        in_axes=(None, 0, 0, 0),
+    )(encoder, *halves)
+    np.testing.assert_allclose(value.mean(), whole, rtol=1e-5)
+    np.testing.assert_allclose(gradients.mean(0), gradient, rtol=1e-3, atol=1e-4)
+
+
+# --- use from other code ---
+
+
+def test_equinox_modules_train():
+    images, labels = batch()
+    images = (images > 0.5).astype(jnp.float32)
+
+    class Net(eqx.Module):
+        encoder: eqx.nn.Linear
+        decoder: eqx.nn.Linear
+
+        def encode(self, images):
+            outputs = jax.vmap(self.encoder)(images.reshape(len(images), -1))
+            return Posterior(*jnp.split(outputs, [LATENTS, 2 * LATENTS], axis=-1))
+
+        def decode(self, latents):
+            return jax.vmap(self.decoder)(latents).reshape(-1, *SHAPE)
+
+    first, second = jax.random.split(jax.random.key(0))
+    net = Net(
+        eqx.nn.Linear(PIXELS, 2 * LATENTS + CLASSES, key=first),
+        eqx.nn.Linear(LATENTS + CLASSES, PIXELS, key=second),
+    )
+
+    @eqx.filter_jit
+    @eqx.filter_value_and_grad
+    def loss(net):
+        return losses.ours(net.encode, net.decode, images, labels, capacity_c=0.0, **JOINT)[0]
+
+    before, gradient = loss(net)
+    net = eqx.apply_updates(net, jax.tree.map(lambda g: -1e-3 * g, gradient))
+    after, _ = loss(net)
+    assert after < before
+
+
+def test_wrong_shapes_are_told(without_jaxtyping):
+    (encode, decode), (images, labels) = functions(), batch()
+    with pytest.raises(ValueError, match=r"\(6, 4, 4, 1\) must have the images' shape \(6, 8, 2"):
+        losses.bernoulli_nll(images, images.reshape(BATCH, 8, 2, 1))
+    with pytest.raises(ValueError, match="6 images need as many labels"):
+        losses.ours(encode, decode, images, labels[:4], capacity_c=0.0, **JOINT)
+    without_c = lambda images: encode(images)._replace(logits=None)  # noqa: E731
+    with pytest.raises(ValueError, match="its logits are None"):
+        losses.ours(without_c, decode, images, labels, capacity_c=0.0, **JOINT)
