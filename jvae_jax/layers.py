@@ -82,13 +82,21 @@ def _pad(images: Array) -> Array:
     return jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
 
 
-def _conv_native(images: Array, kernel: Array) -> Array:
+def conv_native(
+    images: Float[Array, "batch height width inputs"],
+    kernel: Float[Array, "4 4 inputs features"],
+) -> Float[Array, "batch height//2 width//2 features"]:
+    """Stride-2 4x4 convolution, padding 1, as XLA has it."""
     return lax.conv_general_dilated(
         images, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=_DIMENSIONS
     )
 
 
-def _conv_transpose_native(images: Array, kernel: Array) -> Array:
+def conv_transpose_native(
+    images: Float[Array, "batch height width inputs"],
+    kernel: Float[Array, "4 4 inputs features"],
+) -> Float[Array, "batch 2*height 2*width features"]:
+    """Stride-2 4x4 transposed convolution, padding SAME, as XLA has it."""
     return lax.conv_transpose(images, kernel, (2, 2), "SAME", dimension_numbers=_DIMENSIONS)
 
 
@@ -101,7 +109,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "batch height width inputs"]) -> Array:
         kernel = self.param("kernel", self.kernel_init, (4, 4, images.shape[-1], self.features))
-        return lax.platform_dependent(images, kernel, cpu=conv_products, default=_conv_native)
+        return lax.platform_dependent(images, kernel, cpu=conv_products, default=conv_native)
 
 
 class ConvTranspose(nn.Module):
@@ -114,5 +122,5 @@ class ConvTranspose(nn.Module):
     def __call__(self, images: Float[Array, "batch height width inputs"]) -> Array:
         kernel = self.param("kernel", self.kernel_init, (4, 4, images.shape[-1], self.features))
         return lax.platform_dependent(
-            images, kernel, cpu=conv_transpose_products, default=_conv_transpose_native
+            images, kernel, cpu=conv_transpose_products, default=conv_transpose_native
         )

@@ -25,7 +25,7 @@ def default_capacity_steps(total_steps: float) -> int:
     return min(CAPACITY_STEPS, round(total_steps * CAPACITY_STEPS / PAPER_STEPS))
 
 
-def ramp(step: int | Scalar, final: float, steps: int) -> Scalar:
+def ramp(step: int | Array, final: float, steps: int) -> Scalar:
     """A capacity in nats: from 0 in a straight line to ``final`` at ``steps``, then constant."""
     return final * jnp.minimum(step / max(steps, 1), 1.0)
 

@@ -108,7 +108,7 @@ def train_step(
     metrics = {"loss": loss, **mean_terms(terms)}
     if axis_name is not None:
         grads, metrics = lax.pmean((grads, metrics), axis_name)
-    metrics["gradient_norm"] = optax.global_norm(grads)
+    metrics["gradient_norm"] = optax.tree.norm(grads)
     steps, opt_state = optimizer.update(grads, state.opt_state, state.variables["params"])
     params = optax.apply_updates(state.variables["params"], steps)
     return TrainState(state.step + 1, {"params": params, **updates}, opt_state), metrics

@@ -332,7 +332,7 @@ def test_one_class_is_the_annealed_vae():
 
 def test_capacities_are_over_all_devices():
     """The sign of mean KL - C must be the whole batch's, whatever a shard's own is."""
-    (encode, decode), (images, _) = functions(), batch()
+    (_, decode), (images, _) = functions(), batch()
     labels = jnp.array([0, -1, 2, -1, -1, 3])
     example_keys = {name: jax.random.split(key, BATCH) for name, key in KEYS.items()}
     options = {**JOINT, "capacity_c": 0.3, "unlabelled_capacity_c": 1.1}
@@ -398,7 +398,8 @@ def test_equinox_modules_train():
     assert after < before
 
 
-def test_wrong_shapes_are_told(without_jaxtyping):
+@pytest.mark.usefixtures("without_jaxtyping")
+def test_wrong_shapes_are_told():
     (encode, decode), (images, labels) = functions(), batch()
     with pytest.raises(ValueError, match=r"\(6, 4, 4, 1\) must have the images' shape \(6, 8, 2"):
         losses.bernoulli_nll(images, images.reshape(BATCH, 8, 2, 1))

@@ -1,0 +1,186 @@
+"""Data sets, and everything that can be wrong with their files."""
+
+import gzip
+import http.server
+import shutil
+import threading
+import time
+
+import numpy as np
+import pytest
+from conftest import make_dataset
+from PIL import Image
+
+from jvae_jax import data
+from jvae_jax.data import Dataset, network
+from jvae_jax.data.embedded import mnist_5k
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    monkeypatch.setattr(data, "unreachable", lambda url: "no network")
+
+
+def test_the_embedded_digits_are_stratified():
+    dataset = mnist_5k()
+    assert dataset.train_images.shape == (4000, 28, 28, 1)
+    assert dataset.test_images.shape == (1000, 28, 28, 1)
+    np.testing.assert_array_equal(np.bincount(dataset.train_labels), 400)
+    np.testing.assert_array_equal(np.bincount(dataset.test_labels), 100)
+    flat = dataset.train_images.reshape(4000, -1)
+    assert len(np.unique(np.concatenate([flat, dataset.test_images.reshape(1000, -1)]), axis=0)) > 4990
+
+
+@pytest.mark.parametrize("size", [32, 16, 64])
+def test_resizing_is_pillows_bilinear(size):
+    dataset = mnist_5k()
+    found = dataset.resized(size)
+    for index in (0, 1234, 3999):
+        image = Image.fromarray(dataset.train_images[index, :, :, 0])
+        expected = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), int)
+        assert np.abs(found.train_images[index, :, :, 0] - expected).max() <= 1
+    np.testing.assert_array_equal(found.train_labels, dataset.train_labels)
+
+
+def test_fingerprints_tell_data_apart():
+    first, same = make_dataset(), make_dataset(name="other name")
+    assert first.fingerprint == same.fingerprint
+    assert first.fingerprint != make_dataset(seed=1).fingerprint
+    relabelled = make_dataset()
+    relabelled.train_labels[0] = 1
+    assert relabelled.fingerprint != first.fingerprint
+
+
+@pytest.mark.usefixtures("without_jaxtyping")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_images": np.zeros((48, 8, 8), np.uint8)}, r"train images must be \(examples, height"),
+        ({"train_images": np.zeros((48, 8, 8, 1))}, "must be uint8 in 0 to 255, got float64 in 0 to 0"),
+        ({"train_images": np.full((48, 8, 8, 1), 300, np.int32)}, "got int32 in 300 to 300"),
+        ({"train_labels": np.zeros(47, np.int32)}, r"one for each of 48 images, got \(47,\)"),
+        ({"train_labels": np.zeros(48)}, "train labels must be signed integers, got float64"),
+        ({"train_labels": np.full(48, 3, np.int32)}, r"-1 \(unlabelled\) or 0 to 2, got 3"),
+        ({"test_labels": np.full(20, -2, np.int32)}, "test labels must be -1 .* got -2"),
+        ({"test_images": np.zeros((20, 8, 16, 1), np.uint8)}, "they must have one shape"),
+    ],
+)
+def test_bad_arrays_are_told(change, message):
+    good = make_dataset()
+    arrays = {
+        name: getattr(good, name)
+        for name in ("train_images", "train_labels", "test_images", "test_labels")
+    }
+    with pytest.raises(ValueError, match=message):
+        Dataset(name="bad", class_names=("a", "b", "c"), **{**arrays, **change})
+
+
+@pytest.mark.usefixtures("offline")
+def test_auto_takes_the_embedded_digits_where_nothing_else_is(tmp_path):
+    said = []
+    dataset = data.load("auto", tmp_path / "new", say=said.append)
+    assert dataset.name == "mnist_5k"
+    assert dataset.image_shape == (32, 32, 1)
+    assert len(said) == 1
+    assert "5,000" in said[0]
+    assert "no network" in said[0]
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("offline")
+def test_mnist_is_strict(tmp_path):
+    with pytest.raises(ConnectionError, match=r"can't be downloaded \(no network\)"):
+        data.load("mnist", tmp_path)
+
+
+def test_unknown_names_are_told(tmp_path):
+    with pytest.raises(ValueError, match="unknown data set 'minst'; there are auto, mnist"):
+        data.load("minst", tmp_path)
+
+
+def test_no_network_is_found_quickly():
+    started = time.monotonic()
+    assert network.unreachable("https://name.invalid/")
+    assert network.unreachable("http://127.0.0.1:9/")
+    assert time.monotonic() - started < 10
+
+
+def test_a_silent_network_is_given_up(monkeypatch):
+    """A host that accepts and never answers, as some networks do."""
+    monkeypatch.setattr(network, "_SECONDS", 0.5)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as s:
+        started = time.monotonic()
+        assert network.unreachable(f"http://127.0.0.1:{s.server_port}/")
+        assert time.monotonic() - started < 2
+
+
+@pytest.mark.usefixtures("offline")
+def test_full_mnist_from_its_files_then_from_the_cache(mnist_files):
+    said = []
+    first = data.load("auto", mnist_files, image_size=28, say=said.append)
+    assert first.name == "mnist"
+    assert str(mnist_files) in said[0]
+    raw = gzip.decompress((mnist_files / "train-images-idx3-ubyte.gz").read_bytes())
+    np.testing.assert_array_equal(first.train_images.ravel(), np.frombuffer(raw[16:], np.uint8))
+    raw = gzip.decompress((mnist_files / "t10k-labels-idx1-ubyte.gz").read_bytes())
+    np.testing.assert_array_equal(first.test_labels, np.frombuffer(raw[8:], np.uint8))
+
+    for path in mnist_files.glob("*.gz"):
+        path.unlink()
+    started = time.monotonic()
+    again = data.load("mnist", mnist_files, image_size=28)
+    assert time.monotonic() - started < 3
+    assert again.fingerprint == first.fingerprint
+
+    # A cache that isn't whole is made again from what is prepared.
+    cache = mnist_files / "mnist_28x28.npz"
+    content = cache.read_bytes()
+    cache.write_bytes(content[: len(content) // 2])
+    assert data.load("mnist", mnist_files, image_size=28).fingerprint == first.fingerprint
+    assert cache.stat().st_size == len(content)
+
+
+@pytest.mark.parametrize("how", ["truncated", "another"])
+def test_damaged_files_are_told_and_leave_nothing_behind(mnist_files, how):
+    path = mnist_files / "t10k-images-idx3-ubyte.gz"
+    content = path.read_bytes()
+    path.unlink()
+    if how == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        path.write_bytes(gzip.compress(b"something else"))
+    with pytest.raises(ValueError, match=f"t10k-images-idx3-ubyte.gz {MESSAGES[how]}"):
+        data.load("mnist", mnist_files)
+    assert not (mnist_files / "mnist_28x28.npz").exists()
+    # Once the file is whole, it goes on.
+    path.write_bytes(content)
+    from jvae_jax.data import mnist
+
+    assert mnist.is_local(mnist_files)
+    assert not (mnist_files / "jvae_mnist" / "1.0.0" / "dataset_info.json").exists()
+
+
+MESSAGES = {"truncated": "is damaged", "another": "doesn't hold MNIST's"}
+
+
+@pytest.mark.long
+def test_full_mnist_is_downloaded(mnist_files, tmp_path, monkeypatch):
+    """From a server on this machine, in place of the real one."""
+    from jvae_jax.data import mnist
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(mnist_files))
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(mnist, "SOURCE", f"http://127.0.0.1:{server.server_port}/")
+
+        dataset = data.load("auto", tmp_path / "downloads")
+        server.shutdown()
+    assert dataset.name == "mnist"
+    assert len(dataset.train_labels) == 60_000
+    shutil.rmtree(tmp_path / "downloads")

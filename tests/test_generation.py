@@ -1,0 +1,62 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import make_dataset
+
+from jvae_jax import generation
+from jvae_jax.networks import Autoencoder
+
+SHAPE = (8, 16, 1)
+MODEL = Autoencoder(SHAPE, 2, 3)
+CONTINUOUS = Autoencoder(SHAPE, 2, 0)
+
+
+def init(model):
+    return jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *SHAPE)))
+
+
+def test_rows_fix_c_and_columns_fix_z(key):
+    variables = init(MODEL)
+    sheet = generation.sample(MODEL, variables, key, labels=jnp.array([2, 0]), columns=4)
+    assert sheet.shape == (2, 4, *SHAPE)
+    assert 0 <= sheet.min() <= sheet.max() <= 1
+    z = jax.random.normal(key, (4, 2))
+    one = generation.decode(MODEL, variables, z[3:], jnp.array([2]))
+    np.testing.assert_allclose(sheet[0, 3], one[0], rtol=1e-5)
+    logits = MODEL.apply(variables, jnp.array([[*z[3], 0.0, 0.0, 1.0]]), method="decode")
+    np.testing.assert_allclose(one, jax.nn.sigmoid(logits), rtol=1e-5)
+
+
+def test_models_without_classes_sample_too(key):
+    variables = init(CONTINUOUS)
+    sheet = generation.sample(CONTINUOUS, variables, key, rows=3, columns=4)
+    assert sheet.shape == (3, 4, *SHAPE)
+    assert len(np.unique(np.asarray(sheet).reshape(12, -1), axis=0)) == 12
+
+
+def test_labels_must_fit_the_model(key):
+    with pytest.raises(ValueError, match="3 classes, so it needs labels"):
+        generation.decode(MODEL, init(MODEL), jnp.zeros((1, 2)))
+    with pytest.raises(ValueError, match="no classes, so it takes no labels"):
+        generation.sample(CONTINUOUS, init(CONTINUOUS), key, labels=jnp.array([0]), columns=1)
+
+
+def test_reconstruct():
+    dataset = make_dataset(size=8)
+    model = Autoencoder((8, 8, 1), 2, 3)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+    found = generation.reconstruct(model, variables, dataset.test_images)
+    posterior = model.apply(variables, jnp.array(dataset.test_images / 255.0), method="infer")
+    labels = jnp.argmax(posterior.logits, axis=1)
+    expected = generation.decode(model, variables, posterior.mean, labels)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_traverse_changes_one_dimension_at_a_time():
+    variables = init(MODEL)
+    z, values = jnp.array([0.5, -0.5]), jnp.array([-2.0, 0.0, 2.0])
+    images = generation.traverse(MODEL, variables, z, values, label=1)
+    assert images.shape == (2, 3, *SHAPE)
+    expected = generation.decode(MODEL, variables, jnp.array([[0.5, 2.0]]), jnp.array([1]))
+    np.testing.assert_allclose(images[1, 2], expected[0], rtol=1e-5)

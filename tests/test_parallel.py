@@ -1,0 +1,174 @@
+"""The training loop: one device and two, one compilation, gradients by hand, broken numbers."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import make_dataset
+
+from jvae_jax import parallel, training
+from jvae_jax.networks import Autoencoder
+from jvae_jax.objectives import OBJECTIVES
+from jvae_jax.types import Batch
+
+KEY = jax.random.key(3)
+
+
+def setup(
+    name, devices, *, optimizer=None, batch_size=8, dtype=jnp.float32, dataset=None, **values
+):
+    dataset = make_dataset() if dataset is None else dataset
+    objective = OBJECTIVES[name](**values)
+    classes = 3 if objective.discrete or objective.conditional else 0
+    model = Autoencoder((8, 8, 1), 2, classes, objective.conditional)
+    optimizer = optimizer or optax.adam(1e-3)
+    devices = jax.devices()[:devices]
+    train_steps = parallel.make_train_steps(
+        objective,
+        model,
+        optimizer,
+        batch_size=batch_size,
+        examples=len(dataset.train_labels),
+        devices=devices,
+    )
+    state = training.init_state(model, optimizer, jax.random.key(0))
+    cast = lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x  # noqa: E731
+    state = parallel.place(jax.tree.map(cast, state), devices)
+    data = parallel.replicate(Batch(dataset.train_images, dataset.train_labels), devices)
+    return train_steps, state, data
+
+
+@cache
+def ours_on(devices):
+    return setup("ours", devices, capacity_steps=10)
+
+
+def run_steps(train_steps, state, data, steps, per_epoch=6):
+    sums = None
+    while int(state.step) < steps:
+        stop = min(steps, (int(state.step) // per_epoch + 1) * per_epoch)
+        state, progress = train_steps(state, data, KEY, jnp.int32(stop))
+        sums = progress.sums if sums is None else jax.tree.map(jnp.add, sums, progress.sums)
+    return jax.device_get(state), jax.device_get(sums)
+
+
+def test_there_are_two_devices():
+    assert len(jax.devices()) == 2
+
+
+@pytest.mark.parametrize("name", ["ours", pytest.param("cvae", marks=pytest.mark.long)])
+def test_one_and_two_devices_agree(name):
+    """20 steps of SGD with the same seed and data.
+
+    Two devices add up the same numbers in another order, so float32 results differ by rounding,
+    which 20 steps amplify: 1e-3 of the largest parameter, where a wrong mean (per-shard statistics
+    or signs) is a hundred times larger. Adam isn't used here since it divides by the gradient's
+    size: where a gradient is nothing but rounding, it takes a full step in that direction.
+    """
+    labels = make_dataset()
+    labels.train_labels[::3] = -1
+    states = []
+    for devices in (1, 2):
+        pieces = setup(name, devices, optimizer=optax.sgd(1e-4), dataset=labels, **SCHEDULES[name])
+        states.append(run_steps(*pieces, 20))
+    (one, one_sums), (two, two_sums) = states
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3),
+        one.variables,
+        two.variables,
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3), one_sums, two_sums)
+
+
+SCHEDULES = {"ours": {"capacity_steps": 10}, "cvae": {}}
+
+
+@pytest.mark.long
+def test_one_and_two_devices_agree_in_float64(monkeypatch):
+    """With Adam, in float64: what float32 hides under rounding must agree to 1e-6."""
+    monkeypatch.setattr(training, "scale", lambda images: jnp.asarray(images, jnp.float64) / 255)
+    jax.config.update("jax_enable_x64", True)
+    try:
+        states = [
+            run_steps(*setup("ours", devices, dtype=jnp.float64, capacity_steps=10), 20)[0]
+            for devices in (1, 2)
+        ]
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    assert states[0].variables["params"]["decoder"]["bias"].dtype == np.float64
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6),
+        states[0].variables,
+        states[1].variables,
+    )
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_run_compiles_once(devices):
+    """Whatever the number of steps, and on the state that the last dispatch returned."""
+    train_steps, state, data = setup("ours", devices)
+    stop = [jnp.int32(n) for n in range(13)]
+    jax.block_until_ready((state, data, stop))
+    compilations = []
+
+    def listen(event, _duration, **_):
+        if event.endswith("backend_compile_duration"):
+            compilations.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    for target in (1, 4, 6, 12):
+        state, _ = train_steps(state, data, KEY, stop[target])
+        jax.block_until_ready(state)
+    assert len(compilations) == 1
+
+
+def test_one_dispatch_is_as_many():
+    train_steps, state, data = ours_on(1)
+    whole, _ = train_steps(state, data, KEY, jnp.int32(6))
+    for stop in range(1, 7):
+        state, _ = train_steps(state, data, KEY, jnp.int32(stop))
+    jax.tree.map(np.testing.assert_array_equal, whole.variables, state.variables)
+
+
+def test_an_epoch_visits_every_example_once():
+    """Each once, in another order in another epoch."""
+    order = training.epoch_order(KEY, 0, 48)
+    assert sorted(np.asarray(order)) == list(range(48))
+    assert not np.array_equal(order, training.epoch_order(KEY, 1, 48))
+
+
+def test_noise_is_the_examples_own():
+    whole = training.example_keys(KEY, 5, jnp.arange(8))
+    half = training.example_keys(KEY, 5, jnp.arange(4, 8))
+    later = training.example_keys(KEY, 6, jnp.arange(8))
+    data = jax.random.key_data
+    np.testing.assert_array_equal(data(whole.gaussian)[4:], data(half.gaussian))
+    assert not np.any(data(whole.gaussian) == data(whole.gumbel))
+    assert not np.any(data(whole.gaussian) == data(later.gaussian))
+
+
+def test_training_lowers_the_loss():
+    train_steps, state, data = ours_on(2)
+    _, first = train_steps(state, data, KEY, jnp.int32(6))
+    state, _ = run_steps(train_steps, state, data, 60)
+    _, last = train_steps(parallel.place(state, jax.devices()), data, KEY, jnp.int32(66))
+    assert last.sums["reconstruction"] < 0.8 * first.sums["reconstruction"]
+    assert set(map(int, last.first_bad_step.values())) == {-1}
+
+
+def test_broken_numbers_are_located():
+    train_steps, state, data = setup("ours", 1, optimizer=optax.sgd(1e30))
+    _, progress = train_steps(state, data, KEY, jnp.int32(6))
+    steps = {name: int(step) for name, step in progress.first_bad_step.items()}
+    assert steps["reconstruction"] > 0
+    assert max(steps.values()) < 6
+
+
+def test_bad_batches_are_told():
+    with pytest.raises(ValueError, match="a batch of 7 can't be shared equally by 2 devices"):
+        setup("ours", 2, batch_size=7)
+    with pytest.raises(ValueError, match="48 training examples don't fill one batch of 64"):
+        setup("ours", 2, batch_size=64)
