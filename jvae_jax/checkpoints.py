@@ -1,5 +1,10 @@
-"""Checkpoints of a run: the latest ones and the best, by Orbax."""
+"""Checkpoints of a run: the latest two and the best, by Orbax.
 
+Trees are saved from and restored to the host, so any number of devices can write them and any other
+number go on from them. Reading never changes a folder.
+"""
+
+import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,27 +20,78 @@ Tree = TypeVar("Tree")
 _LATEST = 2
 """How many are kept, so that a damaged one has another behind it."""
 _METRIC = "negative_elbo"
+_ITEM = "state"
 
 
 class CheckpointError(RuntimeError):
-    """There are checkpoints, but none that can be read."""
+    """There is no checkpoint that can be read."""
 
 
-class Checkpoints:
-    """The checkpoints in one folder: the latest two and the one of the lowest negative ELBO.
+def restore_latest(folder: Path, like: Tree) -> tuple[Tree | None, dict[int, str]]:
+    """The latest checkpoint that can be read.
 
-    Trees are saved from and restored to the host, so any number of devices can write them and any
-    other number go on from them.
+    Args:
+        folder: where the checkpoints are, if there are any.
+        like: a tree of arrays of the shapes and dtypes that are expected.
+
+    Returns:
+        The tree, on the host, or None if there are no checkpoints; and the later steps that are
+        damaged, with what is wrong with each.
+
+    Raises:
+        CheckpointError: if there are checkpoints, but all are damaged.
     """
+    damaged = {}
+    for step in sorted(_steps(folder), reverse=True):
+        try:
+            # Orbax won't open a folder in which a metric can't be read.
+            _metric(folder, step)
+            return _restore(folder, step, like), damaged
+        except Exception as error:  # half a dozen kinds, by which file it was
+            damaged[step] = " ".join(str(error).split())[:200]
+    if damaged:
+        reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
+        raise CheckpointError(
+            f"no checkpoint in {folder} can be read, and nothing was removed: {reasons}"
+        )
+    return None, damaged
 
-    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
-        """Opens a folder, making it if need be; ``read_only`` never changes what is there."""
-        self.folder = folder.absolute()
+
+def restore_best(folder: Path, like: Tree) -> Tree:
+    """The checkpoint of the lowest negative ELBO.
+
+    Raises:
+        CheckpointError: if there is none, or it is damaged.
+    """
+    try:
+        metrics = {step: _metric(folder, step) for step in _steps(folder)}
+        if metrics:
+            return _restore(folder, min(metrics, key=metrics.__getitem__), like)
+    except Exception as error:  # half a dozen kinds, by which file it was
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"the best checkpoint in {folder} can't be read: {reason}") from error
+    raise CheckpointError(f"there is no checkpoint in {folder}")
+
+
+def set_aside(folder: Path, steps: Iterable[int]) -> Path:
+    """Moves steps out of the way, into a folder beside this one, which it returns."""
+    aside = folder.with_name("damaged_checkpoints")
+    aside.mkdir(exist_ok=True)
+    for step in steps:
+        (folder / str(step)).rename(aside / f"{step}-{time.time_ns()}")
+    return aside
+
+
+class CheckpointWriter:
+    """Saves to a folder and keeps the latest two and the one of the lowest negative ELBO."""
+
+    def __init__(self, folder: Path) -> None:
+        """Opens a folder, making it if need be. What is damaged must have been set aside."""
         best = preservation_policy.BestN(
             get_metric_fn=lambda metrics: metrics[_METRIC], reverse=True, n=1
         )
         self._manager = ocp.CheckpointManager(
-            self.folder,
+            folder.absolute(),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=preservation_policy.AnyPreservationPolicy(
                     [preservation_policy.LatestN(_LATEST), best]
@@ -43,9 +99,7 @@ class Checkpoints:
                 # Without best_fn no metrics are written.
                 best_fn=lambda metrics: metrics[_METRIC],
                 best_mode="min",
-                cleanup_tmp_directories=not read_only,
-                create=not read_only,
-                read_only=read_only,
+                cleanup_tmp_directories=True,
             ),
         )
 
@@ -53,66 +107,31 @@ class Checkpoints:
         """Saves in the background; the tree itself is copied at once."""
         self._manager.save(
             step,
-            args=ocp.args.StandardSave(jax.device_get(tree)),
+            args=ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(jax.device_get(tree))}),
             metrics={_METRIC: negative_elbo},
         )
-
-    def restore_latest(self, like: Tree) -> tuple[Tree | None, dict[int, str]]:
-        """The latest checkpoint that can be read.
-
-        Args:
-            like: a tree of arrays of the shapes and dtypes that are expected.
-
-        Returns:
-            The tree, on the host, or None if there are no checkpoints; and the later steps that
-            are damaged, with what is wrong with each.
-
-        Raises:
-            CheckpointError: if there are checkpoints, but all are damaged.
-        """
-        damaged = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                return self._restore(step, like), damaged
-            except Exception as error:  # Orbax raises half a dozen kinds, by which file it was.
-                damaged[step] = str(error).strip().splitlines()[0][:200]
-        if damaged:
-            raise CheckpointError(
-                f"no checkpoint in {self.folder} can be read, and nothing was removed: "
-                + "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
-            )
-        return None, damaged
-
-    def restore_best(self, like: Tree) -> Tree:
-        """The checkpoint of the lowest negative ELBO.
-
-        Raises:
-            CheckpointError: if there is none, or it is damaged.
-        """
-        step = self._manager.best_step()
-        if step is None:
-            raise CheckpointError(f"there is no checkpoint in {self.folder}")
-        try:
-            return self._restore(step, like)
-        except Exception as error:
-            raise CheckpointError(f"step {step} in {self.folder} can't be read: {error}") from error
-
-    def set_aside(self, steps: Iterable[int]) -> Path:
-        """Moves steps out of the way, to a folder beside this one, which it returns."""
-        aside = self.folder.with_name("damaged_checkpoints")
-        for step in steps:
-            target = aside / f"{step}-{time.time_ns()}"
-            target.parent.mkdir(exist_ok=True)
-            (self.folder / str(step)).rename(target)
-        self._manager.reload()
-        return aside
 
     def close(self) -> None:
         """Waits until all is on disk."""
         self._manager.wait_until_finished()
         self._manager.close()
 
-    def _restore(self, step: int, like: Tree) -> Tree:
-        host = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
-        restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(host))
-        return restored
+
+def _steps(folder: Path) -> list[int]:
+    """The steps that were saved to their end: Orbax writes under another name, then renames."""
+    if not folder.is_dir():
+        return []
+    return [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+
+
+def _metric(folder: Path, step: int) -> float:
+    path = folder / str(step) / "metrics" / "metrics"
+    return float(json.loads(path.read_text())[_METRIC])
+
+
+def _restore(folder: Path, step: int, like: Tree) -> Tree:
+    host = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+    path = (folder / str(step) / _ITEM).absolute()
+    with ocp.StandardCheckpointer() as checkpointer:
+        restored: Any = checkpointer.restore(path, host)
+    return restored

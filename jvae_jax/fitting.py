@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jvae_jax import parallel
-from jvae_jax.checkpoints import Checkpoints
+from jvae_jax import checkpoints, parallel
+from jvae_jax.checkpoints import CheckpointWriter
 from jvae_jax.config import TrainConfig
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation import Evaluation, evaluate, mean_test_terms
@@ -63,17 +63,17 @@ def fit(
     parallel.check_batch(config.batch_size, len(dataset.train_labels), len(devices))
     run = start(config.resolve(dataset), dataset)
     objective = run.config.make_objective(all_labelled=bool((dataset.train_labels >= 0).all()))
-    checkpoints = run.checkpoints()
+    state = _initial_or_restored(run, say)
+    if int(state.step) == run.total_steps == run.evaluated_step():
+        say(f"{run.workdir} is finished: all {run.total_steps} steps are done and evaluated")
+        return run
+    for sentence in _announcement(run, objective, dataset, devices):
+        say(sentence)
+    writer = CheckpointWriter(run.checkpoints_path)
     try:
-        state = _initial_or_restored(run, checkpoints, say)
-        if int(state.step) == run.total_steps == run.evaluated_step():
-            say(f"{run.workdir} is finished: all {run.total_steps} steps are done and evaluated")
-            return run
-        for sentence in _announcement(run, objective, dataset, devices):
-            say(sentence)
-        state = _train(run, objective, dataset, state, checkpoints, devices)
+        state = _train(run, objective, dataset, state, writer, devices)
     finally:
-        checkpoints.close()
+        writer.close()
     say(f"evaluating on {run.data.test_examples} test images")
     evaluate_run(run, dataset, state)
     return run
@@ -104,14 +104,13 @@ def evaluate_run(
     return evaluation
 
 
-def _initial_or_restored(
-    run: Run, checkpoints: Checkpoints, say: Callable[[str], None]
-) -> TrainState:
-    state, damaged = checkpoints.restore_latest(jax.eval_shape(run.initial_state))
+def _initial_or_restored(run: Run, say: Callable[[str], None]) -> TrainState:
+    folder = run.checkpoints_path
+    state, damaged = checkpoints.restore_latest(folder, jax.eval_shape(run.initial_state))
     for step, reason in damaged.items():
         say(f"the checkpoint of step {step} is damaged ({reason})")
     if damaged:
-        say(f"set aside in {checkpoints.set_aside(damaged)}")
+        say(f"set aside in {checkpoints.set_aside(folder, damaged)}")
     if state is None:
         return run.initial_state()
     say(f"going on from step {int(state.step)} of {run.total_steps} in {run.workdir}")
@@ -144,7 +143,7 @@ def _train(
     objective: Objective,
     dataset: Dataset,
     state: TrainState,
-    checkpoints: Checkpoints,
+    writer: CheckpointWriter,
     devices: Devices,
 ) -> TrainState:
     """Goes from a state at an epoch's end to the end of the run."""
@@ -193,7 +192,7 @@ def _train(
         report.epoch(step, train_terms, test_terms)
         if epoch % run.config.save_every == 0 or epoch == run.config.epochs:
             bound = sum(test_terms.get(name, 0.0) for name in ("reconstruction", "kl_z", "kl_c"))
-            checkpoints.save(step, state, negative_elbo=bound)
+            writer.save(step, state, negative_elbo=bound)
             _write_samples(run, variables)
     report.close()
     return state
@@ -205,7 +204,7 @@ def _check_finite(run: Run, progress: Progress) -> None:
         first = min(bad.values())
         names = ", ".join(name for name, step in bad.items() if step == first)
         raise DivergedError(
-            f"not finite at step {first}: {names}. {run.workdir / 'checkpoints'} holds the last "
+            f"not finite at step {first}: {names}. {run.checkpoints_path} holds the last "
             "good state; a lower --learning_rate may help, in another --workdir"
         )
 

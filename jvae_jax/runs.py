@@ -20,7 +20,7 @@ import jax
 import optax
 from jax import Array
 
-from jvae_jax.checkpoints import Checkpoints
+from jvae_jax import checkpoints
 from jvae_jax.config import TrainConfig
 from jvae_jax.data import Dataset
 from jvae_jax.files import write_json
@@ -111,28 +111,23 @@ class Run:
         """The state before the first step, by the seed."""
         return init_state(self.model, self.optimizer, self.key("init"))
 
-    def checkpoints(self, *, read_only: bool = False) -> Checkpoints:
-        """Its checkpoints."""
-        return Checkpoints(self.workdir / "checkpoints", read_only=read_only)
+    @property
+    def checkpoints_path(self) -> Path:
+        """The folder of its checkpoints."""
+        return self.workdir / "checkpoints"
 
     def load_state(self, checkpoint: str = "latest") -> TrainState:
         """The trained state, from the latest or the best checkpoint.
 
         Raises:
-            FileNotFoundError: if there is none yet.
-            CheckpointError: if none can be read.
+            CheckpointError: if there is none yet, or none that can be read.
         """
-        if not (self.workdir / "checkpoints").is_dir():
-            raise FileNotFoundError(f"{self.workdir} has no checkpoint yet; train it first")
-        checkpoints = self.checkpoints(read_only=True)
         like = jax.eval_shape(self.initial_state)
         if checkpoint == "best":
-            state = checkpoints.restore_best(like)
-        else:
-            state, _ = checkpoints.restore_latest(like)
-        checkpoints.close()
+            return checkpoints.restore_best(self.checkpoints_path, like)
+        state, _ = checkpoints.restore_latest(self.checkpoints_path, like)
         if state is None:
-            raise FileNotFoundError(f"{self.workdir} has no checkpoint yet; train it first")
+            raise checkpoints.CheckpointError(f"{self.workdir} has no checkpoint yet")
         return state
 
 

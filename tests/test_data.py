@@ -18,7 +18,7 @@ from jvae_jax.data.embedded import mnist_5k
 
 @pytest.fixture
 def offline(monkeypatch):
-    monkeypatch.setattr(data, "unreachable", lambda url: "no network")
+    monkeypatch.setattr(data, "unreachable", lambda _url: "no network")
 
 
 def test_the_embedded_digits_are_stratified():
@@ -28,7 +28,9 @@ def test_the_embedded_digits_are_stratified():
     np.testing.assert_array_equal(np.bincount(dataset.train_labels), 400)
     np.testing.assert_array_equal(np.bincount(dataset.test_labels), 100)
     flat = dataset.train_images.reshape(4000, -1)
-    assert len(np.unique(np.concatenate([flat, dataset.test_images.reshape(1000, -1)]), axis=0)) > 4990
+    assert (
+        len(np.unique(np.concatenate([flat, dataset.test_images.reshape(1000, -1)]), axis=0)) > 4990
+    )
 
 
 @pytest.mark.parametrize("size", [32, 16, 64])
@@ -55,8 +57,14 @@ def test_fingerprints_tell_data_apart():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"train_images": np.zeros((48, 8, 8), np.uint8)}, r"train images must be \(examples, height"),
-        ({"train_images": np.zeros((48, 8, 8, 1))}, "must be uint8 in 0 to 255, got float64 in 0 to 0"),
+        (
+            {"train_images": np.zeros((48, 8, 8), np.uint8)},
+            r"train images must be \(examples, height",
+        ),
+        (
+            {"train_images": np.zeros((48, 8, 8, 1))},
+            "must be uint8 in 0 to 255, got float64 in 0 to 0",
+        ),
         ({"train_images": np.full((48, 8, 8, 1), 300, np.int32)}, "got int32 in 300 to 300"),
         ({"train_labels": np.zeros(47, np.int32)}, r"one for each of 48 images, got \(47,\)"),
         ({"train_labels": np.zeros(48)}, "train labels must be signed integers, got float64"),
@@ -114,6 +122,7 @@ def test_a_silent_network_is_given_up(monkeypatch):
         assert time.monotonic() - started < 2
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("offline")
 def test_full_mnist_from_its_files_then_from_the_cache(mnist_files):
     said = []

@@ -145,7 +145,7 @@ def _read_idx(path: Path, name: str) -> np.ndarray:
 def _read_cache(path: Path) -> dict[str, np.ndarray] | None:
     """The cached arrays, or None if there is no whole cache."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {
                 f"{s}_{kind}": arrays[f"{s}_{kind}"]
                 for s in _SPLITS
