@@ -1,7 +1,58 @@
-"""Class-conditional, disentangled generation of characters: the Joint-VAE with labels, in JAX."""
+"""Class-conditional, disentangled generation of characters: the Joint-VAE with labels, in JAX.
 
-from jvae_jax import cli, data
+The losses are pure functions of any encoder and decoder (:mod:`jvae_jax.losses`); everything else
+trains, evaluates and draws with the paper's own.
+"""
+
+from jvae_jax import cli, data, evaluation, generation, losses, runs, sampling
+from jvae_jax.checkpoints import CheckpointError
 from jvae_jax.config import TrainConfig
-from jvae_jax.fitting import fit
+from jvae_jax.data import Dataset
+from jvae_jax.evaluation import evaluate
+from jvae_jax.fitting import DivergedError, fit
+from jvae_jax.networks import Autoencoder, Classifier, Decoder, Encoder
+from jvae_jax.objectives import (
+    CVAE,
+    OBJECTIVES,
+    VAE,
+    AnnealedVAE,
+    BetaVAE,
+    JointVAE,
+    Objective,
+    Ours,
+)
+from jvae_jax.runs import Run
+from jvae_jax.types import Batch, Keys, LossTerms, Posterior
 
-__all__ = ["TrainConfig", "cli", "data", "fit"]
+__all__ = [
+    "CVAE",
+    "OBJECTIVES",
+    "VAE",
+    "AnnealedVAE",
+    "Autoencoder",
+    "Batch",
+    "BetaVAE",
+    "CheckpointError",
+    "Classifier",
+    "Dataset",
+    "Decoder",
+    "DivergedError",
+    "Encoder",
+    "JointVAE",
+    "Keys",
+    "LossTerms",
+    "Objective",
+    "Ours",
+    "Posterior",
+    "Run",
+    "TrainConfig",
+    "cli",
+    "data",
+    "evaluate",
+    "evaluation",
+    "fit",
+    "generation",
+    "losses",
+    "runs",
+    "sampling",
+]

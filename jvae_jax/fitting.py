@@ -20,7 +20,7 @@ from jvae_jax.generation import sample
 from jvae_jax.objectives import AnnealedVAE, Objective, Ours
 from jvae_jax.progress import ProgressReport
 from jvae_jax.runs import Run, environment, start
-from jvae_jax.training import Progress, TrainState, Variables, metric_names
+from jvae_jax.training import TrainState, Variables, metric_names
 from jvae_jax.types import Batch, Devices
 
 _STEPS_PER_DISPATCH = 100
@@ -176,10 +176,10 @@ def _train(
             stop = min(step + _STEPS_PER_DISPATCH, end)
             state, progress = train_steps(state, data, run.key("train"), jnp.int32(stop))
             progress = jax.device_get(progress)
-            _check_finite(run, progress)
-            for name in names:
-                sums[name] += float(progress.sums[name])
-            report.steps(stop, {name: progress.sums[name] / (stop - step) for name in names})
+            _check_finite(run, {name: int(progress.first_bad_step[name]) for name in names})
+            done = {name: float(progress.sums[name]) for name in names}
+            sums = {name: sums[name] + done[name] for name in names}
+            report.steps(stop, {name: total / (stop - step) for name, total in done.items()})
             step = stop
         train_terms = {name: total / run.steps_per_epoch for name, total in sums.items()}
         variables = jax.device_get(state.variables)
@@ -198,8 +198,8 @@ def _train(
     return state
 
 
-def _check_finite(run: Run, progress: Progress) -> None:
-    bad = {name: int(step) for name, step in progress.first_bad_step.items() if step >= 0}
+def _check_finite(run: Run, first_bad_step: dict[str, int]) -> None:
+    bad = {name: step for name, step in first_bad_step.items() if step >= 0}
     if bad:
         first = min(bad.values())
         names = ", ".join(name for name, step in bad.items() if step == first)

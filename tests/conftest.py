@@ -1,7 +1,13 @@
 """Two CPU devices, so that code for many is always exercised; data that need no network."""
 
 import os
+import tempfile
+from pathlib import Path
 
+# What one test compiled, another needn't.
+_compiled = tempfile.TemporaryDirectory(prefix="jvae_jax_tests_")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 # Compiling takes longer than running here, so it isn't asked for its best.
 os.environ["XLA_FLAGS"] = " ".join(
     [
@@ -10,8 +16,6 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_backend_optimization_level=0",
     ]
 )
-
-from pathlib import Path
 
 import jax
 import jaxtyping

@@ -4,8 +4,15 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool
 
-from jvae_jax.losses.continuous import mean_over_devices, reconstruct
-from jvae_jax.losses.terms import categorical_kl, check_labels, label_kl
+from jvae_jax import sampling
+from jvae_jax.losses.terms import (
+    bernoulli_nll,
+    categorical_kl,
+    check_labels,
+    gaussian_kl,
+    label_kl,
+    mean_over_devices,
+)
 from jvae_jax.types import Decode, Encode, Images, Labels, LossTerms, PerExample, PRNGKey, Scalar
 
 
@@ -103,12 +110,18 @@ def ours(
         ValueError: if the posterior has no logits, or there isn't one label for each image.
     """
     check_labels(images, labels)
-    terms, posterior = reconstruct(
-        encode, decode, images, gaussian_key, gumbel_key=gumbel_key, temperature=temperature
-    )
-    assert posterior.logits is not None
+    posterior = encode(images)
+    if posterior.logits is None:
+        raise ValueError("encode must return a Posterior with logits: its logits are None")
+    z = sampling.gaussian(gaussian_key, posterior.mean, posterior.logvar)
+    c = sampling.gumbel_softmax(gumbel_key, posterior.logits, temperature)
     labelled = labels >= 0
     kl_c = jnp.where(labelled, label_kl(posterior.logits, labels), categorical_kl(posterior.logits))
+    terms = LossTerms(
+        reconstruction=bernoulli_nll(decode(jnp.concatenate([z, c], axis=-1)), images),
+        kl_z=gaussian_kl(posterior.mean, posterior.logvar),
+        kl_c=kl_c,
+    )
     if unlabelled_capacity_c is None:
         unlabelled_capacity_c = capacity_c
     loss = (
@@ -117,7 +130,7 @@ def ours(
         + gamma * _distance_by_share(kl_c, labelled, capacity_c, axis_name)
         + gamma * _distance_by_share(kl_c, ~labelled, unlabelled_capacity_c, axis_name)
     )
-    return loss, terms._replace(kl_c=kl_c)
+    return loss, terms
 
 
 def _distance_by_share(

@@ -1,11 +1,10 @@
 """The objectives with a continuous z alone: VAE, beta-VAE, annealed beta-VAE."""
 
 import jax.numpy as jnp
-from jax import Array, lax
 
 from jvae_jax import sampling
-from jvae_jax.losses.terms import bernoulli_nll, gaussian_kl
-from jvae_jax.types import Decode, Encode, Images, LossTerms, Posterior, PRNGKey, Scalar
+from jvae_jax.losses.terms import bernoulli_nll, gaussian_kl, mean_over_devices
+from jvae_jax.types import Decode, Encode, Images, LossTerms, PRNGKey, Scalar
 
 
 def vae(
@@ -43,7 +42,7 @@ def beta_vae(
         Higgins et al., *beta-VAE: Learning Basic Visual Concepts with a Constrained Variational
         Framework*, 2017.
     """
-    terms, _ = reconstruct(encode, decode, images, gaussian_key)
+    terms = _continuous_terms(encode, decode, images, gaussian_key)
     return jnp.mean(terms.reconstruction + beta * terms.kl_z), terms
 
 
@@ -68,33 +67,17 @@ def annealed_vae(
     References:
         Burgess et al., *Understanding disentangling in beta-VAE*, 2018.
     """
-    terms, _ = reconstruct(encode, decode, images, gaussian_key)
+    terms = _continuous_terms(encode, decode, images, gaussian_key)
     distance = jnp.abs(mean_over_devices(terms.kl_z, axis_name) - capacity_z)
     return jnp.mean(terms.reconstruction) + beta * distance, terms
 
 
-def reconstruct(
-    encode: Encode,
-    decode: Decode,
-    images: Images,
-    gaussian_key: PRNGKey,
-    *,
-    gumbel_key: PRNGKey | None = None,
-    temperature: float = 1.0,
-) -> tuple[LossTerms, Posterior]:
-    """Reconstruction from one draw of z, and of c where there is a key for it, and KL of z."""
+def _continuous_terms(
+    encode: Encode, decode: Decode, images: Images, gaussian_key: PRNGKey
+) -> LossTerms:
     posterior = encode(images)
-    latents = sampling.gaussian(gaussian_key, posterior.mean, posterior.logvar)
-    if gumbel_key is not None:
-        if posterior.logits is None:
-            raise ValueError("encode must return a Posterior with logits: its logits are None")
-        c = sampling.gumbel_softmax(gumbel_key, posterior.logits, temperature)
-        latents = jnp.concatenate([latents, c], axis=-1)
-    reconstruction = bernoulli_nll(decode(latents), images)
-    return LossTerms(reconstruction, gaussian_kl(posterior.mean, posterior.logvar)), posterior
-
-
-def mean_over_devices(values: Array, axis_name: str | None) -> Scalar:
-    """The mean of this device's values, or of every device's on ``axis_name``."""
-    mean = jnp.mean(values)
-    return mean if axis_name is None else lax.pmean(mean, axis_name)
+    z = sampling.gaussian(gaussian_key, posterior.mean, posterior.logvar)
+    return LossTerms(
+        reconstruction=bernoulli_nll(decode(z), images),
+        kl_z=gaussian_kl(posterior.mean, posterior.logvar),
+    )

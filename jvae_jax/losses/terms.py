@@ -2,10 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float
 
-from jvae_jax.types import Images, Labels, PerExample
+from jvae_jax.types import Images, Labels, PerExample, Scalar
 
 
 def gaussian_kl(
@@ -70,6 +70,12 @@ def squared_error(logits: Images, images: Images) -> PerExample:
     """
     _check_same_shape(logits, images)
     return _sum_pixels((jax.nn.sigmoid(logits) - images) ** 2)
+
+
+def mean_over_devices(values: Array, axis_name: str | None) -> Scalar:
+    """The mean of this device's values, or of every device's on ``axis_name``."""
+    mean = jnp.mean(values)
+    return mean if axis_name is None else lax.pmean(mean, axis_name)
 
 
 def check_labels(images: Array, labels: Array) -> None:

@@ -1,0 +1,156 @@
+"""The scripts, as a user starts them."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jvae_jax import runs
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["--dataset=mnist_5k", "--image_size=8", "--batch_size=200", "--latents=3"]
+
+
+def script(name, *args):
+    return [sys.executable, str(ROOT / "experiments" / f"{name}.py"), *map(str, args)]
+
+
+def call(name, *args, cwd):
+    return subprocess.run(script(name, *args), capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("user")
+    done = call("train", *SMALL, "--epochs=2", "--data-dir=data", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_training_tells_and_keeps_what_it_should(trained):
+    folder, done = trained
+    assert done.stdout.splitlines()[0].startswith("data: mnist_5k")
+    assert "accuracy" in done.stdout
+    assert "epoch 2/2 | train loss" in done.stderr
+    workdir = folder / "runs" / "ours-mnist_5k-0"
+    contents = json.loads((workdir / "config.json").read_text())
+    assert contents["config"]["dataset"] == "mnist_5k"
+    assert contents["data"]["train_examples"] == 4000
+    files = {path.name for path in workdir.iterdir()}
+    assert files == {
+        "checkpoints",
+        "config.json",
+        "evaluation.json",
+        "metrics.jsonl",
+        "samples.png",
+    }
+
+
+def test_a_second_start_says_it_is_finished(trained):
+    folder, _ = trained
+    done = call("train", *SMALL, "--epochs=2", "--data-dir=data", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "is finished" in done.stdout
+
+
+def test_evaluate(trained):
+    folder, _ = trained
+    workdir = folder / "runs" / "ours-mnist_5k-0"
+    ended_with = json.loads((workdir / "evaluation.json").read_text())
+    done = call("evaluate", f"--workdir={workdir}", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert f"{ended_with['accuracy']:.4f}" in done.stdout
+    assert json.loads((workdir / "evaluation.json").read_text()) == ended_with
+
+
+def test_generate(trained):
+    folder, _ = trained
+    workdir = "runs/ours-mnist_5k-0"
+    picture = folder / "x.png"
+    done = call(
+        "generate",
+        f"--workdir={workdir}",
+        "--labels=3,1,4",
+        "--samples=8",
+        "--seed=0",
+        f"--output={picture}",
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    first = picture.read_bytes()
+    assert first.startswith(b"\x89PNG")
+    done = call("generate", f"--workdir={workdir}", "--labels=3,12", "--output=y.png", cwd=folder)
+    assert done.returncode == 2
+    assert done.stderr == "error: no label 12 here; there are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9\n"
+    assert not (folder / "y.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["--objectiv=ours"], 2, "unknown argument --objectiv; did you mean --objective?"),
+        (["--dataset=minst"], 2, "invalid choice: 'minst'"),
+        (["--dataset=mnist_5k", "--epochs=0"], 2, "epochs must be above 0, got 0"),
+        (["--dataset=mnist_5k", "--batch_size=5000"], 2, "don't fill one batch of 5000"),
+        (["--dataset=mnist_5k", "--workdir=/dev/null/x"], 1, "/dev/null"),
+    ],
+)
+def test_errors_are_one_line(args, code, message, tmp_path):
+    done = call("train", *args, cwd=tmp_path)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.rglob("*"))
+
+
+@pytest.mark.long
+def test_killed_ten_times_it_ends_the_same(tmp_path):
+    """SIGKILL at random moments, from the start of the process to its end."""
+    flags = [*SMALL, "--epochs=8", "--save_every=1"]
+    started = time.monotonic()
+    done = call("train", *flags, "--workdir=whole", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    duration = time.monotonic() - started
+
+    rng = random.Random(0)
+    killed_with = []
+    for _ in range(10):
+        with subprocess.Popen(
+            script("train", *flags, "--workdir=killed"),
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            try:
+                process.wait(timeout=rng.uniform(0.2, 0.9) * duration)
+            except subprocess.TimeoutExpired:
+                os.kill(process.pid, signal.SIGKILL)
+        saved = tmp_path / "killed" / "checkpoints"
+        killed_with.append(len(list(saved.iterdir())) if saved.exists() else 0)
+    done = call("train", *flags, "--workdir=killed", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+    assert any(killed_with)
+    whole, killed = runs.load(tmp_path / "whole"), runs.load(tmp_path / "killed")
+    jax.tree.map(np.testing.assert_array_equal, killed.load_state(), whole.load_state())
+    for name in ("metrics.jsonl", "evaluation.json", "samples.png"):
+        assert (killed.workdir / name).read_bytes() == (whole.workdir / name).read_bytes()
+
+
+@pytest.mark.long
+def test_the_embedded_digits_are_learned(tmp_path):
+    """Ten epochs of the main job at its own size, far from settled but on its way."""
+    done = call("train", "--dataset=mnist_5k", "--epochs=10", "--workdir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert evaluation["accuracy"] > 0.93
+    assert evaluation["mse"] < 0.03
+    assert abs(evaluation["kl_z"] - 5) < 0.6
