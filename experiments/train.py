@@ -2,11 +2,12 @@
 
 import json
 
-from jvae_jax import TrainConfig, cli, data, evaluation, fit
+from jvae_jax import TrainConfig, cli, data, evaluation, fit, runs
 
 
 def main(config: TrainConfig) -> None:
-    dataset = data.load(config.dataset, config.data_dir, image_size=config.image_size, say=print)
+    name = runs.dataset_name(config)
+    dataset = data.load(name, config.data_dir, image_size=config.image_size, say=print)
     run = fit(config, dataset)
     print(evaluation.format_table(json.loads((run.workdir / "evaluation.json").read_text())))
 

@@ -108,7 +108,11 @@ class TrainConfig:
                 raise ValueError(f"{self.objective} has no {name}; {has}")
 
     def resolve(self, dataset: Dataset) -> "TrainConfig":
-        """The same configuration with every default filled in for these data."""
+        """The same configuration with every default filled in for these data.
+
+        Raises:
+            ValueError: if the images' height isn't divisible by 8.
+        """
         batches = len(dataset.train_labels) / self.batch_size
         defaults = _hyperparameters(self.objective)
         if "capacity_steps" in defaults:
@@ -117,13 +121,14 @@ class TrainConfig:
         return replace(
             self,
             dataset=dataset.name,
+            image_size=dataset.image_shape[0],
             workdir=self.workdir or f"runs/{self.objective}-{dataset.name}-{self.seed}",
             save_every=self.save_every or max(1, round(1000 / max(batches, 1))),
             **{name: default for name, default in defaults.items() if given[name] is None},
         )
 
     def make_objective(self, *, all_labelled: bool = False) -> Objective:
-        """The objective with its hyperparameters; ``all_labelled``: no training label is -1."""
+        """The objective with its hyperparameters; ``all_labelled``: no label is -1."""
         given = {name: getattr(self, name) for name in _hyperparameters(self.objective)}
         given = {name: value for name, value in given.items() if value is not None}
         if self.objective == "cvae":

@@ -62,7 +62,7 @@ def fit(
     devices = jax.devices() if devices is None else devices
     parallel.check_batch(config.batch_size, len(dataset.train_labels), len(devices))
     run = start(config.resolve(dataset), dataset)
-    objective = run.config.make_objective(all_labelled=bool((dataset.train_labels >= 0).all()))
+    objective = run.config.make_objective(all_labelled=dataset.all_labelled)
     state = _initial_or_restored(run, say)
     if int(state.step) == run.total_steps == run.evaluated_step():
         say(f"{run.workdir} is finished: all {run.total_steps} steps are done and evaluated")
@@ -127,7 +127,7 @@ def _announcement(
     if isinstance(objective, AnnealedVAE):
         yield f"capacities rise from 0 over {objective.capacity_steps} steps"
     if isinstance(objective, Ours):
-        asked = 0.0 if (dataset.train_labels >= 0).all() else objective.unlabelled_capacity_c
+        asked = 0.0 if dataset.all_labelled else objective.unlabelled_capacity_c
     else:
         asked = getattr(objective, "capacity_c", 0.0)
     classes = len(dataset.class_names)

@@ -160,6 +160,15 @@ def start(config: TrainConfig, dataset: Dataset) -> Run:
     return run
 
 
+def dataset_name(config: TrainConfig) -> str:
+    """The data set to load: the one that a run in the folder has, where ``auto`` leaves it open."""
+    if config.dataset == "auto" and config.workdir is not None:
+        workdir = Path(config.workdir).expanduser()
+        if (workdir / "config.json").exists():
+            return load(workdir).config.dataset
+    return config.dataset
+
+
 def load(workdir: str | Path) -> Run:
     """Opens the folder of a run.
 

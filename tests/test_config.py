@@ -44,6 +44,11 @@ def test_given_values_reach_the_objective():
     )
 
 
+def test_images_of_no_fitting_size_are_told():
+    with pytest.raises(ValueError, match="image_size must be a multiple of 8 above 0, got 12"):
+        TrainConfig().resolve(make_dataset(size=12))
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_models_have_what_their_objective_needs(objective):
     model = TrainConfig(objective=objective, latents=4).make_model(

@@ -2,7 +2,6 @@
 
 import gzip
 import http.server
-import shutil
 import threading
 import time
 
@@ -172,9 +171,9 @@ def test_damaged_files_are_told_and_leave_nothing_behind(mnist_files, how):
 MESSAGES = {"truncated": "is damaged", "another": "doesn't hold MNIST's"}
 
 
-@pytest.mark.long
-def test_full_mnist_is_downloaded(mnist_files, tmp_path, monkeypatch):
-    """From a server on this machine, in place of the real one."""
+@pytest.fixture
+def server(mnist_files, monkeypatch):
+    """Serves the files on this machine, in place of the real server."""
     from jvae_jax.data import mnist
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -186,10 +185,35 @@ def test_full_mnist_is_downloaded(mnist_files, tmp_path, monkeypatch):
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(mnist, "SOURCE", f"http://127.0.0.1:{server.server_port}/")
-
-        dataset = data.load("auto", tmp_path / "downloads")
+        source = f"http://127.0.0.1:{server.server_port}/"
+        monkeypatch.setattr(mnist, "SOURCE", source)
+        monkeypatch.setattr(mnist, "PROBE", f"{source}t10k-labels-idx1-ubyte.gz")
+        yield
         server.shutdown()
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("server")
+def test_full_mnist_is_downloaded(tmp_path):
+    said = []
+    dataset = data.load("auto", tmp_path / "downloads", say=said.append)
     assert dataset.name == "mnist"
     assert len(dataset.train_labels) == 60_000
-    shutil.rmtree(tmp_path / "downloads")
+    assert said == [f"data: mnist, 70,000 digits, downloaded into {tmp_path / 'downloads'}"]
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("name", ["auto", "mnist"])
+def test_a_broken_download_is_not_taken_for_a_whole_one(name, mnist_files, tmp_path):
+    path = mnist_files / "train-images-idx3-ubyte.gz"
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2])
+    said = []
+    if name == "mnist":
+        with pytest.raises(ConnectionError, match="downloading MNIST failed"):
+            data.load(name, tmp_path / "downloads", say=said.append)
+    else:
+        assert data.load(name, tmp_path / "downloads", say=said.append).name == "mnist_5k"
+        assert "downloading MNIST failed" in said[0]
+    assert not (tmp_path / "downloads" / "mnist_28x28.npz").exists()

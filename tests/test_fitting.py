@@ -263,6 +263,14 @@ def test_not_a_run_is_told(tmp_path):
         runs.load(tmp_path)
 
 
+def test_auto_goes_on_with_the_runs_own_data(reference, tmp_path):
+    run, _ = reference
+    assert runs.dataset_name(TrainConfig(workdir=str(run.workdir))) == "toy"
+    assert runs.dataset_name(TrainConfig(workdir=str(run.workdir), dataset="mnist")) == "mnist"
+    assert runs.dataset_name(TrainConfig(workdir=str(tmp_path))) == "auto"
+    assert runs.dataset_name(TrainConfig()) == "auto"
+
+
 def test_a_run_without_checkpoint_is_told(reference, tmp_path):
     run, _ = reference
     shutil.copy(run.workdir / "config.json", tmp_path)

@@ -51,10 +51,15 @@ def load(
     if mnist.is_local(directory):
         say(f"data: mnist, 70,000 digits from {directory}")
         return mnist.load(directory).resized(image_size)
-    obstacle = unreachable(mnist.SOURCE)
+    obstacle = unreachable(mnist.PROBE)
     if obstacle is None:
-        say(f"data: mnist, 70,000 digits, downloading into {directory}")
-        return mnist.load(directory).resized(image_size)
+        try:
+            dataset = mnist.load(directory)
+        except ConnectionError as error:
+            obstacle = str(error)
+        else:
+            say(f"data: mnist, 70,000 digits, downloaded into {directory}")
+            return dataset.resized(image_size)
     missing = f"the full MNIST is not in {directory} and can't be downloaded ({obstacle})"
     if name == "mnist":
         raise ConnectionError(

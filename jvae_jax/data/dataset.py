@@ -50,6 +50,11 @@ class Dataset:
         _, height, width, channels = self.train_images.shape
         return height, width, channels
 
+    @property
+    def all_labelled(self) -> bool:
+        """Whether no label, train or test, is -1."""
+        return bool((self.train_labels >= 0).all() and (self.test_labels >= 0).all())
+
     def resized(self, size: int) -> "Dataset":
         """The same data at size x size: bilinear, and antialiased where it shrinks."""
         if self.image_shape[:2] == (size, size):

@@ -25,6 +25,9 @@ from jvae_jax.files import replacing
 SOURCE = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 """Their checksums come with tensorflow-datasets."""
 
+PROBE = f"{SOURCE}t10k-labels-idx1-ubyte.gz"
+"""The smallest of them: if it can be fetched, so can the others."""
+
 _FILES = {
     # sha256 of what each .gz file holds.
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -88,7 +91,8 @@ def load(directory: Path) -> Dataset:
 
     Raises:
         ValueError: if a file in ``directory`` isn't the one it should be.
-        OSError: if ``directory`` can't be written, or the download fails.
+        ConnectionError: if the download fails.
+        OSError: if ``directory`` can't be written.
     """
     cache = directory / _CACHE
     arrays = _read_cache(cache)
@@ -107,14 +111,18 @@ def _source(directory: Path) -> Path | None:
 
 def _prepare(directory: Path) -> dict[str, np.ndarray]:
     directory.mkdir(parents=True, exist_ok=True)
-    builder: Any = JvaeMnist(
-        source=_source(directory), data_dir=directory, file_format="array_record"
-    )
+    source = _source(directory)
+    builder: Any = JvaeMnist(source=source, data_dir=directory, file_format="array_record")
     # What it prints is about sizes it doesn't know, and about TensorFlow and OpenCV.
     tfds.disable_progress_bar()
     logging.getLogger("absl").setLevel(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare()
+    except Exception as error:
+        if source is not None:
+            raise
+        raise ConnectionError(f"downloading MNIST failed: {error}") from error
     arrays = {}
     for split in _SPLITS:
         examples = list(builder.as_data_source(split))

@@ -3,13 +3,13 @@
 import threading
 import urllib.request
 
-_SECONDS = 8.0
+_SECONDS = 5.0
 
 
 def unreachable(url: str) -> str | None:
-    """Why ``url`` can't be fetched, in a few words, or None if it can; within 8 seconds."""
+    """Why ``url`` can't be fetched, in a few words, or None if it can; found in 5 seconds."""
     # A thread, since no time-out covers the look-up of a host's name.
-    answer = ["no answer within 8 seconds"]
+    answer = [f"no answer within {_SECONDS:g} seconds"]
 
     def ask() -> None:
         try:

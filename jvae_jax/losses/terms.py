@@ -17,6 +17,10 @@ def gaussian_kl(
 
     Returns:
         Nats for each example.
+
+    Example:
+        >>> gaussian_kl(jnp.array([[1.0, 0.0], [0.0, 0.0]]), jnp.zeros((2, 2))).tolist()
+        [0.5, 0.0]
     """
     return 0.5 * jnp.sum(mean**2 + jnp.exp(logvar) - 1 - logvar, axis=-1)
 
@@ -28,6 +32,10 @@ def categorical_kl(logits: Float[Array, "batch classes"]) -> PerExample:
 
     Returns:
         Nats for each example, from 0 (uniform) to log K (one-hot).
+
+    Example:
+        >>> [f"{kl:.4f}" for kl in categorical_kl(jnp.array([[7.0, 7.0], [1e4, 0.0]]))]
+        ['0.0000', '0.6931']
     """
     log_q = jax.nn.log_softmax(logits)
     q = jnp.exp(log_q)
@@ -39,9 +47,13 @@ def label_kl(logits: Float[Array, "batch classes"], labels: Labels) -> PerExampl
 
     Returns:
         Nats for each example; 0 where the label is -1 (there is nothing to compare with).
+
+    Example:
+        >>> label_kl(jnp.array([[0.0, 9.0], [9.0, 0.0]]), jnp.array([0, -1])).round(3).tolist()
+        [9.0, 0.0]
     """
     one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
-    return -jnp.sum(jnp.where(one_hot, jax.nn.log_softmax(logits), 0), axis=-1)
+    return jnp.sum(jnp.where(one_hot, -jax.nn.log_softmax(logits), 0), axis=-1)
 
 
 def bernoulli_nll(logits: Images, images: Images) -> PerExample:
