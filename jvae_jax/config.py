@@ -1,5 +1,6 @@
 """The one configuration of a training run: the source of flags, config.json and resume checks."""
 
+import math
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
@@ -146,5 +147,5 @@ class TrainConfig:
 
 def _require(config: TrainConfig, name: str, holds: Callable[[Any], bool], what: str) -> None:
     value = getattr(config, name)
-    if value is not None and not holds(value):
+    if value is not None and not (math.isfinite(value) and holds(value)):
         raise ValueError(f"{name} must be {what}, got {value}")

@@ -10,7 +10,13 @@ from typing import Any, BinaryIO
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes ``path``'s place when it is whole, and not before."""
+    """A file to write that takes ``path``'s place when it is whole, and not before.
+
+    Raises:
+        FileNotFoundError: if there is no folder to hold it.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} into")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:

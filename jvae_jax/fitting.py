@@ -25,6 +25,8 @@ from jvae_jax.types import Batch, Devices
 
 _STEPS_PER_DISPATCH = 100
 _SHEET_SIDE = 10
+_BOUND = ("reconstruction", "kl_z", "kl_c")
+"""The terms of the negative ELBO."""
 
 
 class DivergedError(ArithmeticError):
@@ -161,41 +163,54 @@ def _train(
     state = parallel.place(state, devices)
     step = int(state.step)
     _keep_metrics(run.metrics_path, epochs=step // run.steps_per_epoch)
-    report = ProgressReport(
+    with ProgressReport(
         epochs=run.config.epochs,
         steps_per_epoch=run.steps_per_epoch,
         batch_size=run.config.batch_size,
         step=step,
         stream=sys.stderr,
-    )
-    names = metric_names(objective)
-    for epoch in range(step // run.steps_per_epoch + 1, run.config.epochs + 1):
-        sums = dict.fromkeys(names, 0.0)
-        end = epoch * run.steps_per_epoch
-        while step < end:
-            stop = min(step + _STEPS_PER_DISPATCH, end)
-            state, progress = train_steps(state, data, run.key("train"), jnp.int32(stop))
-            progress = jax.device_get(progress)
-            _check_finite(run, {name: int(progress.first_bad_step[name]) for name in names})
-            done = {name: float(progress.sums[name]) for name in names}
-            sums = {name: sums[name] + done[name] for name in names}
-            report.steps(stop, {name: total / (stop - step) for name, total in done.items()})
-            step = stop
-        train_terms = {name: total / run.steps_per_epoch for name, total in sums.items()}
-        variables = jax.device_get(state.variables)
-        test_terms = mean_test_terms(
-            objective, run.model, variables, step, test_split, run.key("test")
-        )
-        record = {"epoch": epoch, "step": step, "train": train_terms, "test": test_terms}
-        with run.metrics_path.open("a", encoding="utf-8") as metrics:
-            metrics.write(json.dumps(record) + "\n")
-        report.epoch(step, train_terms, test_terms)
-        if epoch % run.config.save_every == 0 or epoch == run.config.epochs:
-            bound = sum(test_terms.get(name, 0.0) for name in ("reconstruction", "kl_z", "kl_c"))
-            writer.save(step, state, negative_elbo=bound)
-            _write_samples(run, variables)
-    report.close()
+    ) as report:
+        for epoch in range(step // run.steps_per_epoch + 1, run.config.epochs + 1):
+            state, train_terms = _train_epoch(run, objective, train_steps, state, data, report)
+            step = epoch * run.steps_per_epoch
+            variables = jax.device_get(state.variables)
+            test_terms = mean_test_terms(
+                objective, run.model, variables, step, test_split, run.key("test")
+            )
+            record = {"epoch": epoch, "step": step, "train": train_terms, "test": test_terms}
+            with run.metrics_path.open("a", encoding="utf-8") as metrics:
+                metrics.write(json.dumps(record) + "\n")
+            report.epoch(step, train_terms, test_terms)
+            if epoch % run.config.save_every == 0 or epoch == run.config.epochs:
+                bound = sum(test_terms.get(name, 0.0) for name in _BOUND)
+                writer.save(step, state, negative_elbo=math.inf if math.isnan(bound) else bound)
+                _write_samples(run, variables)
     return state
+
+
+def _train_epoch(
+    run: Run,
+    objective: Objective,
+    train_steps: parallel.TrainSteps,
+    state: TrainState,
+    data: Batch,
+    report: ProgressReport,
+) -> tuple[TrainState, dict[str, float]]:
+    """Goes from an epoch's beginning to its end; returns the mean of its steps' metrics too."""
+    names = metric_names(objective)
+    sums = dict.fromkeys(names, 0.0)
+    step = int(state.step)
+    end = step + run.steps_per_epoch
+    while step < end:
+        stop = min(step + _STEPS_PER_DISPATCH, end)
+        state, progress = train_steps(state, data, run.key("train"), jnp.int32(stop))
+        progress = jax.device_get(progress)
+        _check_finite(run, {name: int(progress.first_bad_step[name]) for name in names})
+        done = {name: float(progress.sums[name]) for name in names}
+        sums = {name: sums[name] + done[name] for name in names}
+        report.steps(stop, {name: total / (stop - step) for name, total in done.items()})
+        step = stop
+    return state, {name: total / run.steps_per_epoch for name, total in sums.items()}
 
 
 def _check_finite(run: Run, first_bad_step: dict[str, int]) -> None:

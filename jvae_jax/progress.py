@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from datetime import timedelta
+from io import TextIOBase
 from typing import TextIO
 
 from tqdm import tqdm
@@ -17,9 +18,15 @@ class ProgressReport:
     """Tells of epoch, time left, images per second and the current terms."""
 
     def __init__(
-        self, *, epochs: int, steps_per_epoch: int, batch_size: int, step: int, stream: TextIO
+        self,
+        *,
+        epochs: int,
+        steps_per_epoch: int,
+        batch_size: int,
+        step: int,
+        stream: TextIO | TextIOBase,
     ) -> None:
-        """Begins at ``step``, with nothing of this session's speed known yet."""
+        """Begins at ``step``, from where the speed is measured."""
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
         self._batch_size = batch_size
@@ -64,7 +71,9 @@ class ProgressReport:
             flush=True,
         )
 
-    def close(self) -> None:
-        """Leaves the bar as it is."""
+    def __enter__(self) -> "ProgressReport":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()

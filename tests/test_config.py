@@ -1,3 +1,4 @@
+import math
 from dataclasses import asdict, fields, replace
 
 import pytest
@@ -76,6 +77,8 @@ def test_every_field_has_help():
         ({"batch_size": -1}, "batch_size must be above 0, got -1"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"learning_rate": math.inf}, "learning_rate must be above 0, got inf"),
+        ({"beta": math.nan}, "beta must be 0 or more, got nan"),
         ({"latents": 0}, "latents must be above 0"),
         ({"image_size": 28}, "image_size must be a multiple of 8 above 0, got 28"),
         ({"beta": -1.0}, "beta must be 0 or more, got -1"),
