@@ -148,6 +148,17 @@ def test_full_mnist_from_its_files_then_from_the_cache(mnist_files):
     assert cache.stat().st_size == len(content)
 
 
+def test_files_in_a_folder_that_cannot_be_written(mnist_files, monkeypatch):
+    from jvae_jax.data import mnist
+
+    monkeypatch.setattr(mnist.os, "access", lambda _path, mode: mode != mnist.os.W_OK)
+    before = sorted(mnist_files.iterdir())
+    dataset = data.load("mnist", mnist_files, image_size=28)
+    assert dataset.train_images.shape == (60_000, 28, 28, 1)
+    np.testing.assert_array_equal(dataset.test_labels[:5], [7, 2, 1, 0, 4])
+    assert sorted(mnist_files.iterdir()) == before
+
+
 @pytest.mark.parametrize("how", ["truncated", "another"])
 def test_damaged_files_are_told_and_leave_nothing_behind(mnist_files, how):
     path = mnist_files / "t10k-images-idx3-ubyte.gz"

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import io
 import logging
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -66,12 +67,9 @@ class JvaeMnist(tfds.core.GeneratorBasedBuilder):
             downloaded: Any = dl_manager.download(urls)
             paths = {name: Path(path) for name, path in downloaded.items()}
         else:
-            paths = {name: self._source / f"{name}.gz" for name in _FILES}
+            paths = _paths(self._source)
         return {
-            split: self._generate_examples(
-                _read_idx(paths[f"{prefix}-images-idx3-ubyte"], f"{prefix}-images-idx3-ubyte"),
-                _read_idx(paths[f"{prefix}-labels-idx1-ubyte"], f"{prefix}-labels-idx1-ubyte"),
-            )
+            split: self._generate_examples(*_read_split(paths, prefix))
             for split, prefix in _SPLITS.items()
         }
 
@@ -92,26 +90,46 @@ def load(directory: Path) -> Dataset:
     Raises:
         ValueError: if a file in ``directory`` isn't the one it should be.
         ConnectionError: if the download fails.
-        OSError: if ``directory`` can't be written.
+        OSError: if ``directory`` can't be written and doesn't hold the files.
     """
-    cache = directory / _CACHE
-    arrays = _read_cache(cache)
-    if arrays is None:
-        arrays = _prepare(directory)
-        _write_cache(cache, arrays)
+    arrays = _read_cache(directory / _CACHE)
+    source = _source(directory)
+    if arrays is None and source is not None and not os.access(directory, os.W_OK):
+        arrays = _read_files(source)
+    elif arrays is None:
+        arrays = _prepare(directory, source)
+        _write_cache(directory / _CACHE, arrays)
     return Dataset(name="mnist", class_names=tuple("0123456789"), **arrays)
 
 
 def _source(directory: Path) -> Path | None:
     for folder in (directory, directory / "mnist"):
-        if all((folder / f"{name}.gz").exists() for name in _FILES):
+        if all(path.exists() for path in _paths(folder).values()):
             return folder
     return None
 
 
-def _prepare(directory: Path) -> dict[str, np.ndarray]:
+def _paths(source: Path) -> dict[str, Path]:
+    return {name: source / f"{name}.gz" for name in _FILES}
+
+
+def _read_split(paths: dict[str, Path], prefix: str) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
+    return _read_idx(paths[images], images), _read_idx(paths[labels], labels)
+
+
+def _read_files(source: Path) -> dict[str, np.ndarray]:
+    """The arrays as they lie in the files, where nothing can be prepared beside them."""
+    arrays = {}
+    for split, prefix in _SPLITS.items():
+        images, labels = _read_split(_paths(source), prefix)
+        arrays[f"{split}_images"] = images[..., None]
+        arrays[f"{split}_labels"] = labels.astype(np.int32)
+    return arrays
+
+
+def _prepare(directory: Path, source: Path | None) -> dict[str, np.ndarray]:
     directory.mkdir(parents=True, exist_ok=True)
-    source = _source(directory)
     builder: Any = JvaeMnist(source=source, data_dir=directory, file_format="array_record")
     # What it prints is about sizes it doesn't know, and about TensorFlow and OpenCV.
     tfds.disable_progress_bar()
