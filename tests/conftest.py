@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 # What one test compiled, another needn't.
@@ -22,7 +23,9 @@ import jaxtyping
 import numpy as np
 import pytest
 
+from jvae_jax.config import TrainConfig
 from jvae_jax.data import Dataset
+from jvae_jax.fitting import fit
 
 
 @pytest.fixture
@@ -57,6 +60,18 @@ def make_dataset(*, train=48, test=20, size=8, channels=1, classes=3, seed=0, na
         test_labels=test_labels,
         class_names=tuple("abcdefgh"[:classes]),
     )
+
+
+SMALL = TrainConfig(epochs=4, batch_size=8, latents=2, save_every=1)
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory):
+    """A run that was never stopped."""
+    workdir = tmp_path_factory.mktemp("runs") / "reference"
+    said = []
+    run = fit(replace(SMALL, workdir=str(workdir)), make_dataset(), say=said.append)
+    return run, said
 
 
 @pytest.fixture

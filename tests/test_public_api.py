@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
+import jaxtyping
 import pytest
 
 import jvae_jax
@@ -124,3 +126,9 @@ def test_the_readmes_example_runs():
 def test_no_file_is_too_long():
     long = {path.name: n for path, text in TEXTS.items() if (n := text.count("\n")) > 250}
     assert not long
+
+
+def test_annotations_are_checked():
+    """Here, by the import hook; not where the library is used."""
+    with pytest.raises(jaxtyping.TypeCheckError):
+        losses.gaussian_kl(jnp.zeros((2, 3)), jnp.zeros((2, 4)))
