@@ -33,6 +33,7 @@ def parse(config_class: type[Config], args: Sequence[str], *, description: str) 
 
     Each field is a flag, with underscores or dashes; its metadata holds ``help`` and ``choices``.
     Fields may be str, int or float, optional or not. A field without default must be given.
+    ``--debug`` is a flag of every program; it is for :func:`run`.
 
     Raises:
         SystemExit: after printing help (status 0) or what is wrong with the flags (status 2).
@@ -59,7 +60,9 @@ def parse(config_class: type[Config], args: Sequence[str], *, description: str) 
             help=text,
             metavar=None if field.metadata["choices"] else kind.__name__.upper(),
         )
+    parser.add_argument("--debug", action="store_true", help="show where an error comes from")
     values = vars(parser.parse_args(args))
+    del values["debug"]
     try:
         return config_class(**values)
     except ValueError as error:
@@ -78,14 +81,13 @@ def run(
     Errors are one line on stderr; ``--debug`` shows where they came from.
     """
     args = list(sys.argv[1:] if args is None else args)
-    debug = "--debug" in args
-    config = parse(config_class, [arg for arg in args if arg != "--debug"], description=description)
+    config = parse(config_class, args, description=description)
     try:
         main(config)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if debug:
+        if "--debug" in args:
             raise
         message = " ".join(str(error).split()) or type(error).__name__
         expected = isinstance(error, (ValueError, OSError, ArithmeticError, RuntimeError))

@@ -55,6 +55,7 @@ def test_help_tells_every_flag(capsys):
     text = capsys.readouterr().out
     for flag in TrainConfig.__dataclass_fields__:
         assert f"--{flag} " in text or f"--{flag}," in text
+    assert "--debug" in text
     for detail in ("(default: ours)", "{vae,cvae,beta_vae", "5 (joint_vae), 0 (ours)", "in nats"):
         assert detail in " ".join(text.split())
 
