@@ -1,34 +1,36 @@
-"""Stride-2 4x4 convolution and transposed convolution, lowered for each platform.
+"""The networks' layers, lowered for each platform, where training spends its time.
 
-XLA's CPU convolutions lose their threads inside a loop body, where training spends its time, and
-run about ten times slower there; matrix products do not. So both layers have two lowerings of one
-set of parameters (HWIO, as everywhere in JAX): products on CPU, the platform's own convolution
-elsewhere. Values and gradients agree to float32 rounding.
+Stride-2 4x4 convolution and transposed convolution: XLA's CPU convolutions lose their threads
+inside a loop body, where training runs, and are about ten times slower there; matrix products are
+not. So both layers have two lowerings of one set of parameters (HWIO, as everywhere in JAX):
+products on CPU, the platform's own convolution elsewhere. Values and gradients agree to float32
+rounding.
 
-Seen from blocks of 2x2 pixels, both layers are the same thing, a 2x2 convolution of stride 1. Pad
-the image by 1 and fold each block into channels, and the window of output i is blocks i and i + 1:
+Seen from blocks of 2x2 pixels it is a 2x2 convolution of stride 1. Pad the image by 1 and fold each
+block into channels, and the window of output i is blocks i and i + 1:
 
     padded pixel     0 1 | 2 3 | 4 5 | 6 7        output 0 = taps 0 1 2 3 of pixels 0 1 2 3
     block             0     1     2     3         output 1 = taps 0 1 2 3 of pixels 2 3 4 5
 
-The transposed convolution runs the other way: each block of the output, padded by 1, sees the two
-inputs next to it, and the padding is cut off at the end:
+That is one product with its four taps, pairs of rows by pairs of columns, side by side: in the rows
+of the matrix (patches) or in its columns (shifted and added afterwards), whichever copies fewer
+numbers. The transposed convolution is the same product transposed.
 
-    padded output    0 1 | 2 3 | 4 5 | 6 7        outputs 2 3 = taps 3 2 of input 1 + 1 0 of input 0
-    block             0     1     2     3         outputs 4 5 = taps 3 2 of input 2 + 1 0 of input 1
-    inputs around   pad,0  0,1   1,2   2,pad
-
-The 2x2 convolution is one product, with its four taps side by side: in the rows of the matrix
-(patches) or in its columns (shifted and added afterwards), whichever copies fewer numbers.
+Batch normalisation followed by ReLU is one layer with a gradient of its own, which passes over the
+activations half as often as the one derived automatically.
 """
 
+from functools import partial
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax.typing import Initializer
 from jax import Array, lax
 from jaxtyping import Float
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+_MOMENTUM, _EPSILON = 0.9, 1e-5
 
 
 def conv_products(
@@ -36,12 +38,15 @@ def conv_products(
     kernel: Float[Array, "4 4 inputs features"],
 ) -> Float[Array, "batch height//2 width//2 features"]:
     """Stride-2 4x4 convolution, padding 1, as a matrix product."""
-    batch, height, width, inputs = images.shape
-    rows, columns = height // 2 + 1, width // 2 + 1
-    padded = _pad(images).reshape(batch, rows, 2, columns, 2, inputs)
-    blocks = padded.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, 4 * inputs)
-    taps = kernel.reshape(2, 2, 2, 2, inputs, -1).transpose(0, 2, 1, 3, 4, 5)
-    return _conv_2x2(blocks, taps.reshape(2, 2, 4 * inputs, -1))
+    inputs, features = kernel.shape[2:]
+    blocks = _blocks(images)
+    taps = kernel.reshape(2, 2, 2, 2, inputs, features).transpose(0, 2, 1, 3, 4, 5)
+    taps = taps.reshape(4, 4 * inputs, features)
+    if 4 * inputs <= features:
+        return _product(jnp.concatenate(_windows(blocks), axis=-1), jnp.concatenate(taps))
+    products = jnp.split(_product(blocks, jnp.concatenate(taps, axis=-1)), 4, axis=-1)
+    shifted = [_windows(product)[tap] for tap, product in enumerate(products)]
+    return shifted[0] + shifted[1] + shifted[2] + shifted[3]
 
 
 def conv_transpose_products(
@@ -49,37 +54,38 @@ def conv_transpose_products(
     kernel: Float[Array, "4 4 inputs features"],
 ) -> Float[Array, "batch 2*height 2*width features"]:
     """Stride-2 4x4 transposed convolution, padding SAME, as a matrix product."""
-    batch, height, width, inputs = images.shape
-    features = kernel.shape[-1]
-    taps = kernel.reshape(2, 2, 2, 2, inputs, features)[:, ::-1, :, ::-1]
-    taps = taps.transpose(0, 2, 4, 1, 3, 5)
-    blocks = _conv_2x2(_pad(images), taps.reshape(2, 2, inputs, 4 * features))
-    blocks = blocks.reshape(batch, height + 1, width + 1, 2, 2, features)
-    padded = blocks.transpose(0, 1, 3, 2, 4, 5)
-    return padded.reshape(batch, 2 * height + 2, 2 * width + 2, features)[:, 1:-1, 1:-1]
+    batch, height, width, _ = images.shape
+    outputs = jax.ShapeDtypeStruct((batch, 2 * height, 2 * width, kernel.shape[-1]), images.dtype)
+    mirrored = kernel[::-1, ::-1].swapaxes(2, 3)
+    transposed = jax.linear_transpose(lambda images: conv_products(images, mirrored), outputs)
+    return transposed(images)[0]
 
 
-def _conv_2x2(
-    images: Float[Array, "batch height width inputs"], taps: Float[Array, "2 2 inputs features"]
-) -> Float[Array, "batch height-1 width-1 features"]:
-    """2x2 convolution without padding."""
-    inputs, features = taps.shape[2:]
-    if inputs <= features:
-        return jnp.concatenate(_windows(images), axis=-1) @ taps.reshape(4 * inputs, features)
-    columns = taps.transpose(2, 0, 1, 3).reshape(inputs, 4 * features)
-    products = jnp.split(images @ columns, 4, axis=-1)
-    shifted = [_windows(product)[tap] for tap, product in enumerate(products)]
-    return shifted[0] + shifted[1] + shifted[2] + shifted[3]
+def _blocks(
+    images: Float[Array, "batch height width channels"],
+) -> Float[Array, "batch height//2+1 width//2+1 4*channels"]:
+    """Pads by 1 and folds each block of 2x2 pixels into channels."""
+    pixels = [
+        jnp.pad(
+            images[:, 1 - row :: 2, 1 - column :: 2],
+            ((0, 0), (1 - row, row), (1 - column, column), (0, 0)),
+        )
+        for row in (0, 1)
+        for column in (0, 1)
+    ]
+    return jnp.concatenate(pixels, axis=-1)
 
 
-def _windows(images: Array) -> list[Array]:
+def _windows(blocks: Array) -> list[Array]:
     """The four shifts by 0 or 1 row and column that lie inside."""
-    _, height, width, _ = images.shape
-    return [images[:, i : i + height - 1, j : j + width - 1] for i in (0, 1) for j in (0, 1)]
+    _, height, width, _ = blocks.shape
+    return [blocks[:, i : i + height - 1, j : j + width - 1] for i in (0, 1) for j in (0, 1)]
 
 
-def _pad(images: Array) -> Array:
-    return jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+def _product(arrays: Array, matrix: Float[Array, "inputs features"]) -> Array:
+    # Contracting several axes at once, as the matrix's gradient would, costs a copy in XLA on CPU.
+    rows = arrays.reshape(-1, arrays.shape[-1])
+    return (rows @ matrix).reshape(*arrays.shape[:-1], matrix.shape[-1])
 
 
 def conv_native(
@@ -124,3 +130,92 @@ class ConvTranspose(nn.Module):
         return lax.platform_dependent(
             images, kernel, cpu=conv_transpose_products, default=conv_transpose_native
         )
+
+
+Features = Float[Array, "features"]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def norm_relu(
+    activations: Float[Array, "... features"],
+    scale: Features,
+    bias: Features,
+    axis_name: str | None,
+) -> tuple[Float[Array, "... features"], Features, Features]:
+    """ReLU of the activations normalised by their own mean and variance, scaled and shifted.
+
+    Args:
+        activations: of a batch.
+        scale, bias: what each feature is multiplied by and shifted by once normalised.
+        axis_name: the device axis over which mean and variance are taken too, if any.
+
+    Returns:
+        The result, the mean and the (biased) variance; only the first has a gradient.
+
+    References:
+        Ioffe and Szegedy, *Batch Normalization: Accelerating Deep Network Training by Reducing
+        Internal Covariate Shift*, 2015.
+    """
+    return _norm_relu_forward(activations, scale, bias, axis_name)[0]
+
+
+def _norm_relu_forward(
+    activations: Array, scale: Array, bias: Array, axis_name: str | None
+) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
+    axes = tuple(range(activations.ndim - 1))
+    moments = jnp.mean(activations, axes), jnp.mean(activations**2, axes)
+    mean, square = moments if axis_name is None else lax.pmean(moments, axis_name)
+    variance = jnp.maximum(square - mean**2, 0)
+    inverse_deviation = lax.rsqrt(variance + _EPSILON)
+    slope = scale * inverse_deviation
+    shift = bias - slope * mean
+    outputs = nn.relu(slope * activations + shift)
+    return (outputs, mean, variance), (activations, mean, inverse_deviation, slope, shift)
+
+
+def _norm_relu_backward(
+    axis_name: str | None, residuals: tuple[Array, ...], gradients: tuple[Array, Array, Array]
+) -> tuple[Array, Array, Array]:
+    activations, mean, inverse_deviation, slope, shift = residuals
+    axes = tuple(range(activations.ndim - 1))
+    count = activations.size // activations.shape[-1]
+    gradient = jnp.where(slope * activations + shift > 0, gradients[0], 0)
+    of_bias = jnp.sum(gradient, axes)
+    of_scale = (jnp.sum(gradient * activations, axes) - mean * of_bias) * inverse_deviation
+    means = of_scale / count, of_bias / count
+    along, across = means if axis_name is None else lax.pmean(means, axis_name)
+    # slope (gradient - across - normalised * along), with normalised written out.
+    slant = along * inverse_deviation
+    of_activations = slope * (gradient - slant * activations + (slant * mean - across))
+    return of_activations, of_scale, of_bias
+
+
+norm_relu.defvjp(_norm_relu_forward, _norm_relu_backward)
+
+
+class NormReLU(nn.Module):
+    """Batch normalisation (PyTorch's momentum 0.1 and epsilon 1e-5), then ReLU.
+
+    Attributes:
+        train: normalise by the batch's own statistics, and average them into ``batch_stats``.
+        axis_name: the device axis over which the batch's statistics are taken, if any.
+    """
+
+    train: bool
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, activations: Float[Array, "... features"]) -> Float[Array, "... features"]:
+        shape = activations.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape)
+        if not self.train:
+            slope = scale * lax.rsqrt(running_var.value + _EPSILON)
+            return nn.relu(slope * activations + (bias - slope * running_mean.value))
+        outputs, mean, var = norm_relu(activations, scale, bias, self.axis_name)
+        if not self.is_initializing():
+            for running, batch in ((running_mean, mean), (running_var, var)):
+                running.value = _MOMENTUM * running.value + (1 - _MOMENTUM) * batch
+        return outputs

@@ -42,20 +42,6 @@ def _uniform_bias(fan_in: int) -> Callable[..., Array]:
     return init
 
 
-class _NormReLU(nn.Module):
-    """Batch normalisation (PyTorch's momentum 0.1 and epsilon 1e-5), then ReLU."""
-
-    train: bool
-    axis_name: str | None
-
-    @nn.compact
-    def __call__(self, activations: Array) -> Array:
-        norm = nn.BatchNorm(
-            use_running_average=not self.train, momentum=0.9, epsilon=1e-5, axis_name=self.axis_name
-        )
-        return nn.relu(norm(activations))
-
-
 class _Head(nn.Module):
     """A linear layer with bias, not followed by batch normalisation."""
 
@@ -81,12 +67,12 @@ class Trunk(nn.Module):
         activations = images
         for _ in range(3):
             activations = layers.Conv(_FILTERS, _uniform)(activations)
-            activations = _NormReLU(self.train, self.axis_name)(activations)
+            activations = layers.NormReLU(self.train, self.axis_name)(activations)
         hidden = activations.reshape(len(images), -1)
         if labels is not None:
             hidden = jnp.concatenate([hidden, labels], axis=-1)
         hidden = nn.Dense(_HIDDEN, use_bias=False, kernel_init=_uniform)(hidden)
-        return _NormReLU(self.train, self.axis_name)(hidden)
+        return layers.NormReLU(self.train, self.axis_name)(hidden)
 
 
 class Encoder(nn.Module):
@@ -134,11 +120,11 @@ class Decoder(nn.Module):
         hidden = latents
         for features in (_HIDDEN, rows * columns * _FILTERS):
             hidden = nn.Dense(features, use_bias=False, kernel_init=_uniform)(hidden)
-            hidden = _NormReLU(self.train, self.axis_name)(hidden)
+            hidden = layers.NormReLU(self.train, self.axis_name)(hidden)
         activations = hidden.reshape(-1, rows, columns, _FILTERS)
         for _ in range(2):
             activations = layers.ConvTranspose(_FILTERS, _uniform_transpose)(activations)
-            activations = _NormReLU(self.train, self.axis_name)(activations)
+            activations = layers.NormReLU(self.train, self.axis_name)(activations)
         logits = layers.ConvTranspose(channels, _uniform_transpose)(activations)
         return logits + self.param("bias", _uniform_bias(16 * channels), (channels,))
 

@@ -91,3 +91,36 @@ def test_cpu_uses_no_convolution():
     assert compiled is not None
     assert " dot(" in compiled
     assert " convolution(" not in compiled
+
+
+@pytest.mark.parametrize("shape", [(12, 6), (3, 4, 2, 5)])
+def test_norm_relu_is_linens(shape):
+    """Values, gradients of activations, scale and bias, and running statistics."""
+    activations, scale, bias, weights = (
+        jax.random.normal(key, shape[start:])
+        for key, start in zip(jax.random.split(jax.random.key(0), 4), (0, -1, -1, 0), strict=True)
+    )
+    activations = 3 * activations + 2
+    stats = {"mean": jnp.ones(shape[-1]), "var": jnp.full(shape[-1], 2.0)}
+
+    def loss(params, activations, layer, after):
+        variables = {"params": params, "batch_stats": stats}
+        outputs, updates = layer.apply(variables, activations, mutable=["batch_stats"])
+        return jnp.sum(weights * after(outputs)), (after(outputs), updates["batch_stats"])
+
+    linen = nn.BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5)
+    params = {"scale": scale, "bias": bias}
+    gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+    found = gradient(params, activations, layers.NormReLU(train=True, axis_name=None), lambda x: x)
+    expected = gradient(params, activations, linen, nn.relu)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected
+    )
+
+
+def test_norm_relu_of_constant_activations_is_finite():
+    """A feature that doesn't vary has no variance, and rounding mustn't make it negative."""
+    activations = jnp.full((7, 1), 1234.567)
+    outputs, _, variance = layers.norm_relu(activations, jnp.ones(1), jnp.ones(1), None)
+    assert variance >= 0
+    np.testing.assert_allclose(outputs, 1.0, atol=0.5)
