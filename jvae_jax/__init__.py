@@ -9,7 +9,7 @@ from jvae_jax.checkpoints import CheckpointError
 from jvae_jax.config import TrainConfig
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation import evaluate
-from jvae_jax.fitting import DivergedError, fit
+from jvae_jax.fitting import fit
 from jvae_jax.networks import Autoencoder, Classifier, Decoder, Encoder
 from jvae_jax.objectives import (
     CVAE,
@@ -22,6 +22,7 @@ from jvae_jax.objectives import (
     Ours,
 )
 from jvae_jax.runs import Run
+from jvae_jax.trainer import DivergedError
 from jvae_jax.types import Batch, Keys, LossTerms, Posterior
 
 __all__ = [

@@ -32,7 +32,8 @@ def parse(config_class: type[Config], args: Sequence[str], *, description: str) 
     """Reads a dataclass from command-line flags.
 
     Each field is a flag, with underscores or dashes; its metadata holds ``help`` and ``choices``.
-    Fields may be str, int or float, optional or not. A field without default must be given.
+    Fields may be str, int or float, optional or not, or bool: False unless the flag is given.
+    A field without default must be given.
     ``--debug`` is a flag of every program; it is for :func:`run`.
 
     Raises:
@@ -48,6 +49,9 @@ def parse(config_class: type[Config], args: Sequence[str], *, description: str) 
         names = dict.fromkeys([f"--{field.name}", f"--{field.name.replace('_', '-')}"])
         kind, *_ = get_args(types[field.name]) or (types[field.name],)
         text = field.metadata["help"].replace("%", "%%")
+        if kind is bool:
+            parser.add_argument(*names, dest=field.name, action="store_true", help=text)
+            continue
         if field.default not in (MISSING, None):
             text += " (default: %(default)s)"
         parser.add_argument(

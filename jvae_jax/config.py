@@ -88,6 +88,10 @@ class TrainConfig:
         "epochs between checkpoints and sample sheets; default: about 1,000 steps' worth",
         default=None,
     )
+    profile: bool = option(
+        "write a trace of 100 steps, for TensorBoard or Perfetto, into the run's folder",
+        default=False,
+    )
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:

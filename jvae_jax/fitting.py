@@ -20,17 +20,13 @@ from jvae_jax.generation import sample
 from jvae_jax.objectives import AnnealedVAE, Objective, Ours
 from jvae_jax.progress import ProgressReport
 from jvae_jax.runs import Run, environment, start
-from jvae_jax.training import TrainState, Variables, metric_names
+from jvae_jax.trainer import Trainer
+from jvae_jax.training import TrainState, Variables
 from jvae_jax.types import Batch, Devices
 
-_STEPS_PER_DISPATCH = 100
 _SHEET_SIDE = 10
 _BOUND = ("reconstruction", "kl_z", "kl_c")
 """The terms of the negative ELBO."""
-
-
-class DivergedError(ArithmeticError):
-    """A term of the loss, or the gradient, stopped being finite."""
 
 
 def fit(
@@ -150,17 +146,8 @@ def _train(
 ) -> TrainState:
     """Goes from a state at an epoch's end to the end of the run."""
     assert run.config.save_every is not None
-    train_steps = parallel.make_train_steps(
-        objective,
-        run.model,
-        run.optimizer,
-        batch_size=run.config.batch_size,
-        examples=run.data.train_examples,
-        devices=devices,
-    )
-    data = parallel.replicate(Batch(dataset.train_images, dataset.train_labels), devices)
+    trainer = Trainer(run, objective, dataset, devices)
     test_split = Batch(dataset.test_images, dataset.test_labels)
-    state = parallel.place(state, devices)
     step = int(state.step)
     _keep_metrics(run.metrics_path, epochs=step // run.steps_per_epoch)
     with ProgressReport(
@@ -171,7 +158,7 @@ def _train(
         stream=sys.stderr,
     ) as report:
         for epoch in range(step // run.steps_per_epoch + 1, run.config.epochs + 1):
-            state, train_terms = _train_epoch(run, objective, train_steps, state, data, report)
+            state, train_terms = trainer.train_epoch(state, epoch, report)
             step = epoch * run.steps_per_epoch
             variables = jax.device_get(state.variables)
             test_terms = mean_test_terms(
@@ -186,42 +173,6 @@ def _train(
                 writer.save(step, state, negative_elbo=math.inf if math.isnan(bound) else bound)
                 _write_samples(run, variables)
     return state
-
-
-def _train_epoch(
-    run: Run,
-    objective: Objective,
-    train_steps: parallel.TrainSteps,
-    state: TrainState,
-    data: Batch,
-    report: ProgressReport,
-) -> tuple[TrainState, dict[str, float]]:
-    """Goes from an epoch's beginning to its end; returns the mean of its steps' metrics too."""
-    names = metric_names(objective)
-    sums = dict.fromkeys(names, 0.0)
-    step = int(state.step)
-    end = step + run.steps_per_epoch
-    while step < end:
-        stop = min(step + _STEPS_PER_DISPATCH, end)
-        state, progress = train_steps(state, data, run.key("train"), jnp.int32(stop))
-        progress = jax.device_get(progress)
-        _check_finite(run, {name: int(progress.first_bad_step[name]) for name in names})
-        done = {name: float(progress.sums[name]) for name in names}
-        sums = {name: sums[name] + done[name] for name in names}
-        report.steps(stop, {name: total / (stop - step) for name, total in done.items()})
-        step = stop
-    return state, {name: total / run.steps_per_epoch for name, total in sums.items()}
-
-
-def _check_finite(run: Run, first_bad_step: dict[str, int]) -> None:
-    bad = {name: step for name, step in first_bad_step.items() if step >= 0}
-    if bad:
-        first = min(bad.values())
-        names = ", ".join(name for name, step in bad.items() if step == first)
-        raise DivergedError(
-            f"not finite at step {first}: {names}. {run.checkpoints_path} holds the last "
-            "good state; a lower --learning_rate may help, in another --workdir"
-        )
 
 
 def _keep_metrics(path: Path, *, epochs: int) -> None:

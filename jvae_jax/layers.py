@@ -21,6 +21,7 @@ activations half as often as the one derived automatically.
 """
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -214,8 +215,9 @@ class NormReLU(nn.Module):
         if not self.train:
             slope = scale * lax.rsqrt(running_var.value + _EPSILON)
             return nn.relu(slope * activations + (bias - slope * running_mean.value))
-        outputs, mean, var = norm_relu(activations, scale, bias, self.axis_name)
+        result: Any = norm_relu(activations, scale, bias, self.axis_name)
+        outputs, mean, var = result
         if not self.is_initializing():
-            for running, batch in ((running_mean, mean), (running_var, var)):
-                running.value = _MOMENTUM * running.value + (1 - _MOMENTUM) * batch
+            running_mean.value = _MOMENTUM * running_mean.value + (1 - _MOMENTUM) * mean
+            running_var.value = _MOMENTUM * running_var.value + (1 - _MOMENTUM) * var
         return outputs

@@ -7,6 +7,7 @@ global batch.
 
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +19,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jvae_jax.networks import Autoencoder
 from jvae_jax.objectives import Objective
-from jvae_jax.training import Progress, TrainState, epoch_order, example_keys, train_step
+from jvae_jax.training import Progress, TrainState, example_keys, train_step
 from jvae_jax.types import Batch, Devices
 
 AXIS = "devices"
 
-TrainSteps = Callable[[TrainState, Batch, Array, Array], tuple[TrainState, Progress]]
+Tree = TypeVar("Tree")
+TrainSteps = Callable[[TrainState, Batch, Array, Array, Array], tuple[TrainState, Progress]]
 
 
 def replicate(batch: Batch, devices: Devices) -> Batch:
@@ -31,10 +33,10 @@ def replicate(batch: Batch, devices: Devices) -> Batch:
     return jax_utils.replicate(batch, list(devices))
 
 
-def place(state: TrainState, devices: Devices) -> TrainState:
-    """Puts a state on the devices as ``train_steps`` returns it, so that it compiles only once."""
+def place(tree: Tree, devices: Devices) -> Tree:
+    """Puts a state or an order on the devices as ``train_steps`` has them, so it compiles once."""
     mesh = Mesh(np.array(devices), (AXIS,))
-    return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def check_batch(batch_size: int, examples: int, devices: int) -> None:
@@ -51,50 +53,46 @@ def make_train_steps(
     optimizer: optax.GradientTransformation,
     *,
     batch_size: int,
-    examples: int,
     devices: Devices,
 ) -> TrainSteps:
-    """Makes ``train_steps(state, data, key, stop)``: many steps in one dispatch.
+    """Makes ``train_steps(state, data, order, key, stop)``: many steps in one dispatch.
 
     Args:
         objective, model, optimizer: as in :func:`~jvae_jax.training.train_step`.
         batch_size: examples of a global batch.
-        examples: size of the training set; what doesn't fill a batch is left out of an epoch.
         devices: where to train.
 
     Returns:
-        A function from a state, replicated data, the run's key and the step to stop before, in the
-        same epoch, to the state after and the steps' metrics. It compiles once, whatever ``stop``.
-
-    Raises:
-        ValueError: if the devices can't share a batch equally, or the data don't fill one.
+        A function of a state, replicated data, the order in which the epoch visits them, the
+        noise's key and the step to stop before, in the same epoch. It returns the state after and
+        the steps' metrics, compiles once, whatever ``stop``, and works in place: the state that
+        went in can't be used again. What doesn't fill a batch is left out of an epoch. At its first
+        call it raises ValueError as :func:`check_batch` does.
     """
-    check_batch(batch_size, examples, len(devices))
     share = batch_size // len(devices)
-    steps_per_epoch = examples // batch_size
 
     @partial(
         jax.pmap,
         axis_name=AXIS,
-        in_axes=(None, 0, None, None),
+        in_axes=(None, 0, None, None, None),
         out_axes=None,
         devices=list(devices),
+        donate_argnums=0,
     )
     def train_steps(
-        state: TrainState, data: Batch, key: Array, stop: Array
+        state: TrainState, data: Batch, order: Array, key: Array, stop: Array
     ) -> tuple[TrainState, Progress]:
-        noise_key, order_key = jax.random.split(key)
-        epoch = state.step // steps_per_epoch
-        order = epoch_order(order_key, epoch, examples)
+        check_batch(batch_size, len(order), len(devices))
         mine = lax.axis_index(AXIS) * share + jnp.arange(share)
+        steps_per_epoch = len(order) // batch_size
 
         def one_step(
             step: Array, carry: tuple[TrainState, Progress]
         ) -> tuple[TrainState, Progress]:
             state, progress = carry
-            chosen = order[(step - epoch * steps_per_epoch) * batch_size + mine]
+            chosen = order[step % steps_per_epoch * batch_size + mine]
             batch = jax.tree.map(lambda array: array[chosen], data)
-            keys = example_keys(noise_key, step, mine)
+            keys = example_keys(key, step, mine)
             state, metrics = train_step(objective, model, optimizer, state, batch, keys, AXIS)
             return state, progress.add(step, metrics)
 

@@ -27,9 +27,9 @@ from jvae_jax.files import write_json
 from jvae_jax.networks import Autoencoder
 from jvae_jax.training import TrainState, init_state
 
-_PLACES = ("workdir", "data_dir")
-"""Fields that say where things lie, not how a run goes."""
-_PURPOSES = ("init", "train", "test", "samples")
+_INCIDENTAL = ("workdir", "data_dir", "profile")
+"""Fields that don't decide how a run goes."""
+_PURPOSES = ("init", "train", "test", "samples", "order")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class Run:
         return self.data.class_names
 
     def key(self, purpose: str) -> Array:
-        """The run's key for one purpose: init, train, test or samples."""
+        """The run's key for one purpose: init, train, test, samples or order."""
         return jax.random.fold_in(jax.random.key(self.config.seed), _PURPOSES.index(purpose))
 
     def evaluated_step(self) -> int | None:
@@ -213,7 +213,7 @@ def _check_same(existing: Run, asked: Run) -> None:
         f"{name} is {was!r} there and {now!r} here"
         for there, here in ((existing.config, asked.config), (existing.data, asked.data))
         for (name, was), now in zip(asdict(there).items(), asdict(here).values(), strict=True)
-        if was != now and name not in _PLACES
+        if was != now and name not in _INCIDENTAL
     ]
     if differences:
         raise ValueError(

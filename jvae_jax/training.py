@@ -1,5 +1,6 @@
 """One step of training and of testing: plain functions of a state, under jit or pmap alike."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -154,6 +155,7 @@ class Progress(NamedTuple):
         )
 
 
+@partial(jax.jit, static_argnames="examples")
 def epoch_order(key: Array, epoch: int | Array, examples: int) -> Int[Array, "examples"]:
     """The order in which an epoch visits the examples."""
     return jax.random.permutation(jax.random.fold_in(key, epoch), examples)

@@ -12,8 +12,9 @@ from PIL import Image
 
 from jvae_jax import checkpoints, fitting, runs
 from jvae_jax.config import TrainConfig
-from jvae_jax.fitting import DivergedError, fit
+from jvae_jax.fitting import fit
 from jvae_jax.objectives import OBJECTIVES
+from jvae_jax.trainer import DivergedError
 
 
 class InterruptedTestError(Exception):
@@ -148,11 +149,11 @@ def test_diverging_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     interrupted_in_epoch(3, workdir, monkeypatch)
     real = fitting.parallel.place
 
-    def poisoned(state, devices):
-        """Infinite weights in the decoder, as a step too far would leave them."""
-        params = state.variables["params"]
-        params["decoder"]["bias"] = np.full_like(params["decoder"]["bias"], np.nan)
-        return real(state, devices)
+    def poisoned(placed, devices):
+        """Broken weights in the decoder, as a step too far would leave them."""
+        order, state = real(placed, devices)
+        state.variables["params"]["decoder"]["bias"] *= np.nan
+        return order, state
 
     monkeypatch.setattr(fitting.parallel, "place", poisoned)
     with pytest.raises(DivergedError, match=r"not finite at step 12: loss, reconstruction") as info:

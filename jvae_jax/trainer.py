@@ -1,0 +1,86 @@
+"""The epochs of a run: dispatches of many steps, watched for broken numbers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+import jax.numpy as jnp
+
+from jvae_jax import parallel
+from jvae_jax.data import Dataset
+from jvae_jax.objectives import Objective
+from jvae_jax.progress import ProgressReport
+from jvae_jax.runs import Run
+from jvae_jax.training import TrainState, epoch_order, metric_names
+from jvae_jax.types import Batch, Devices
+
+_STEPS_PER_DISPATCH = 100
+
+
+class DivergedError(ArithmeticError):
+    """A term of the loss, or the gradient, stopped being finite."""
+
+
+class Trainer:
+    """A run's training data and compiled steps, on its devices."""
+
+    def __init__(self, run: Run, objective: Objective, dataset: Dataset, devices: Devices) -> None:
+        """Puts the data on the devices."""
+        self._run = run
+        self._names = metric_names(objective)
+        self._devices = devices
+        self._data = parallel.replicate(Batch(dataset.train_images, dataset.train_labels), devices)
+        self._train_steps = parallel.make_train_steps(
+            objective,
+            run.model,
+            run.optimizer,
+            batch_size=run.config.batch_size,
+            devices=devices,
+        )
+        self._dispatches = 0
+
+    def train_epoch(
+        self, state: TrainState, epoch: int, report: ProgressReport
+    ) -> tuple[TrainState, dict[str, float]]:
+        """Goes through one epoch, counted from 1; returns the mean of its steps' metrics too.
+
+        Raises:
+            DivergedError: if a metric isn't finite any more.
+        """
+        run = self._run
+        order = epoch_order(run.key("order"), epoch, run.data.train_examples)
+        order, state = parallel.place((order, state), self._devices)
+        sums = dict.fromkeys(self._names, 0.0)
+        end = epoch * run.steps_per_epoch
+        for step in range(end - run.steps_per_epoch, end, _STEPS_PER_DISPATCH):
+            stop = min(step + _STEPS_PER_DISPATCH, end)
+            with self._profiled():
+                state, progress = self._train_steps(
+                    state, self._data, order, run.key("train"), jnp.int32(stop)
+                )
+                progress = jax.device_get(progress)
+            self._check_finite({name: int(progress.first_bad_step[name]) for name in self._names})
+            done = {name: float(progress.sums[name]) for name in self._names}
+            sums = {name: sums[name] + done[name] for name in self._names}
+            report.steps(stop, {name: total / (stop - step) for name, total in done.items()})
+        return state, {name: total / run.steps_per_epoch for name, total in sums.items()}
+
+    @contextmanager
+    def _profiled(self) -> Iterator[None]:
+        """Traces the second dispatch, if that is asked for; the first one compiles."""
+        self._dispatches += 1
+        if not (self._run.config.profile and self._dispatches == 2):
+            yield
+            return
+        with jax.profiler.trace(self._run.workdir / "profile", create_perfetto_trace=True):
+            yield
+
+    def _check_finite(self, first_bad_step: dict[str, int]) -> None:
+        bad = {name: step for name, step in first_bad_step.items() if step >= 0}
+        if bad:
+            first = min(bad.values())
+            names = ", ".join(name for name, step in bad.items() if step == first)
+            raise DivergedError(
+                f"not finite at step {first}: {names}. {self._run.checkpoints_path} holds the "
+                "last good state; a lower --learning_rate may help, in another --workdir"
+            )
