@@ -21,9 +21,9 @@ from jvae_jax import layers
 from jvae_jax.sampling import one_hot_argmax
 from jvae_jax.types import Images, Posterior
 
-_FILTERS = 32
-_HIDDEN = 256
-_STRIDE = 8
+FILTERS = 32
+HIDDEN = 256
+STRIDE = 8
 """How much three stride-2 layers shrink an image."""
 
 _uniform = variance_scaling(1 / 3, "fan_in", "uniform")
@@ -66,12 +66,12 @@ class Trunk(nn.Module):
         """Maps images, with one-hot labels beside their features where given, to 256 features."""
         activations = images
         for _ in range(3):
-            activations = layers.Conv(_FILTERS, _uniform)(activations)
+            activations = layers.Conv(FILTERS, _uniform)(activations)
             activations = layers.NormReLU(self.train, self.axis_name)(activations)
         hidden = activations.reshape(len(images), -1)
         if labels is not None:
             hidden = jnp.concatenate([hidden, labels], axis=-1)
-        hidden = nn.Dense(_HIDDEN, use_bias=False, kernel_init=_uniform)(hidden)
+        hidden = nn.Dense(HIDDEN, use_bias=False, kernel_init=_uniform)(hidden)
         return layers.NormReLU(self.train, self.axis_name)(hidden)
 
 
@@ -116,14 +116,14 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, latents: Float[Array, "batch inputs"]) -> Images:
         height, width, channels = self.image_shape
-        rows, columns = height // _STRIDE, width // _STRIDE
+        rows, columns = height // STRIDE, width // STRIDE
         hidden = latents
-        for features in (_HIDDEN, rows * columns * _FILTERS):
+        for features in (HIDDEN, rows * columns * FILTERS):
             hidden = nn.Dense(features, use_bias=False, kernel_init=_uniform)(hidden)
             hidden = layers.NormReLU(self.train, self.axis_name)(hidden)
-        activations = hidden.reshape(-1, rows, columns, _FILTERS)
+        activations = hidden.reshape(-1, rows, columns, FILTERS)
         for _ in range(2):
-            activations = layers.ConvTranspose(_FILTERS, _uniform_transpose)(activations)
+            activations = layers.ConvTranspose(FILTERS, _uniform_transpose)(activations)
             activations = layers.NormReLU(self.train, self.axis_name)(activations)
         logits = layers.ConvTranspose(channels, _uniform_transpose)(activations)
         return logits + self.param("bias", _uniform_bias(16 * channels), (channels,))
@@ -153,7 +153,7 @@ class Autoencoder(nn.Module):
 
     def setup(self) -> None:
         height, width, _ = self.image_shape
-        if height % _STRIDE or width % _STRIDE or not height * width:
+        if height % STRIDE or width % STRIDE or not height * width:
             raise ValueError(f"image height and width must be divisible by 8, got {height}x{width}")
         mode = {"train": self.train, "axis_name": self.axis_name}
         self.encoder = Encoder(self.latents, 0 if self.conditional else self.classes, **mode)
