@@ -2,10 +2,15 @@
 
 import argparse
 import difflib
+import os
+import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
+
+import jax
 
 Config = TypeVar("Config")
 
@@ -82,10 +87,12 @@ def run(
 ) -> NoReturn:
     """Parses flags, calls ``main`` with them, and exits: 0, 2 for usage, 1 for what went wrong.
 
-    Errors are one line on stderr; ``--debug`` shows where they came from.
+    Errors are one line on stderr; ``--debug`` shows where they came from. What JAX compiles is kept
+    for the next start, in ``$JAX_COMPILATION_CACHE_DIR`` or else in the user's cache folder.
     """
     args = list(sys.argv[1:] if args is None else args)
     config = parse(config_class, args, description=description)
+    _keep_compiled()
     try:
         main(config)
     except KeyboardInterrupt:
@@ -99,3 +106,15 @@ def run(
         print(f"error: {message}{hint}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ValueError) else 1)
     sys.exit(0)
+
+
+def _keep_compiled() -> None:
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    # A folder for each machine: a home may be shared by processors that differ.
+    folder = Path("~/.cache/jvae_jax/compiled").expanduser() / platform.node()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -16,9 +16,10 @@ from jvae_jax import losses, sampling
 from jvae_jax.networks import Autoencoder
 from jvae_jax.objectives import Objective
 from jvae_jax.training import Variables, eval_step, example_keys, scale
-from jvae_jax.types import Batch, Keys, Posterior
+from jvae_jax.types import Batch, LossTerms, Posterior
 
-_BATCH = 500
+_BATCH = 200
+"""Examples at a time: with more, activations outgrow a CPU's caches."""
 Evaluation = dict[str, Any]
 """Named metrics, ready for JSON: floats, and lists of them."""
 
@@ -32,9 +33,8 @@ def mean_test_terms(
     key: Array,
 ) -> dict[str, float]:
     """The mean over a split of each of the objective's terms, in nats per image."""
-    step_fn = partial(_jit_eval_step, objective, model, variables, jnp.int32(step))
     terms = over_split(
-        lambda batch, examples: step_fn(batch, example_keys(key, 0, examples)), split
+        partial(_terms, objective, model, jax.device_put(variables), step, key), split
     )
     return {
         name: float(np.mean(term, dtype=np.float64))
@@ -67,10 +67,7 @@ def evaluate(
           of each c.
     """
     pixels = int(np.prod(split.images.shape[1:]))
-    outputs = over_split(
-        lambda batch, examples: _measure(model, variables, batch, example_keys(key, 0, examples)),
-        split,
-    )
+    outputs = over_split(partial(_measure, model, jax.device_put(variables), key), split)
     likeliest = outputs.pop("likeliest", None)
     means = {name: np.mean(values, axis=0, dtype=np.float64) for name, values in outputs.items()}
     metrics: Evaluation = {
@@ -149,18 +146,29 @@ def over_split(function: Callable[[Batch, Array], Any], split: Batch) -> Any:
     for start in range(0, examples, _BATCH):
         chosen = np.arange(start, start + min(_BATCH, examples)) % examples
         batch = Batch(split.images[chosen], split.labels[chosen])
-        parts.append(jax.device_get(function(batch, jnp.asarray(chosen))))
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays)[:examples], *parts)
+        parts.append(function(batch, jnp.asarray(chosen)))
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays)[:examples], *jax.device_get(parts))
 
 
-_jit_eval_step = partial(jax.jit, static_argnums=(0, 1))(eval_step)
+@partial(jax.jit, static_argnums=(0, 1))
+def _terms(
+    objective: Objective,
+    model: Autoencoder,
+    variables: Variables,
+    step: Array,
+    key: Array,
+    batch: Batch,
+    examples: Array,
+) -> LossTerms:
+    return eval_step(objective, model, variables, step, batch, example_keys(key, 0, examples))
 
 
 @partial(jax.jit, static_argnums=0)
 def _measure(
-    model: Autoencoder, variables: Variables, batch: Batch, keys: Keys
+    model: Autoencoder, variables: Variables, key: Array, batch: Batch, examples: Array
 ) -> dict[str, Array]:
     """Per-example figures behind :func:`evaluate`."""
+    keys = example_keys(key, 0, examples)
     images = scale(batch.images)
 
     def reconstruct(model: Autoencoder) -> tuple[Posterior, Array, Array]:

@@ -19,7 +19,8 @@ from jvae_jax.files import replacing, write_json
 from jvae_jax.generation import sample
 from jvae_jax.objectives import AnnealedVAE, Objective, Ours
 from jvae_jax.progress import ProgressReport
-from jvae_jax.runs import Run, environment, start
+from jvae_jax.provenance import environment
+from jvae_jax.runs import Run, start
 from jvae_jax.trainer import Trainer
 from jvae_jax.training import TrainState, Variables
 from jvae_jax.types import Batch, Devices
@@ -104,7 +105,7 @@ def evaluate_run(
 
 def _initial_or_restored(run: Run, say: Callable[[str], None]) -> TrainState:
     folder = run.checkpoints_path
-    state, damaged = checkpoints.restore_latest(folder, jax.eval_shape(run.initial_state))
+    state, damaged = checkpoints.restore_latest(folder, run.state_shape())
     for step, reason in damaged.items():
         say(f"the checkpoint of step {step} is damaged ({reason})")
     if damaged:

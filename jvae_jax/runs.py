@@ -8,13 +8,8 @@ evaluation.json the whole test split, once trained
 """
 
 import json
-import os
-import platform
-import subprocess
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import jax
 import optax
@@ -25,7 +20,8 @@ from jvae_jax.config import TrainConfig
 from jvae_jax.data import Dataset
 from jvae_jax.files import write_json
 from jvae_jax.networks import Autoencoder
-from jvae_jax.training import TrainState, init_state
+from jvae_jax.provenance import environment
+from jvae_jax.training import TrainState, init_state, state_shape
 
 _INCIDENTAL = ("workdir", "data_dir", "profile")
 """Fields that don't decide how a run goes."""
@@ -111,6 +107,10 @@ class Run:
         """The state before the first step, by the seed."""
         return init_state(self.model, self.optimizer, self.key("init"))
 
+    def state_shape(self) -> TrainState:
+        """The shapes and types of its states' arrays."""
+        return state_shape(self.model, self.optimizer)
+
     @property
     def checkpoints_path(self) -> Path:
         """The folder of its checkpoints."""
@@ -122,7 +122,7 @@ class Run:
         Raises:
             CheckpointError: if there is none yet, or none that can be read.
         """
-        like = jax.eval_shape(self.initial_state)
+        like = self.state_shape()
         if checkpoint == "best":
             return checkpoints.restore_best(self.checkpoints_path, like)
         state, _ = checkpoints.restore_latest(self.checkpoints_path, like)
@@ -196,18 +196,6 @@ def load(workdir: str | Path) -> Run:
     return Run(workdir=workdir, config=config, data=facts)
 
 
-def environment() -> dict[str, Any]:
-    """Where numbers come from: versions, devices, machine and, in a git checkout, the commit."""
-    packages = ("jvae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    return {
-        "commit": _commit(),
-        "python": platform.python_version(),
-        **{package: metadata.version(package) for package in packages},
-        "devices": [device.device_kind for device in jax.devices()],
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-    }
-
-
 def _check_same(existing: Run, asked: Run) -> None:
     differences = [
         f"{name} is {was!r} there and {now!r} here"
@@ -220,22 +208,3 @@ def _check_same(existing: Run, asked: Run) -> None:
             f"{existing.workdir} holds another run: {'; '.join(differences)}. "
             "Go on with its own settings, or choose another --workdir"
         )
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that this package lies in, marked if it has changes."""
-    package = Path(__file__).parent
-    try:
-        top = _git("rev-parse", "--show-toplevel", cwd=package)
-        if not (Path(top) / "jvae_jax" / Path(__file__).name).exists():
-            return None
-        return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*", cwd=package)
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(*arguments: str, cwd: Path) -> str:
-    shown = subprocess.run(
-        ["git", *arguments], capture_output=True, text=True, timeout=10, check=True, cwd=cwd
-    )
-    return shown.stdout.strip()

@@ -30,13 +30,19 @@ def init_state(
     model: Autoencoder, optimizer: optax.GradientTransformation, key: Array
 ) -> TrainState:
     """A fresh model and optimiser."""
+    # It runs once, so compiling fast matters more than running fast.
+    fast = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(_init, static_argnums=(0, 1), compiler_options=fast)(model, optimizer, key)
 
-    @jax.jit
-    def init(key: Array) -> TrainState:
-        variables: Variables = dict(model.init(key, jnp.zeros((1, *model.image_shape))))
-        return TrainState(jnp.int32(0), variables, optimizer.init(variables["params"]))
 
-    return init(key)
+def state_shape(model: Autoencoder, optimizer: optax.GradientTransformation) -> TrainState:
+    """The shapes and types of a state's arrays."""
+    return jax.eval_shape(partial(_init, model, optimizer), jax.random.key(0))
+
+
+def _init(model: Autoencoder, optimizer: optax.GradientTransformation, key: Array) -> TrainState:
+    variables: Variables = dict(model.init(key, jnp.zeros((1, *model.image_shape))))
+    return TrainState(jnp.int32(0), variables, optimizer.init(variables["params"]))
 
 
 def scale(images: Pixels) -> Images:

@@ -160,7 +160,7 @@ def test_diverging_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
         fit(replace(SMALL, workdir=str(workdir)), make_dataset())
     assert str(workdir / "checkpoints") in str(info.value)
     state, damaged = checkpoints.restore_latest(
-        workdir / "checkpoints", jax.eval_shape(runs.load(workdir).initial_state)
+        workdir / "checkpoints", runs.load(workdir).state_shape()
     )
     assert state is not None
     assert int(state.step) == 12

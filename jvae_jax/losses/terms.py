@@ -71,8 +71,8 @@ def bernoulli_nll(logits: Images, images: Images) -> PerExample:
     """
     _check_same_shape(logits, images)
     # -x log p - (1 - x) log(1 - p) = log(1 + e^l) - x l, which is finite for every l written so:
-    log1p_exp = jnp.maximum(logits, 0) + jnp.log1p(jnp.exp(-jnp.abs(logits)))
-    return _sum_pixels(log1p_exp - images * logits)
+    softplus = jnp.maximum(logits, 0) + jnp.log(1 + jnp.exp(-jnp.abs(logits)))
+    return _sum_pixels(softplus - images * logits)
 
 
 def squared_error(logits: Images, images: Images) -> PerExample:
