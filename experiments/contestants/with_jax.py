@@ -1,0 +1,116 @@
+"""This library's training, with its own layers or with linen's."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from contestants import TEST_IMAGES, TRAIN_IMAGES, Task, noise
+from contestants.with_linen import LinenAutoencoder
+from jvae_jax import Autoencoder, Batch, Ours, parallel, training
+from jvae_jax.evaluation import mean_test_terms
+from jvae_jax.provenance import environment
+
+
+class JaxContestant:
+    def __init__(self, *, linen: bool = False, loop: bool = True, devices: int | None = None):
+        """``loop``: many steps in a dispatch, as the library has it; else jit around each step."""
+        self.loop = loop
+        self.devices = jax.devices()[:devices]
+        self.model: Any = (LinenAutoencoder if linen else Autoencoder)((32, 32, 1))
+        self.optimizer = optax.adam(1e-3)
+        self.objective = Ours()
+        self.key = jax.random.key(0)
+
+    def facts(self) -> dict[str, str]:
+        found = environment()
+        kinds = ", ".join(found.pop("devices"))
+        return {**found, "device": kinds}
+
+    def sgemm(self, size: int) -> Task:
+        matrix = jnp.ones((size, size))
+        product = jax.jit(jnp.matmul)
+
+        def products(count: int) -> None:
+            for _ in range(count):
+                product(matrix, matrix).block_until_ready()
+
+        return products
+
+    def train(self, batch_size: int) -> Task:
+        state = self._state()
+        data = parallel.replicate(Batch(*noise(TRAIN_IMAGES)), self.devices)
+        order = training.epoch_order(self.key, 0, TRAIN_IMAGES)
+        if not self.loop:
+            return self._one_by_one(state, jax.tree.map(lambda leaf: leaf[0], data), batch_size)
+        order, state = parallel.place((order, state), self.devices)
+        train_steps = parallel.make_train_steps(
+            self.objective,
+            self.model,
+            self.optimizer,
+            batch_size=batch_size,
+            devices=self.devices,
+        )
+
+        def steps(count: int) -> None:
+            nonlocal state
+            stop = jnp.int32(int(state.step) + count)
+            state, _ = train_steps(state, data, order, self.key, stop)
+            jax.block_until_ready(state)
+
+        return steps
+
+    def _one_by_one(self, state: training.TrainState, data: Batch, batch_size: int) -> Task:
+        examples = jnp.arange(batch_size)
+
+        @jax.jit
+        def step(state: training.TrainState, data: Batch) -> training.TrainState:
+            start = state.step * batch_size % (TRAIN_IMAGES - batch_size)
+            batch = jax.tree.map(
+                lambda leaf: lax.dynamic_slice_in_dim(leaf, start, batch_size), data
+            )
+            keys = training.example_keys(self.key, state.step, examples)
+            return training.train_step(
+                self.objective, self.model, self.optimizer, state, batch, keys
+            )[0]
+
+        def steps(count: int) -> None:
+            nonlocal state
+            for _ in range(count):
+                state = step(state, data)
+            jax.block_until_ready(state)
+
+        return steps
+
+    def sample(self, batch_size: int) -> Task:
+        variables = self._state().variables
+        labels = jnp.arange(batch_size) % 10
+
+        @jax.jit
+        def draw(key: jax.Array) -> jax.Array:
+            z = jax.random.normal(key, (batch_size, 10))
+            latents = jnp.concatenate([z, jax.nn.one_hot(labels, 10)], axis=-1)
+            decode = nn.apply(lambda model, latents: model.decode(latents), self.model)
+            return jax.nn.sigmoid(decode(variables, latents))
+
+        def draws(count: int) -> None:
+            for _ in range(count):
+                draw(self.key).block_until_ready()
+
+        return draws
+
+    def evaluate(self, batch_size: int) -> Task:  # noqa: ARG002  # the library has its own
+        variables = self._state().variables
+        split = Batch(*noise(TEST_IMAGES))
+
+        def evaluations(count: int) -> None:
+            for _ in range(count):
+                mean_test_terms(self.objective, self.model, variables, 0, split, self.key)
+
+        return evaluations
+
+    def _state(self) -> training.TrainState:
+        return training.init_state(self.model, self.optimizer, self.key)
