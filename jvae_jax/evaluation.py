@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Int
 from scipy.optimize import linear_sum_assignment
 
@@ -20,6 +20,7 @@ from jvae_jax.types import Batch, LossTerms, Posterior
 
 _BATCH = 200
 """Examples at a time: with more, activations outgrow a CPU's caches."""
+Results = TypeVar("Results")
 Evaluation = dict[str, Any]
 """Named metrics, ready for JSON: floats, and lists of them."""
 
@@ -33,9 +34,7 @@ def mean_test_terms(
     key: Array,
 ) -> dict[str, float]:
     """The mean over a split of each of the objective's terms, in nats per image."""
-    terms = over_split(
-        partial(_terms, objective, model, jax.device_put(variables), step, key), split
-    )
+    terms = over_split(_terms, (objective, model), (variables, step, key), split)
     return {
         name: float(np.mean(term, dtype=np.float64))
         for name, term in terms._asdict().items()
@@ -67,7 +66,7 @@ def evaluate(
           of each c.
     """
     pixels = int(np.prod(split.images.shape[1:]))
-    outputs = over_split(partial(_measure, model, jax.device_put(variables), key), split)
+    outputs: dict[str, Any] = over_split(_measure, (model,), (variables, key), split)
     likeliest = outputs.pop("likeliest", None)
     means = {name: np.mean(values, axis=0, dtype=np.float64) for name, values in outputs.items()}
     metrics: Evaluation = {
@@ -135,22 +134,39 @@ def best_matching(
     return matching
 
 
-def over_split(function: Callable[[Batch, Array], Any], split: Batch) -> Any:
-    """Applies ``function(batch, example indices)`` batch by batch, and joins what it returns.
+def over_split(
+    function: Callable[..., Results], static: tuple[Any, ...], arrays: tuple[Any, ...], split: Batch
+) -> Results:
+    """Applies ``function(*static, *arrays, batch, example indices)`` batch by batch.
 
-    All batches have one size, so that a jitted function compiles once: the last is filled up with
-    examples from the beginning, whose results are dropped.
+    All in one compiled loop. Batches have one size: the last is filled up with examples from the
+    beginning, whose results are dropped.
+
+    Args:
+        function: gives per-example results; a function of a module, so that it compiles once.
+        static: its hashable arguments.
+        arrays: its arguments that are arrays.
+        split: the examples.
     """
     examples = len(split.labels)
-    parts = []
-    for start in range(0, examples, _BATCH):
-        chosen = np.arange(start, start + min(_BATCH, examples)) % examples
-        batch = Batch(split.images[chosen], split.labels[chosen])
-        parts.append(function(batch, jnp.asarray(chosen)))
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays)[:examples], *jax.device_get(parts))
+    size = min(_BATCH, examples)
+    chosen = np.arange(-(-examples // size) * size).reshape(-1, size) % examples
+    batches = Batch(split.images[chosen], split.labels[chosen])
+    results = jax.device_get(_map(function, static, arrays, batches, chosen))
+    return jax.tree.map(lambda array: np.concatenate(array)[:examples], results)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
+def _map(
+    function: Callable[..., Results],
+    static: tuple[Any, ...],
+    arrays: tuple[Any, ...],
+    batches: Batch,
+    examples: Array,
+) -> Results:
+    return lax.map(lambda batch: function(*static, *arrays, *batch), (batches, examples))
+
+
 def _terms(
     objective: Objective,
     model: Autoencoder,
@@ -163,7 +179,6 @@ def _terms(
     return eval_step(objective, model, variables, step, batch, example_keys(key, 0, examples))
 
 
-@partial(jax.jit, static_argnums=0)
 def _measure(
     model: Autoencoder, variables: Variables, key: Array, batch: Batch, examples: Array
 ) -> dict[str, Array]:
