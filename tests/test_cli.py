@@ -1,5 +1,6 @@
 from dataclasses import dataclass
 
+import jax
 import pytest
 
 from jvae_jax import cli
@@ -12,6 +13,7 @@ class Config:
     kind: str = option("which", default="a", choices=("a", "b"))
     batch_size: int = option("how many", default=3)
     rate: float | None = option("how fast, 100% sure", default=None)
+    loud: bool = option("whether to say so", default=False)
 
 
 def parse(*args):
@@ -23,6 +25,7 @@ def test_flags_fill_the_dataclass():
     expected = Config(workdir="x", kind="b", batch_size=5, rate=0.5)
     assert parse("--workdir", "x", "--kind=b", "--batch_size=5", "--rate=0.5") == expected
     assert parse("--workdir=x", "--kind=b", "--batch-size=5", "--rate=.5") == expected
+    assert parse("--workdir=x", "--loud").loud
 
 
 @pytest.mark.parametrize(
@@ -106,3 +109,31 @@ def test_invalid_combinations_are_usage_errors(capsys):
         cli.parse(TrainConfig, ["--objective=vae", "--gamma=3"], description="Train.")
     assert stop.value.code == 2
     assert "vae has no gamma" in capsys.readouterr().err
+
+
+@pytest.fixture
+def cache_setting():
+    before = jax.config.jax_compilation_cache_dir
+    yield lambda: jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_what_is_compiled_is_kept(cache_setting, tmp_path, monkeypatch, capsys):
+    """In a folder of the machine's own, unless the user says where."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    before = cache_setting()
+    assert exit_of(lambda _config: None, capsys=capsys) == (0, "")
+    assert cache_setting() == before
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    assert exit_of(lambda _config: None, capsys=capsys) == (0, "")
+    (folder,) = tmp_path.glob(".cache/jvae_jax/compiled/*")
+    assert cache_setting() == str(folder)
+
+
+def test_an_unwritable_home_is_no_error(cache_setting, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    before = cache_setting()
+    assert exit_of(lambda _config: None, capsys=capsys) == (0, "")
+    assert cache_setting() == before

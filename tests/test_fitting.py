@@ -1,5 +1,6 @@
 """Whole runs of a small model: what is written, going on, and refusing."""
 
+import gzip
 import json
 import shutil
 from dataclasses import replace
@@ -201,3 +202,13 @@ def test_all_six_train(objective, tmp_path):
     assert lines[-1]["test"]["reconstruction"] < 0.9 * lines[0]["test"]["reconstruction"]
     evaluation = json.loads((run.workdir / "evaluation.json").read_text())
     assert ("matching" in evaluation) == (objective == "joint_vae")
+
+
+def test_a_profile_is_a_trace_and_changes_nothing(tmp_path, reference):
+    run = fit(replace(SMALL, workdir=str(tmp_path / "run"), profile=True), make_dataset())
+    assert_same_end(run, reference[0])
+    (perfetto,) = (run.workdir / "profile").glob("**/perfetto_trace.json.gz")
+    events = json.loads(gzip.decompress(perfetto.read_bytes()))["traceEvents"]
+    assert any("dot" in event.get("name", "") for event in events)
+    (xplane,) = (run.workdir / "profile").glob("**/*.xplane.pb")
+    assert xplane.stat().st_size > 0
