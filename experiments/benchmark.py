@@ -127,7 +127,7 @@ def benchmark(quick: bool) -> dict[str, Any]:
         for name, process in list(processes.items()):
             facts = process.answer()
             if "missing" in facts:
-                print(f"skipped: {name}, since {facts['missing']} is missing", flush=True)
+                print(f"skipped: {name}: {facts['missing']}", flush=True)
                 results["missing"].append(name)
                 del processes[name]
             else:

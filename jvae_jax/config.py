@@ -89,7 +89,8 @@ class TrainConfig:
         default=None,
     )
     profile: bool = option(
-        "write a trace of 100 steps, for TensorBoard or Perfetto, into the run's folder",
+        "write a trace of the second 100 steps, or of the second epoch if that is shorter, into the "
+        "run's folder, for TensorBoard or Perfetto",
         default=False,
     )
 

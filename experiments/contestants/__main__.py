@@ -20,10 +20,10 @@ def main(name: str, started: float) -> None:
     module, maker, arguments = CONTESTANTS[name]
     try:
         make = getattr(importlib.import_module(f"contestants.{module}"), maker)
-    except ModuleNotFoundError as error:
-        answer(missing=error.name)
+        contestant: Contestant = make(**arguments)
+    except (ModuleNotFoundError, LookupError) as error:
+        answer(missing=str(error))
         return
-    contestant: Contestant = make(**arguments)
     answer(ready_seconds=time.time() - started, facts=contestant.facts())
     tasks: dict[tuple[str, int], Task] = {}
     for line in sys.stdin:

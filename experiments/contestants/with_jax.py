@@ -17,9 +17,15 @@ from jvae_jax.provenance import environment
 
 class JaxContestant:
     def __init__(self, *, linen: bool = False, loop: bool = True, devices: int | None = None):
-        """``loop``: many steps in a dispatch, as the library has it; else jit around each step."""
+        """``loop``: many steps in a dispatch, as the library has it; else jit around each step.
+
+        Raises:
+            LookupError: if there are fewer devices.
+        """
         self.loop = loop
         self.devices = jax.devices()[:devices]
+        if len(self.devices) < (devices or 1):
+            raise LookupError(f"there are fewer than {devices} devices")
         self.model: Any = (LinenAutoencoder if linen else Autoencoder)((32, 32, 1))
         self.optimizer = optax.adam(1e-3)
         self.objective = Ours()
