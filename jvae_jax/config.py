@@ -89,8 +89,8 @@ class TrainConfig:
         default=None,
     )
     profile: bool = option(
-        "write a trace of the second 100 steps, or of the second epoch if that is shorter, into the "
-        "run's folder, for TensorBoard or Perfetto",
+        "write a trace of the second 100 steps, or of the second epoch if that is shorter, into "
+        "the run's folder, for TensorBoard or Perfetto",
         default=False,
     )
 

@@ -2,25 +2,23 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jaxtyping import Int
 from scipy.optimize import linear_sum_assignment
 
 from jvae_jax import losses, sampling
+from jvae_jax.batches import BATCH, Results, map_batches
 from jvae_jax.networks import Autoencoder
 from jvae_jax.objectives import Objective
 from jvae_jax.training import Variables, eval_step, example_keys, scale
 from jvae_jax.types import Batch, LossTerms, Posterior
 
-_BATCH = 200
-"""Examples at a time: with more, activations outgrow a CPU's caches."""
-Results = TypeVar("Results")
 Evaluation = dict[str, Any]
 """Named metrics, ready for JSON: floats, and lists of them."""
 
@@ -137,10 +135,7 @@ def best_matching(
 def over_split(
     function: Callable[..., Results], static: tuple[Any, ...], arrays: tuple[Any, ...], split: Batch
 ) -> Results:
-    """Applies ``function(*static, *arrays, batch, example indices)`` batch by batch.
-
-    All in one compiled loop. Batches have one size: the last is filled up with examples from the
-    beginning, whose results are dropped.
+    """Applies ``function(*static, *arrays, batch, example indices)`` to a split, batch by batch.
 
     Args:
         function: gives per-example results; a function of a module, so that it compiles once.
@@ -148,23 +143,22 @@ def over_split(
         arrays: its arguments that are arrays.
         split: the examples.
     """
-    examples = len(split.labels)
-    size = min(_BATCH, examples)
-    chosen = np.arange(-(-examples // size) * size).reshape(-1, size) % examples
-    batches = Batch(split.images[chosen], split.labels[chosen])
-    results = jax.device_get(_map(function, static, arrays, batches, chosen))
-    return jax.tree.map(lambda array: np.concatenate(array)[:examples], results)
+    return jax.device_get(_over_split(function, static, BATCH, arrays, split))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _map(
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _over_split(
     function: Callable[..., Results],
     static: tuple[Any, ...],
+    size: int,
     arrays: tuple[Any, ...],
-    batches: Batch,
-    examples: Array,
+    split: Batch,
 ) -> Results:
-    return lax.map(lambda batch: function(*static, *arrays, *batch), (batches, examples))
+    def of_batch(images: Array, labels: Array, examples: Array) -> Results:
+        return function(*static, *arrays, Batch(images, labels), examples)
+
+    images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
+    return map_batches(of_batch, size, images, labels, jnp.arange(len(labels)))
 
 
 def _terms(

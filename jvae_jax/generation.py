@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from jvae_jax.batches import BATCH, map_batches
 from jvae_jax.networks import Autoencoder
 from jvae_jax.training import Variables, scale
 from jvae_jax.types import Images, Pixels
@@ -42,7 +43,8 @@ def decode(
         )
     if labels is not None:
         z = jnp.concatenate([z, jax.nn.one_hot(labels, model.classes)], axis=-1)
-    return jax.nn.sigmoid(nn.apply(Autoencoder.decode, model)(variables, z))
+    draw = nn.apply(Autoencoder.decode, model)
+    return map_batches(lambda latents: jax.nn.sigmoid(draw(variables, latents)), BATCH, z)
 
 
 def sample(

@@ -35,7 +35,7 @@ def split():
 
 @pytest.mark.parametrize("kind", ["joint", "continuous", "conditional"])
 def test_metrics_by_hand(split, kind, monkeypatch, key):
-    monkeypatch.setattr(evaluation, "_BATCH", 5)
+    monkeypatch.setattr(evaluation, "BATCH", 5)
     model = Autoencoder((8, 8, 1), 2, 0 if kind == "continuous" else 3, kind == "conditional")
     variables = trained_like(model)
     found = evaluation.evaluate(model, variables, split, key)
@@ -117,6 +117,6 @@ def test_terms_of_a_split(name, split, key, monkeypatch):
     arguments = (objective, model, variables, 7, split, key)
     whole = evaluation.mean_test_terms(*arguments)
     assert tuple(whole) == objective.terms
-    monkeypatch.setattr(evaluation, "_BATCH", 9)
+    monkeypatch.setattr(evaluation, "BATCH", 9)
     parts = evaluation.mean_test_terms(*arguments)
     np.testing.assert_allclose(list(whole.values()), list(parts.values()), rtol=1e-5)

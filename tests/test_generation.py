@@ -60,3 +60,16 @@ def test_traverse_changes_one_dimension_at_a_time():
     assert images.shape == (2, 3, *SHAPE)
     expected = generation.decode(MODEL, variables, jnp.array([[0.5, 2.0]]), jnp.array([1]))
     np.testing.assert_allclose(images[1, 2], expected[0], rtol=1e-5)
+
+
+def test_many_are_drawn_as_few(key):
+    """More than a batch, and not a whole number of batches."""
+    variables = init(MODEL)
+    z = jax.random.normal(key, (450, 2))
+    labels = jnp.arange(450) % 3
+    many = generation.decode(MODEL, variables, z, labels)
+    for start in range(0, 450, 150):
+        few = slice(start, start + 150)
+        np.testing.assert_allclose(
+            many[few], generation.decode(MODEL, variables, z[few], labels[few]), atol=1e-6
+        )

@@ -1,8 +1,8 @@
 """This library's training, with its own layers or with linen's."""
 
+from functools import partial
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -10,7 +10,7 @@ from jax import lax
 
 from contestants import TEST_IMAGES, TRAIN_IMAGES, Task, noise
 from contestants.with_linen import LinenAutoencoder
-from jvae_jax import Autoencoder, Batch, Ours, parallel, training
+from jvae_jax import Autoencoder, Batch, Ours, generation, parallel, training
 from jvae_jax.evaluation import mean_test_terms
 from jvae_jax.provenance import environment
 
@@ -22,7 +22,7 @@ class JaxContestant:
         Raises:
             LookupError: if there are fewer devices.
         """
-        self.loop = loop
+        self.linen, self.loop = linen, loop
         self.devices = jax.devices()[:devices]
         if len(self.devices) < (devices or 1):
             raise LookupError(f"there are fewer than {devices} devices")
@@ -94,17 +94,12 @@ class JaxContestant:
     def sample(self, batch_size: int) -> Task:
         variables = self._state().variables
         labels = jnp.arange(batch_size) % 10
-
-        @jax.jit
-        def draw(key: jax.Array) -> jax.Array:
-            z = jax.random.normal(key, (batch_size, 10))
-            latents = jnp.concatenate([z, jax.nn.one_hot(labels, 10)], axis=-1)
-            decode = nn.apply(lambda model, latents: model.decode(latents), self.model)
-            return jax.nn.sigmoid(decode(variables, latents))
+        decode = partial(_decode if self.linen else generation.decode, self.model, variables)
 
         def draws(count: int) -> None:
             for _ in range(count):
-                draw(self.key).block_until_ready()
+                z = jax.random.normal(self.key, (batch_size, 10))
+                decode(z, labels).block_until_ready()
 
         return draws
 
@@ -120,3 +115,11 @@ class JaxContestant:
 
     def _state(self) -> training.TrainState:
         return training.init_state(self.model, self.optimizer, self.key)
+
+
+@partial(jax.jit, static_argnums=0)
+def _decode(model: LinenAutoencoder, variables: Any, z: jax.Array, labels: jax.Array) -> jax.Array:
+    """What ``generation.decode`` does, for linen's layers."""
+    latents = jnp.concatenate([z, jax.nn.one_hot(labels, 10)], axis=-1)
+    logits: Any = model.apply(variables, latents, method="decode")
+    return jax.nn.sigmoid(logits)
