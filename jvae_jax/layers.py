@@ -17,7 +17,7 @@ of the matrix (patches) or in its columns (shifted and added afterwards), whiche
 numbers. The transposed convolution is the same product transposed.
 
 Batch normalisation followed by ReLU is one layer with a gradient of its own, which passes over the
-activations half as often as the one derived automatically.
+activations less often than the one derived automatically.
 """
 
 from functools import partial
