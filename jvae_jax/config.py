@@ -3,9 +3,10 @@
 import math
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
-from jvae_jax.data import DATASETS, Dataset
+from jvae_jax.data import DATA_DIR, DATASETS, Dataset
 from jvae_jax.networks import Autoencoder
 from jvae_jax.objectives import OBJECTIVES, Objective, default_capacity_steps
 
@@ -55,12 +56,15 @@ class TrainConfig:
 
     objective: str = option("what to train", default="ours", choices=tuple(OBJECTIVES))
     dataset: str = option(
-        "what to train on; auto: the full MNIST if it can be had, else the 5,000 digits of it that "
-        "need no network",
+        f"what to train on: {', '.join(DATASETS)}, or PATH.npz; auto: the full MNIST if it can be "
+        "had, else the 5,000 digits of it that need no network; folder: the pictures in "
+        "--data_dir, a sub-folder for each class",
         default="auto",
-        choices=DATASETS,
     )
-    data_dir: str = option("folder of downloads and prepared data", default="~/.cache/jvae_jax")
+    data_dir: str = option(
+        "folder of the original files, where they are there, of downloads and prepared data",
+        default=DATA_DIR,
+    )
     workdir: str | None = option(
         "folder of the run; default: runs/<objective>-<dataset>-<seed>", default=None
     )
@@ -128,10 +132,17 @@ class TrainConfig:
             self,
             dataset=dataset.name,
             image_size=dataset.image_shape[0],
-            workdir=self.workdir or f"runs/{self.objective}-{dataset.name}-{self.seed}",
+            workdir=self.workdir
+            or f"runs/{self.objective}-{self._short(dataset.name)}-{self.seed}",
             save_every=self.save_every or max(1, round(1000 / max(batches, 1))),
             **{name: default for name, default in defaults.items() if given[name] is None},
         )
+
+    def _short(self, dataset: str) -> str:
+        """A data set's name as a part of a folder's."""
+        if dataset == "folder":
+            return Path(self.data_dir).expanduser().absolute().name
+        return Path(dataset).stem if dataset.endswith(".npz") else dataset.replace("/", "_")
 
     def make_objective(self, *, all_labelled: bool = False) -> Objective:
         """The objective with its hyperparameters; ``all_labelled``: no label is -1."""

@@ -10,6 +10,7 @@ evaluation.json the whole test split, once trained
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import optax
@@ -91,6 +92,11 @@ class Run:
         if self.config.objective == "joint_vae":
             return tuple(f"c{index}" for index in range(len(self.data.class_names)))
         return self.data.class_names
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Raises ValueError unless these are the data that it was trained on."""
+        if differences := _differences(self.data, DataFacts.of(dataset)):
+            raise ValueError(f"{self.workdir} was trained on other data: {'; '.join(differences)}")
 
     def key(self, purpose: str) -> Array:
         """The run's key for one purpose: init, train, test, samples or order."""
@@ -198,13 +204,19 @@ def load(workdir: str | Path) -> Run:
 
 def _check_same(existing: Run, asked: Run) -> None:
     differences = [
-        f"{name} is {was!r} there and {now!r} here"
-        for there, here in ((existing.config, asked.config), (existing.data, asked.data))
-        for (name, was), now in zip(asdict(there).items(), asdict(here).values(), strict=True)
-        if was != now and name not in _INCIDENTAL
+        *_differences(existing.config, asked.config),
+        *_differences(existing.data, asked.data),
     ]
     if differences:
         raise ValueError(
             f"{existing.workdir} holds another run: {'; '.join(differences)}. "
             "Go on with its own settings, or choose another --workdir"
         )
+
+
+def _differences(there: Any, here: Any) -> list[str]:
+    return [
+        f"{name} is {was!r} there and {now!r} here"
+        for (name, was), now in zip(asdict(there).items(), asdict(here).values(), strict=True)
+        if was != now and name not in _INCIDENTAL
+    ]

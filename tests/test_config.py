@@ -27,6 +27,20 @@ def test_resolving_fills_in_what_the_data_decide():
     assert resolved.resolve(dataset) == resolved
 
 
+@pytest.mark.parametrize(
+    ("dataset", "data_dir", "folder"),
+    [
+        ("emnist/letters", "data", "ours-emnist_letters-0"),
+        ("/data/mine.npz", "data", "ours-mine-0"),
+        ("folder", "data/mine", "ours-mine-0"),
+    ],
+)
+def test_a_runs_folder_is_called_after_its_data(dataset, data_dir, folder):
+    resolved = TrainConfig(dataset=dataset, data_dir=data_dir).resolve(make_dataset(name=dataset))
+    assert resolved.workdir == f"runs/{folder}"
+    assert resolved.dataset == dataset
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_what_is_resolved_makes_the_objective(objective, toy):
     made = TrainConfig(objective=objective).resolve(toy).make_objective()

@@ -92,7 +92,7 @@ def test_each_heavy_library_has_one_place():
         return {path.name for path, text in TEXTS.items() if pattern.search(text)}
 
     assert importing("matplotlib") == {"figures.py"}
-    assert importing("tensorflow_datasets") == {"mnist.py"}
+    assert importing("tensorflow_datasets") == {"builder.py"}
     assert importing("orbax") == {"checkpoints.py"}
     pmaps = {path.name for path, text in TEXTS.items() if "jax.pmap" in text}
     assert pmaps == {"parallel.py"}

@@ -29,8 +29,17 @@ def test_other_data_are_refused(reference):
     run, _ = reference
     with pytest.raises(ValueError, match="fingerprint is"):
         fit(replace(SMALL, workdir=str(run.workdir)), make_dataset(seed=1))
-    with pytest.raises(ValueError, match="was trained on data of fingerprint"):
+    with pytest.raises(ValueError, match="was trained on other data: fingerprint is"):
         fitting.evaluate_run(run, make_dataset(seed=1), run.load_state())
+
+
+def test_colour_where_grey_was_trained_is_refused(reference):
+    run, _ = reference
+    message = r"image_shape is \(8, 8, 1\) there and \(8, 8, 3\) here"
+    with pytest.raises(ValueError, match=message):
+        fit(replace(SMALL, workdir=str(run.workdir)), make_dataset(channels=3))
+    with pytest.raises(ValueError, match=message):
+        fitting.evaluate_run(run, make_dataset(channels=3), run.load_state())
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

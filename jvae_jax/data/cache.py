@@ -1,0 +1,63 @@
+"""Arrays of a prepared data set, in a file that loads at once."""
+
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jvae_jax.data.pictures import Arrays
+from jvae_jax.files import replacing
+
+HOME = Path("~/.cache/jvae_jax")
+"""Where what is prepared lies, if nothing else is said."""
+
+_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+class Entry(NamedTuple):
+    """What is kept of a data set.
+
+    Attributes:
+        arrays: as a Dataset has them.
+        notes: sentences that preparing it gave rise to, to be said again whenever it is loaded.
+        class_names: where the source doesn't know them itself.
+    """
+
+    arrays: Arrays
+    notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+
+
+def read(path: Path, origin: str | None) -> Entry | None:
+    """What is kept in a file, or None if it isn't whole or was made from another origin.
+
+    Args:
+        path: the file.
+        origin: a fingerprint of what it must have been made from; None: of anything.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            if origin is not None and kept["origin"] != origin:
+                return None
+            notes, class_names = (tuple(map(str, kept[name])) for name in ("notes", "class_names"))
+            return Entry({name: kept[name] for name in _ARRAYS}, notes, class_names)
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
+
+
+def write(path: Path, entry: Entry, origin: str | None) -> None:
+    """Keeps an entry, whole or not at all.
+
+    Raises:
+        OSError: if it can't be written.
+    """
+    with replacing(path) as file:
+        np.savez(
+            file,
+            allow_pickle=False,
+            origin=np.array(origin or ""),
+            notes=np.array(entry.notes, str),
+            class_names=np.array(entry.class_names, str),
+            **entry.arrays,
+        )
