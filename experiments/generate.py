@@ -57,6 +57,8 @@ def main(config: GenerateConfig) -> None:
         columns=config.samples,
     )
     names = None if categories is None else [run.category_names[row] for row in categories]
+    if names is not None and (hint := figures.font_hint(names)):
+        print(hint)
     output = Path(config.output)
     with replacing(output) as file:
         figures.sheet(np.asarray(images), names).savefig(file, format=output.suffix[1:] or "png")

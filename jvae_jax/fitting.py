@@ -86,11 +86,7 @@ def evaluate_run(
     Raises:
         ValueError: if these aren't the data it was trained on.
     """
-    if dataset.fingerprint != run.data.fingerprint:
-        raise ValueError(
-            f"{run.workdir} was trained on data of fingerprint {run.data.fingerprint}, "
-            f"these have {dataset.fingerprint}"
-        )
+    run.check_data(dataset)
     metrics = evaluate(
         run.model,
         state.variables,
@@ -135,6 +131,11 @@ def _announcement(
             f"C_c rises only to log {classes} = {math.log(classes):.3f} nats, all that {classes} "
             f"classes can hold, not to the {asked:g} asked for"
         )
+    if run.model.classes and not "".join(run.category_names).isascii():
+        from jvae_jax import figures
+
+        if hint := figures.font_hint(run.category_names):
+            yield hint
 
 
 def _train(

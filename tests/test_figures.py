@@ -2,6 +2,8 @@ import io
 
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image
 
 from jvae_jax import figures
@@ -45,3 +47,77 @@ def test_bad_shapes_are_told():
         figures.sheet(np.zeros((1, 1, 8, 8, 2)))
     with pytest.raises(ValueError, match="2 rows need as many names, got 1"):
         figures.sheet(np.zeros((2, 1, 8, 8, 1)), ["a"])
+
+
+def test_many_rows_stand_side_by_side():
+    images = np.zeros((73, 3, 8, 8, 1))
+    images[[0, 25, 50, 72]] = 1.0  # the first row of each of three blocks, and the last row
+    figure = figures.sheet(images, [f"class {index}" for index in range(73)])
+    blocks = figure.axes
+    assert [len(axes.get_yticklabels()) for axes in blocks] == [25, 25, 23]
+    assert blocks[1].get_yticklabels()[0].get_text() == "class 25"
+    dark = drawn(figure) < 128
+    height = len(dark)
+    assert dark[: height // 30].mean() > 0.5
+    assert dark[round(22.4 / 25 * height) : round(22.6 / 25 * height), -50:].all()
+    assert not dark[round(23.1 / 25 * height) :, -50:].any()
+
+
+def test_long_names_are_not_cut_off():
+    images = np.zeros((2, 3, 8, 8, 1))
+    pictures = [drawn(figures.sheet(images, ["a", name])) for name in ("pullover", "pullover" * 3)]
+    for picture in pictures:
+        assert (picture[:, :2] == 255).all()
+        assert (picture[:, :40] < 128).any()
+    assert pictures[1].shape[1] > pictures[0].shape[1] + 100
+
+
+@pytest.fixture
+def only_font(tmp_path, monkeypatch):
+    """A system with one font, which has あ, a square, and い, a bar."""
+    builder = FontBuilder(1000)
+    builder.setupGlyphOrder([".notdef", "a", "i"])
+    builder.setupCharacterMap({ord("あ"): "a", ord("い"): "i"})
+    glyphs = {}
+    for name, width in ((".notdef", 0), ("a", 800), ("i", 100)):
+        pen = TTGlyphPen(None)
+        if width:
+            pen.moveTo((0, 0))
+            for point in ((0, 800), (width, 800), (width, 0)):
+                pen.lineTo(point)
+            pen.closePath()
+        glyphs[name] = pen.glyph()
+    builder.setupGlyf(glyphs)
+    builder.setupHorizontalMetrics(dict.fromkeys(glyphs, (1000, 0)))
+    builder.setupHorizontalHeader(ascent=900, descent=-100)
+    builder.setupNameTable({"familyName": "Only", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "only.ttf")
+    (tmp_path / "broken.ttf").write_text("no font")
+    fonts = [str(tmp_path / "broken.ttf"), str(tmp_path / "only.ttf")]
+    monkeypatch.setattr(figures.font_manager, "findSystemFonts", lambda: fonts)
+    figures._font_with.cache_clear()
+    yield
+    figures._font_with.cache_clear()
+
+
+@pytest.mark.usefixtures("only_font")
+def test_japanese_names_are_drawn_where_a_font_has_them():
+    assert figures.font_hint(["あ", "い"]) is None
+    figure = figures.sheet(np.zeros((2, 1, 8, 8, 1)), ["あ", "い"])
+    labels = figure.axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == ["あ", "い"]
+    margin = drawn(figure)[:, :40] < 128
+    square, bar = margin[: len(margin) // 2].sum(), margin[len(margin) // 2 :].sum()
+    assert square == pytest.approx(8 * bar, rel=0.3)
+
+
+@pytest.mark.usefixtures("only_font")
+def test_names_that_no_font_has_become_code_points():
+    names = ["い", "り", "3"]
+    hint = figures.font_hint(names)
+    assert "no installed font has り" in hint
+    assert "apt install fonts-noto-cjk" in hint
+    labels = figures.sheet(np.zeros((3, 1, 8, 8, 1)), names).axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == ["U+3044", "U+308A", "3"]
