@@ -91,3 +91,14 @@ def mnist_files(tmp_path):
     for file in source.glob("*.gz"):
         (target / file.name).symlink_to(file.absolute())
     return target
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """A folder with a link to hiragana73.zip."""
+    folder = os.environ.get("JVAE_DATA_DIR")
+    archive = Path(folder, "hiragana73.zip") if folder else None
+    if archive is None or not archive.exists():
+        pytest.skip("JVAE_DATA_DIR names no folder with hiragana73.zip")
+    (tmp_path / archive.name).symlink_to(archive.absolute())
+    return tmp_path

@@ -86,9 +86,9 @@ def test_auto_takes_the_embedded_digits_where_nothing_else_is(tmp_path):
     dataset = data.load("auto", tmp_path / "new", say=said.append)
     assert dataset.name == "mnist_5k"
     assert dataset.image_shape == (32, 32, 1)
-    assert len(said) == 2
+    assert len(said) == 1
+    assert said[0].startswith("data: mnist_5k, 4,000 train and 1,000 test images of 10 classes")
     assert "no network" in said[0]
-    assert "5,000" in said[1]
     assert not (tmp_path / "new").exists()
 
 

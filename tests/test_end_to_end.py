@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from jvae_jax import runs
 
@@ -97,7 +98,9 @@ def test_generate(trained):
     ("args", "code", "message"),
     [
         (["--objectiv=ours"], 2, "unknown argument --objectiv; did you mean --objective?"),
-        (["--dataset=minst"], 2, "invalid choice: 'minst'"),
+        (["--dataset=minst"], 2, "unknown data set 'minst' (did you mean mnist?)"),
+        (["--dataset=none.npz"], 1, "No such file or directory: 'none.npz'"),
+        (["--dataset=folder", "--data_dir=none"], 2, "there is no folder /"),
         (["--dataset=mnist_5k", "--epochs=0"], 2, "epochs must be above 0, got 0"),
         (["--dataset=mnist_5k", "--batch_size=5000"], 2, "don't fill one batch of 5000"),
         (["--dataset=mnist_5k", "--workdir=/dev/null/x"], 1, "/dev/null"),
@@ -109,6 +112,52 @@ def test_errors_are_one_line(args, code, message, tmp_path):
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.rglob("*"))
+
+
+def test_pictures_of_ones_own(tmp_path):
+    """A folder of classes with Japanese names; then a picture changes."""
+    rng = np.random.default_rng(0)
+    mine = tmp_path / "mine"
+    for index, name in enumerate("いり"):
+        (mine / name).mkdir(parents=True)
+        for number in range(40):
+            pixels = rng.integers(180, 256, (12, 12), np.uint8)
+            pixels[:, 3 + 4 * index : 5 + 4 * index] = 0
+            Image.fromarray(pixels).save(mine / name / f"ファイル{number}.png")
+    train = [*SMALL[1:], "--dataset=folder", f"--data_dir={mine}", "--batch_size=8", "--epochs=1"]
+    env = {**os.environ, "HOME": str(tmp_path / "home")}
+
+    def start(name, *args):
+        command = script(name, *args)
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+
+    done = start("train", *train)
+    assert done.returncode == 0, done.stderr
+    assert f"data: folder, 72 train and 8 test images of 2 classes, from {mine}" in done.stdout
+    workdir = tmp_path / "runs" / "ours-mine-0"
+    assert runs.load(workdir).data.class_names == ("い", "り")
+    done = start("generate", f"--workdir={workdir}", "--labels=り", "--output=x.png")
+    assert done.returncode == 0, done.stderr
+
+    Image.fromarray(np.full((12, 12), 255, np.uint8)).save(mine / "い" / "ファイル0.png")
+    for name, args in (("train", train), ("evaluate", [f"--workdir={workdir}"])):
+        done = start(name, *args)
+        assert done.returncode == 2
+        assert "fingerprint is" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.long
+def test_hiragana73(stand_in):
+    """The whole path on the stand-in for the archive, at a small size."""
+    flags = ["--dataset=hiragana73", "--data_dir=.", "--image_size=16", "--epochs=3"]
+    done = call("train", *flags, "--workdir=run", cwd=stand_in)
+    assert done.returncode == 0, done.stderr
+    evaluation = json.loads((stand_in / "run" / "evaluation.json").read_text())
+    assert evaluation["accuracy"] > 0.5  # of 73 classes
+    done = call("generate", "--workdir=run", "--labels=あ,ぬ,め", "--output=x.png", cwd=stand_in)
+    assert done.returncode == 0, done.stderr
+    assert (stand_in / "x.png").exists()
 
 
 @pytest.mark.long

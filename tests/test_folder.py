@@ -50,7 +50,7 @@ def test_sub_folders_are_classes(root):
     np.testing.assert_array_equal(np.bincount(dataset.test_labels), [1, 1, 2])
     assert dataset.image_shape == (16, 16, 1)
     assert dataset.train_images[:, 0, 0].max() == 0  # white paper became dark
-    assert said == [f"data: {root}, 36 train and 4 test images of 3 classes"]
+    assert said == [f"data: folder, 36 train and 4 test images of 3 classes, from {root}"]
 
 
 def test_unlabelled_pictures_are_trained_on_only(root):

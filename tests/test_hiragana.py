@@ -1,8 +1,6 @@
 """hiragana73, in all of its forms: small archives of our own, and the stand-in where it is."""
 
-import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,16 +118,6 @@ def test_a_bad_archive_is_told_and_leaves_nothing_behind(damage, message, usual,
     assert not (tmp_path / "hiragana73_8x8.npz").exists()
     as_zip(tmp_path)
     assert load(tmp_path)[0].fingerprint == usual[1].fingerprint
-
-
-@pytest.fixture
-def stand_in(tmp_path):
-    folder = os.environ.get("JVAE_DATA_DIR")
-    archive = Path(folder, "hiragana73.zip") if folder else None
-    if archive is None or not archive.exists():
-        pytest.skip("JVAE_DATA_DIR names no folder with hiragana73.zip")
-    (tmp_path / archive.name).symlink_to(archive.absolute())
-    return tmp_path
 
 
 @pytest.mark.long

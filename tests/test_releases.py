@@ -15,7 +15,7 @@ from jvae_jax.data.releases import RELEASES
 
 def idx(array):
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    return gzip.compress(header + array.tobytes())
+    return gzip.compress(header + array.tobytes(), mtime=0)
 
 
 def npz(array):

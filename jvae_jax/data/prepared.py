@@ -35,8 +35,8 @@ def load(source: Source, directory: Path, *, say: Say) -> Dataset:
     place = _Place(source, home)
     origin = None if found is None or source.checked else fingerprint(found.values())
     entry = cache.read(place.cache, origin)
-    downloaded = entry is None and found is None and not place.is_prepared()
-    if downloaded and (obstacle := unreachable(next(iter(source.urls.values())))):
+    must_download = entry is None and found is None and not place.is_prepared()
+    if must_download and (obstacle := unreachable(next(iter(source.urls.values())))):
         raise ConnectionError(
             f"{source.name} is not in {directory} and can't be downloaded ({obstacle}); "
             f"put {', '.join(source.urls)} there"
@@ -48,12 +48,7 @@ def load(source: Source, directory: Path, *, say: Say) -> Dataset:
             entry = cache.read(place.cache, origin) or _prepare(source, found, place, origin)
     for note in entry.notes:
         say(note)
-    dataset = Dataset(name=source.name, class_names=source.class_names, **entry.arrays)
-    say(
-        f"data: {source.name}, {len(dataset.train_labels) + len(dataset.test_labels):,} images "
-        f"{'downloaded into' if downloaded else 'from'} {directory}"
-    )
-    return dataset
+    return Dataset(name=source.name, class_names=source.class_names, **entry.arrays)
 
 
 class _Place:
@@ -76,10 +71,8 @@ class _Place:
         """While no other process prepares anything there; removes what a killed one left."""
         with (self.home / ".jvae_jax.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            for folder in (*self.folder.glob("*.incomplete*"), *self.downloads.glob("*.tmp.*")):
+            for folder in (*self.folder.glob("incomplete.*"), *self.downloads.glob("*.tmp.*")):
                 shutil.rmtree(folder)
-            for file in self.home.glob(f".{self.cache.name}.*"):
-                file.unlink()
             yield
 
 
