@@ -72,11 +72,13 @@ def test_what_is_neither_there_nor_reachable_is_told(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_files_are_downloaded(tmp_path):
-    put(tmp_path / "web", CONTENTS)
+@pytest.mark.parametrize("name", ["kmnist", "k49"])
+def test_files_are_downloaded(name, tmp_path):
+    source, contents, arrays = made(RELEASES[name])
+    put(tmp_path / "web", contents)
     with served(tmp_path / "web") as url:
-        dataset = load(replace(KMNIST, url=url), tmp_path / "new")
-    assert len(dataset.train_labels) == 30
+        dataset = load(replace(source, url=url), tmp_path / "new")
+    np.testing.assert_array_equal(dataset.test_images[..., 0], arrays[2])
 
 
 def test_a_broken_download_is_not_taken_for_a_whole_one(tmp_path):

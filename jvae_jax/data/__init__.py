@@ -10,9 +10,8 @@ from jvae_jax.data import arrays, cache, folder, prepared
 from jvae_jax.data.dataset import Dataset
 from jvae_jax.data.embedded import mnist_5k
 from jvae_jax.data.hiragana import Hiragana73
-from jvae_jax.data.pictures import Say
 from jvae_jax.data.releases import RELEASES
-from jvae_jax.data.sources import Source
+from jvae_jax.data.sources import Say, Source
 
 __all__ = ["DATASETS", "DATA_DIR", "Dataset", "load"]
 
@@ -60,6 +59,10 @@ def load(
         dataset, where = arrays.load(Path(name).expanduser()), "taken as they are"
     else:
         dataset = prepared.load(_source(name, image_size), directory, say=say)
+    if not len(dataset.test_labels):
+        raise ValueError(
+            f"{name}, {where}, has no image to test with; of a class of two, one is held out"
+        )
     say(
         f"data: {dataset.name}, {len(dataset.train_images):,} train and "
         f"{len(dataset.test_images):,} test images of {len(dataset.class_names)} classes, {where}"

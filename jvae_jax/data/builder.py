@@ -13,8 +13,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tqdm import tqdm
 
-from jvae_jax.data.pictures import Arrays, Say
-from jvae_jax.data.sources import Source
+from jvae_jax.data.sources import Arrays, Say, Source
 
 _CHUNK = 10_000
 _SPLITS = ("train", "test")

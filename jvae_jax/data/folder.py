@@ -9,8 +9,8 @@ import numpy as np
 
 from jvae_jax.data import cache
 from jvae_jax.data.dataset import Dataset
-from jvae_jax.data.pictures import UNLABELLED, Picture, Say, decode_all, divided, held_out
-from jvae_jax.data.sources import fingerprint
+from jvae_jax.data.pictures import UNLABELLED, Picture, decode_all, divided, held_out
+from jvae_jax.data.sources import Say, fingerprint
 
 
 def load(directory: Path, image_size: int, *, say: Say) -> Dataset:

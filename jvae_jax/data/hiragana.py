@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from jvae_jax.data.archives import members
-from jvae_jax.data.pictures import Arrays, Picture, Say, decode_all, divided, held_out
+from jvae_jax.data.pictures import Picture, decode_all, divided, held_out
+from jvae_jax.data.sources import Arrays, Say
 
 _CHARACTERS = (
     "あいうえおかがきぎくぐけげこごさざしじすずせぜそぞただちぢつづてでとどなにぬねの"

@@ -6,7 +6,7 @@ Characters become ink that is bright on dark, as MNIST's are.
 import hashlib
 import io
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-Say = Callable[[str], None]
-Arrays = dict[str, np.ndarray]
-"""``train_images``, ``train_labels``, ``test_images``, ``test_labels``, as a Dataset has them."""
+from jvae_jax.data.sources import Arrays, Say
 
 UNLABELLED = "unlabelled"
 """The class whose label is -1."""

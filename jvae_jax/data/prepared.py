@@ -13,8 +13,7 @@ from pathlib import Path
 from jvae_jax.data import cache
 from jvae_jax.data.dataset import Dataset
 from jvae_jax.data.network import unreachable
-from jvae_jax.data.pictures import Say
-from jvae_jax.data.sources import Source, fingerprint
+from jvae_jax.data.sources import Say, Source, fingerprint
 
 
 def load(source: Source, directory: Path, *, say: Say) -> Dataset:

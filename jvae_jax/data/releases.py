@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from jvae_jax.data.archives import members
-from jvae_jax.data.pictures import Arrays, Say
+from jvae_jax.data.sources import Arrays, Say
 
 _UNSIGNED_BYTE = 8
 
@@ -66,16 +66,21 @@ class Release:
     def read(self, paths: Mapping[str, Path], say: Say) -> Arrays:
         """Checks the files and reads their arrays."""
         del say
+        contents: Mapping[str, bytes]
         if self.archive is not None and self.archive[0] in paths:
-            contents = self._unpacked(paths[self.archive[0]], self.archive[1])
+            name, checksum = self.archive
+            _check_file(paths[name], checksum)
+            contents = {
+                path.name: content
+                for path, content in members(paths[name], lambda path: path.name in self.files)
+            }
         else:
-            contents = {}
             for name, checksum in self.files.items():
                 _check_file(paths[name], checksum)
-                contents[str(paths[name])] = paths[name].read_bytes()
+            contents = {name: paths[name].read_bytes() for name in self.files}
         images, labels, test_images, test_labels = (
-            _array(path, content, checksum)
-            for (path, content), checksum in zip(contents.items(), self.files.values(), strict=True)
+            _array(paths.get(name, name), contents[name], checksum, is_npz=name.endswith(".npz"))
+            for name, checksum in self.files.items()
         )
         return {
             "train_images": self._upright(images),
@@ -83,15 +88,6 @@ class Release:
             "test_images": self._upright(test_images),
             "test_labels": test_labels.astype(np.int32) - self.first_label,
         }
-
-    def _unpacked(self, archive: Path, checksum: str) -> dict[str, bytes]:
-        """What its files hold, by name, in their order."""
-        _check_file(archive, checksum)
-        found = {
-            path.name: content
-            for path, content in members(archive, lambda path: path.name in self.files)
-        }
-        return {name: found[name] for name in self.files}
 
     def _upright(self, images: np.ndarray) -> np.ndarray:
         return (images.swapaxes(1, 2) if self.transposed else images)[..., None]
@@ -107,10 +103,10 @@ def _check_file(path: Path, checksum: str) -> None:
         raise ValueError(_not_it(path, f"its {algorithm} is {found}, not {expected}"))
 
 
-def _array(path: str, content: bytes, checksum: str) -> np.ndarray:
+def _array(path: Path | str, content: bytes, checksum: str, *, is_npz: bool) -> np.ndarray:
     """The one array of an .npz file, or of a gzipped IDX file of bytes."""
     try:
-        if path.endswith(".npz"):
+        if is_npz:
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 return arrays["arr_0"]
         content = gzip.decompress(content)
@@ -130,11 +126,11 @@ def _array(path: str, content: bytes, checksum: str) -> np.ndarray:
         raise ValueError(_damaged(path, error)) from error
 
 
-def _damaged(path: str, error: Exception) -> str:
+def _damaged(path: Path | str, error: Exception) -> str:
     return f"{path} is damaged ({error}); remove it, or put a whole one there"
 
 
-def _not_it(path: str | Path, why: str) -> str:
+def _not_it(path: Path | str, why: str) -> str:
     return (
         f"{path} isn't the file that this data set has under that name: {why}; remove it, or put "
         "the right one there, or into a folder of the data set's name"

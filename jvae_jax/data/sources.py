@@ -1,11 +1,16 @@
 """What a data set that is prepared once and kept has to say of itself."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from jvae_jax.data.pictures import Arrays, Say
+import numpy as np
+
+Say = Callable[[str], None]
+"""Is told, in sentences, what happens."""
+Arrays = dict[str, np.ndarray]
+"""``train_images``, ``train_labels``, ``test_images``, ``test_labels``, as a Dataset has them."""
 
 
 @runtime_checkable
