@@ -106,16 +106,31 @@ def format_table(evaluation: Evaluation) -> str:
             ("kl_c_uniform", 4, "nats per image, to the uniform prior"),
             ("kl_c_label", 4, "nats per image, to the label's prior"),
             ("accuracy", 4, "of the labels it reads"),
+            ("mutual_information", 4, "nats, of c and the label"),
+            ("label_entropy", 4, "nats, the most that this can be"),
+            ("probe_accuracy", 4, "of the labels that a linear probe reads from z alone"),
+            ("probe_chance", 4, "of the labels, by naming the most frequent"),
+            ("judge_accuracy", 4, "of the test images' labels that the judge reads"),
+            ("drawn", 4, "of the characters, which the judge reads as what was asked for"),
+            ("frechet", 2, "from characters to test images, in the judge's features"),
+            ("frechet_floor", 2, "from training images to test images"),
+            ("frechet_within_class", 2, "the same two within classes:"),
+            ("frechet_within_class_floor", 2, "characters, and training images"),
         )
         if name in evaluation
     ]
-    per_dimension = " ".join(f"{kl:.2f}" for kl in evaluation["kl_z_per_dimension"])
-    lines.append(("kl_z", per_dimension, "by dimension"))
+    for name, of, what in (
+        ("kl_z_per_dimension", "kl_z", "by dimension"),
+        ("verdict_changes", "verdicts", "changed by each dimension from -2 to 2"),
+    ):
+        if name in evaluation:
+            lines.append((of, " ".join(f"{value:.2f}" for value in evaluation[name]), what))
     if "matching" in evaluation:
         lines.append(
             ("matching", " ".join(map(str, evaluation["matching"])), "the label of each c")
         )
-    return "\n".join(f"{name:13} {value:>8}  {unit}" for name, value, unit in lines)
+    width = max(13, *(len(name) for name, *_ in lines))
+    return "\n".join(f"{name:{width}} {value:>8}  {unit}" for name, value, unit in lines)
 
 
 def best_matching(

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,6 +18,8 @@ _POINTS = 9.0
 """Size of names."""
 _GAP = 0.12
 """Inches on both sides of names together."""
+_SHOWN = 0.005
+"""Shares from here on have their per cent written beside them."""
 _UNUSUAL_STYLES = ("black", "bold", "italic", "light", "mono", "oblique", "serif", "thin")
 _MOST_ROWS = 30
 """So many stand below each other; more go into blocks side by side."""
@@ -65,6 +67,39 @@ def sheet(
         axes.set_yticks(drawn.shape[2] * (np.arange(len(names[part])) + 0.5) - 0.5, names[part])
         for label in axes.get_yticklabels():
             label.set_fontproperties(font)
+    return figure
+
+
+def confusion(counts: Int[np.ndarray, "classes classes"], class_names: Sequence[str]) -> Figure:
+    """How often (row: the class asked for, column: the class read), as shares of each row.
+
+    Args:
+        counts: of characters; every class was asked for.
+        class_names: one for each class.
+    """
+    names, font = _drawable(class_names)
+    side = max(3.0, 0.2 * len(names))
+    figure = Figure(figsize=(side, side), dpi=200, layout="constrained")
+    axes = figure.add_subplot(xlabel="read", ylabel="asked for")
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    axes.imshow(shares, cmap="Greys", vmin=0, vmax=1)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(range(len(names)), names)
+        for label in axis.get_ticklabels():
+            label.set_fontproperties(font)
+    if max(map(len, names)) > 2:
+        axes.tick_params(axis="x", rotation=90)
+    for row, column in zip(*np.nonzero(shares >= _SHOWN), strict=True):
+        share = shares[row, column]
+        axes.text(
+            column,
+            row,
+            f"{100 * share:.0f}",
+            size=5,
+            color="white" if share > 0.5 else "black",
+            ha="center",
+            va="center",
+        )
     return figure
 
 

@@ -14,9 +14,11 @@ from jvae_jax import checkpoints, parallel
 from jvae_jax.checkpoints import CheckpointWriter
 from jvae_jax.config import TrainConfig
 from jvae_jax.data import Dataset
+from jvae_jax.disentanglement import disentanglement
 from jvae_jax.evaluation import Evaluation, evaluate, mean_test_terms
 from jvae_jax.files import replacing, write_json
 from jvae_jax.generation import sample
+from jvae_jax.judge import Judge
 from jvae_jax.objectives import AnnealedVAE, Objective, Ours
 from jvae_jax.progress import ProgressReport
 from jvae_jax.provenance import environment
@@ -24,6 +26,7 @@ from jvae_jax.runs import Run, start
 from jvae_jax.trainer import Trainer
 from jvae_jax.training import TrainState, Variables
 from jvae_jax.types import Batch, Devices
+from jvae_jax.verdicts import judged
 
 _SHEET_SIDE = 10
 _BOUND = ("reconstruction", "kl_z", "kl_c")
@@ -79,9 +82,23 @@ def fit(
 
 
 def evaluate_run(
-    run: Run, dataset: Dataset, state: TrainState, *, filename: str = "evaluation.json"
+    run: Run,
+    dataset: Dataset,
+    state: TrainState,
+    *,
+    filename: str = "evaluation.json",
+    judge: Judge | None = None,
 ) -> Evaluation:
     """A trained run's metrics over the whole test split, which it keeps in a file of its folder.
+
+    Args:
+        run: what was trained.
+        dataset: what it was trained on.
+        state: of its training.
+        filename: of the file.
+        judge: of the same data; with it, the metrics include those of
+            :func:`~jvae_jax.verdicts.judged` and
+            :func:`~jvae_jax.disentanglement.disentanglement`.
 
     Raises:
         ValueError: if these aren't the data it was trained on.
@@ -94,6 +111,16 @@ def evaluate_run(
         run.key("test"),
         match=run.config.objective == "joint_vae",
     )
+    if judge is not None:
+        metrics |= disentanglement(run.model, state.variables, dataset)
+        metrics |= judged(
+            run.model,
+            state.variables,
+            judge,
+            dataset,
+            run.key("test"),
+            matching=metrics.get("matching"),
+        )
     evaluation = {"step": int(state.step), **metrics, "environment": environment()}
     write_json(run.workdir / filename, evaluation)
     return evaluation

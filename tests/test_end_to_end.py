@@ -148,6 +148,22 @@ def test_pictures_of_ones_own(tmp_path):
 
 
 @pytest.mark.long
+def test_a_judge_marks_a_run(trained):
+    folder, _ = trained
+    workdir = folder / "runs" / "ours-mnist_5k-0"
+    for _ in range(2):
+        done = call("evaluate", f"--workdir={workdir}", "--judge", "--data_dir=data", cwd=folder)
+        assert done.returncode == 0, done.stderr
+    assert len(list((folder / "data" / "judges").iterdir())) == 1
+    found = json.loads((workdir / "evaluation.json").read_text())
+    assert found["judge_accuracy"] > 0.8  # at 8x8 pixels
+    assert np.sum(found["confusion"]) == 10_000
+    assert 0.1 < found["drawn"] <= 1
+    assert f"drawn                      {found['drawn']:>8.4f}" in done.stdout
+    assert (workdir / "confusion.png").exists()
+
+
+@pytest.mark.long
 def test_hiragana73(stand_in):
     """The whole path on the stand-in for the archive, at a small size."""
     flags = ["--dataset=hiragana73", "--data_dir=.", "--image_size=16", "--epochs=3"]

@@ -72,6 +72,18 @@ def test_long_names_are_not_cut_off():
     assert pictures[1].shape[1] > pictures[0].shape[1] + 100
 
 
+def test_confusion_is_shares_of_rows():
+    counts = np.array([[8, 0, 0], [5, 15, 0], [0, 0, 1]])
+    figure = figures.confusion(counts, ["a", "b", "trouser"])
+    (axes,) = figure.axes
+    shares = axes.images[0].get_array()
+    np.testing.assert_allclose(shares, [[1, 0, 0], [0.25, 0.75, 0], [0, 0, 1]])
+    written = {(text.get_position(), text.get_text()) for text in axes.texts}
+    assert written == {((0, 0), "100"), ((0, 1), "25"), ((1, 1), "75"), ((2, 2), "100")}
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "trouser"]
+    drawn(figure)
+
+
 @pytest.fixture
 def only_font(tmp_path, monkeypatch):
     """A system with one font, which has あ, a square, and い, a bar."""

@@ -1,0 +1,72 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import make_dataset
+
+from jvae_jax import data, judge
+from jvae_jax.training import scale
+
+
+@pytest.fixture(scope="module")
+def toy_judge():
+    return judge.train(make_dataset(), steps=60)
+
+
+def test_it_learns_what_it_is_shown(toy_judge):
+    dataset = make_dataset(seed=5)
+    assert toy_judge.accuracy == 1.0
+    read, features = toy_judge(scale(dataset.test_images))
+    np.testing.assert_array_equal(read, dataset.test_labels)
+    assert features.shape == (20, judge.FEATURES)
+
+
+def test_its_accuracy_is_that_on_the_test_split():
+    dataset = make_dataset()
+    dataset.test_labels[:5] = (dataset.test_labels[:5] + 1) % 3
+    dataset.test_labels[5:10] = -1
+    assert judge.train(dataset, steps=60).accuracy == pytest.approx(10 / 15)
+
+
+def test_it_is_trained_once(tmp_path, monkeypatch, toy_judge):
+    monkeypatch.setattr(judge, "train", lambda _dataset: toy_judge)
+    dataset = make_dataset()
+    judge.load(dataset, tmp_path)
+    monkeypatch.setattr(judge, "train", pytest.fail)
+    kept = judge.load(dataset, tmp_path)
+    assert kept.accuracy == toy_judge.accuracy
+    jax.tree.map(np.testing.assert_array_equal, kept.variables, toy_judge.variables)
+    # Another data set has another judge, and a damaged file is none.
+    monkeypatch.setattr(judge, "train", lambda _dataset: toy_judge)
+    judge.load(make_dataset(seed=1), tmp_path)
+    files = sorted((tmp_path / "judges").iterdir())
+    assert len(files) == 2
+    for file in files:
+        file.write_bytes(file.read_bytes()[:500])
+    assert judge.load(dataset, tmp_path).accuracy == toy_judge.accuracy
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_labels_are_needed(split):
+    dataset = make_dataset()
+    getattr(dataset, f"{split}_labels")[:] = -1
+    with pytest.raises(ValueError, match=f"needs labels, and no {split} image has one"):
+        judge.train(dataset)
+
+
+def test_distortions_keep_the_middle_and_stay_in_range():
+    images = jnp.zeros((50, 16, 16, 3)).at[:, 6:10, 6:10, 1].set(1.0)
+    distorted = judge._distorted(jax.random.key(0), images)
+    assert float(distorted.min()) >= 0
+    assert float(distorted.max()) <= 1
+    np.testing.assert_array_equal(distorted[..., 0], 0)
+    np.testing.assert_allclose(distorted[:, 8, 8, 1], 1, atol=0.6)
+    mass = distorted[..., 1].sum(axis=(1, 2))
+    assert 10 < float(mass.min()) < float(mass.max()) < 24
+    assert len({float(value) for value in mass}) == 50
+
+
+@pytest.mark.long
+def test_it_reads_the_embedded_digits():
+    digits = data.load("mnist_5k", say=print)
+    assert judge.train(digits, steps=1500).accuracy >= 0.985
