@@ -1,7 +1,5 @@
 """Trains one objective: python experiments/train.py --objective=ours"""
 
-import json
-
 from jvae_jax import TrainConfig, cli, data, evaluation, fit, runs
 
 
@@ -9,7 +7,7 @@ def main(config: TrainConfig) -> None:
     name = runs.dataset_name(config)
     dataset = data.load(name, config.data_dir, image_size=config.image_size, say=print)
     run = fit(config, dataset)
-    print(evaluation.format_table(json.loads((run.workdir / "evaluation.json").read_text())))
+    print(evaluation.format_table(run.evaluation()))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ from jvae_jax.objectives import Objective
 from jvae_jax.training import Variables, eval_step, example_keys, scale
 from jvae_jax.types import Batch, LossTerms, Posterior
 
+_LISTED = 20
+"""So many classes fit into a line."""
+
 Evaluation = dict[str, Any]
 """Named metrics, ready for JSON: floats, and lists of them."""
 
@@ -125,7 +128,7 @@ def format_table(evaluation: Evaluation) -> str:
     ):
         if name in evaluation:
             lines.append((of, " ".join(f"{value:.2f}" for value in evaluation[name]), what))
-    if "matching" in evaluation:
+    if 0 < len(evaluation.get("matching", ())) <= _LISTED:
         lines.append(
             ("matching", " ".join(map(str, evaluation["matching"])), "the label of each c")
         )

@@ -66,7 +66,7 @@ def fit(
     run = start(config.resolve(dataset), dataset)
     objective = run.config.make_objective(all_labelled=dataset.all_labelled)
     state = _initial_or_restored(run, say)
-    if int(state.step) == run.total_steps == run.evaluated_step():
+    if int(state.step) == run.total_steps == run.evaluation().get("step"):
         say(f"{run.workdir} is finished: all {run.total_steps} steps are done and evaluated")
         return run
     for sentence in _announcement(run, objective, dataset, devices):

@@ -102,12 +102,12 @@ class Run:
         """The run's key for one purpose: init, train, test, samples or order."""
         return jax.random.fold_in(jax.random.key(self.config.seed), _PURPOSES.index(purpose))
 
-    def evaluated_step(self) -> int | None:
-        """The step whose evaluation is in the folder, if there is one."""
+    def evaluation(self) -> dict[str, Any]:
+        """What its folder keeps of its evaluation; empty if it wasn't evaluated."""
         try:
-            return json.loads((self.workdir / "evaluation.json").read_text())["step"]
-        except (OSError, KeyError, ValueError):
-            return None
+            return dict(json.loads((self.workdir / "evaluation.json").read_text(encoding="utf-8")))
+        except (OSError, TypeError, ValueError):
+            return {}
 
     def initial_state(self) -> TrainState:
         """The state before the first step, by the seed."""

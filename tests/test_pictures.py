@@ -1,6 +1,7 @@
 """Pictures of every kind that Pillow reads, and of kinds that it doesn't."""
 
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -143,6 +144,17 @@ def test_what_cannot_be_read_is_counted_and_named():
         "a/ふ1.png (no picture that Pillow reads), a/ふ2.png (no picture that Pillow reads) "
         "and 2 more"
     ]
+
+
+def test_a_terminal_shows_a_bar(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for stream in (Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        decode_all(many("ab", 2), "ab", 16, where="here", say=pytest.fail)
+        assert ("preparing" in stream.getvalue()) == stream.isatty()
 
 
 def test_names_that_are_no_text_can_be_said():
