@@ -133,12 +133,12 @@ class TrainConfig:
             dataset=dataset.name,
             image_size=dataset.image_shape[0],
             workdir=self.workdir
-            or f"runs/{self.objective}-{self._short(dataset.name)}-{self.seed}",
+            or f"runs/{self.objective}-{self._folder_name(dataset.name)}-{self.seed}",
             save_every=self.save_every or max(1, round(1000 / max(batches, 1))),
             **{name: default for name, default in defaults.items() if given[name] is None},
         )
 
-    def _short(self, dataset: str) -> str:
+    def _folder_name(self, dataset: str) -> str:
         """A data set's name as a part of a folder's."""
         if dataset == "folder":
             return Path(self.data_dir).expanduser().absolute().name

@@ -211,7 +211,7 @@ def _kept(path: Path, classes: int) -> Judge | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             kept = dict(arrays)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile):
+            accuracy = float(kept.pop("accuracy"))
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         return None
-    accuracy = float(kept.pop("accuracy"))
     return Judge(classes, unflatten_dict(kept, sep="/"), accuracy)

@@ -51,7 +51,8 @@ def judged(
           as that dimension goes from -2 to 2
         - where there are classes: ``drawn``, the share that the judge reads as the class asked for;
           ``drawn_per_class``; ``confusion``, how often (class asked for, class read);
-          ``frechet_within_class`` and its floor, the mean over classes that have two test images
+          ``frechet_within_class`` and its floor, the mean over classes that have two images on
+          both sides, if there are any
     """
     keys = jax.random.split(key, 3)
     has_classes = model.classes > 0
@@ -77,15 +78,19 @@ def judged(
     confusion = np.zeros((model.classes, model.classes), int)
     np.add.at(confusion, (asked, read), 1)
     per_class = confusion.diagonal() / confusion.sum(axis=1)
-    return marks | {
+    marks |= {
         "drawn": float(per_class.mean()),
         "drawn_per_class": per_class.tolist(),
         "confusion": confusion.tolist(),
-        "frechet_within_class": _within_class(drawn, asked, test_features, dataset.test_labels),
-        "frechet_within_class_floor": _within_class(
-            train_features, train_labels, test_features, dataset.test_labels
-        ),
     }
+    for name, features, labels in (
+        ("frechet_within_class", drawn, asked),
+        ("frechet_within_class_floor", train_features, train_labels),
+    ):
+        distances = _within_class(features, labels, test_features, dataset.test_labels)
+        if distances:
+            marks[name] = float(np.mean(distances))
+    return marks
 
 
 def frechet_distance(first: Features, second: OtherFeatures) -> float:
@@ -147,11 +152,11 @@ def _within_class(
     first_labels: Int[np.ndarray, "examples"],
     second: OtherFeatures,
     second_labels: Int[np.ndarray, "others"],
-) -> float:
-    """The mean distance over classes that have two examples in both sets."""
+) -> list[float]:
+    """The distance within each class that has two examples in both sets."""
     distances = []
     for label in range(int(second_labels.max()) + 1):
         of_class = first[first_labels == label], second[second_labels == label]
         if min(map(len, of_class)) >= 2:
             distances.append(frechet_distance(*of_class))
-    return float(np.mean(distances))
+    return distances

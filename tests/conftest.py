@@ -79,26 +79,28 @@ def toy():
     return make_dataset()
 
 
+def shared_data(name):
+    """What JVAE_DATA_DIR has of this name."""
+    folder = os.environ.get("JVAE_DATA_DIR")
+    path = Path(folder, name).absolute() if folder else None
+    if path is None or not path.exists():
+        pytest.skip(f"JVAE_DATA_DIR names no folder with {name}")
+    return path
+
+
 @pytest.fixture
 def mnist_files(tmp_path):
     """A folder with links to MNIST's four files."""
-    folder = os.environ.get("JVAE_DATA_DIR")
-    source = Path(folder, "mnist") if folder else None
-    if source is None or not source.is_dir():
-        pytest.skip("JVAE_DATA_DIR names no folder with mnist/*.gz")
     target = tmp_path / "mnist_files"
     target.mkdir()
-    for file in source.glob("*.gz"):
-        (target / file.name).symlink_to(file.absolute())
+    for file in shared_data("mnist").glob("*.gz"):
+        (target / file.name).symlink_to(file)
     return target
 
 
 @pytest.fixture
 def stand_in(tmp_path):
     """A folder with a link to hiragana73.zip."""
-    folder = os.environ.get("JVAE_DATA_DIR")
-    archive = Path(folder, "hiragana73.zip") if folder else None
-    if archive is None or not archive.exists():
-        pytest.skip("JVAE_DATA_DIR names no folder with hiragana73.zip")
-    (tmp_path / archive.name).symlink_to(archive.absolute())
+    archive = shared_data("hiragana73.zip")
+    (tmp_path / archive.name).symlink_to(archive)
     return tmp_path

@@ -92,6 +92,15 @@ def test_a_flipped_byte_is_told(write, tmp_path):
         contents(archive)
 
 
+def test_an_encrypted_archive_is_told(tmp_path):
+    content = bytearray(write_zip(tmp_path / "archive", {"a/1.png": b"one"}).read_bytes())
+    content[6] |= 1  # the flag of encryption, in both of the places where it stands
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "archive").write_bytes(content)
+    with pytest.raises(ValueError, match=r"archive is damaged \(.*encrypted"):
+        contents(tmp_path / "archive")
+
+
 def test_a_missing_archive_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing"):
         contents(tmp_path / "nothing.zip")

@@ -125,3 +125,10 @@ def test_unlabelled_test_images_are_of_no_class(pen):
     dataset = replace(dataset, test_labels=labels)
     marks = verdicts.judged(pen, {}, Reader(), dataset, jax.random.key(0), characters=60)
     assert np.isfinite(marks["frechet_within_class"])
+
+
+def test_classes_of_one_test_image_have_no_distance(pen):
+    dataset = make_dataset(test=3)
+    marks = verdicts.judged(pen, {}, Reader(), dataset, jax.random.key(0), characters=60)
+    assert not [name for name in marks if "within_class" in name]
+    assert np.isfinite(marks["frechet"])

@@ -21,13 +21,23 @@ def members(archive: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, byte
     read = _zip_members if zipfile.is_zipfile(archive) else _tar_members
     try:
         yield from read(archive, wanted)
-    except (EOFError, OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        EOFError,
+        OSError,
+        RuntimeError,  # where it is encrypted or compressed in an unknown way
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        first_line, *_ = str(error).splitlines() or [type(error).__name__]
-        raise ValueError(
-            f"{archive} is damaged ({first_line}); remove it, or put a whole one there"
-        ) from error
+        raise damaged(archive, error) from error
+
+
+def damaged(path: Path | str, error: Exception) -> ValueError:
+    """What to tell of a file that can't be read for this error."""
+    first_line, *_ = str(error).splitlines() or [type(error).__name__]
+    return ValueError(f"{path} is damaged ({first_line}); remove it, or put a whole one there")
 
 
 def _zip_members(archive: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:

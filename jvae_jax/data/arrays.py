@@ -45,8 +45,8 @@ def load(path: Path) -> Dataset:
         )
     split = images | labels
     if names == _WHOLE:
-        order = [str(index) for index in range(len(labels["labels"]))]
-        test = held_out(order, labels["labels"], len(class_names))
+        places = [str(index) for index in range(len(labels["labels"]))]
+        test = held_out(places, labels["labels"], len(class_names))
         split = divided(images["images"], labels["labels"], test)
     return Dataset(name=str(path.absolute()), class_names=tuple(map(str, class_names)), **split)
 

@@ -21,12 +21,10 @@ class Entry(NamedTuple):
     Attributes:
         arrays: as a Dataset has them.
         notes: sentences that preparing it gave rise to, to be said again whenever it is loaded.
-        class_names: where the source doesn't know them itself.
     """
 
     arrays: Arrays
-    notes: tuple[str, ...] = ()
-    class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...]
 
 
 def read(path: Path, origin: str | None) -> Entry | None:
@@ -40,8 +38,8 @@ def read(path: Path, origin: str | None) -> Entry | None:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             if origin is not None and kept["origin"] != origin:
                 return None
-            notes, class_names = (tuple(map(str, kept[name])) for name in ("notes", "class_names"))
-            return Entry({name: kept[name] for name in _ARRAYS}, notes, class_names)
+            notes = tuple(map(str, kept["notes"]))
+            return Entry({name: kept[name] for name in _ARRAYS}, notes)
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         return None
 
@@ -60,6 +58,5 @@ def write(path: Path, entry: Entry, origin: str | None) -> None:
             allow_pickle=False,
             origin=np.array(origin or ""),
             notes=np.array(entry.notes, str),
-            class_names=np.array(entry.class_names, str),
             **entry.arrays,
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jvae_jax.data.archives import members
+from jvae_jax.data.archives import damaged, members
 from jvae_jax.data.sources import Arrays, Say
 
 _UNSIGNED_BYTE = 8
@@ -111,7 +111,7 @@ def _array(path: Path | str, content: bytes, checksum: str, *, is_npz: bool) -> 
                 return arrays["arr_0"]
         content = gzip.decompress(content)
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(_damaged(path, error)) from error
+        raise damaged(path, error) from error
     algorithm, _, expected = checksum.partition(" ")
     found = hashlib.sha256(content).hexdigest()
     if algorithm == "content" and found != expected:
@@ -123,11 +123,7 @@ def _array(path: Path | str, content: bytes, checksum: str, *, is_npz: bool) -> 
         shape = np.frombuffer(content, ">u4", count=dimensions, offset=4)
         return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
     except ValueError as error:
-        raise ValueError(_damaged(path, error)) from error
-
-
-def _damaged(path: Path | str, error: Exception) -> str:
-    return f"{path} is damaged ({error}); remove it, or put a whole one there"
+        raise damaged(path, error) from error
 
 
 def _not_it(path: Path | str, why: str) -> str:
