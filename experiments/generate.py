@@ -51,7 +51,7 @@ def main(config: GenerateConfig) -> None:
     categories = chosen_categories(run, config.labels)
     images = generation.sample(
         run.model,
-        run.load_state(config.checkpoint).variables,
+        run.load_state(config.checkpoint).average,
         jax.random.key(config.seed),
         labels=None if categories is None else jnp.array(categories),
         columns=config.samples,

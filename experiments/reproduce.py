@@ -41,6 +41,9 @@ COLUMNS = {
 class Table1Config:
     seeds: int = option("runs of each objective", default=3)
     epochs: int = option("of each run", default=100)
+    capacity_steps: int | None = option(
+        "as train.py's, for the objectives that have capacities", default=None
+    )
     dataset: str = option("what to train on", default="mnist")
     data_dir: str = option("folder of the original files or of downloads", default=data.DATA_DIR)
     runs: str = option("folder of the runs", default="runs/table1")
@@ -66,7 +69,8 @@ def table1(config: Table1Config) -> None:
     # Seed by seed, so that each objective has a figure as soon as may be.
     rows: list[dict[str, Any]] = []
     for seed in range(config.seeds):
-        for objective in OBJECTIVES:
+        for objective, kind in OBJECTIVES.items():
+            has_capacities = "capacity_steps" in kind.__dataclass_fields__
             run = fit(
                 TrainConfig(
                     objective=objective,
@@ -74,6 +78,7 @@ def table1(config: Table1Config) -> None:
                     data_dir=config.data_dir,
                     seed=seed,
                     epochs=config.epochs,
+                    capacity_steps=config.capacity_steps if has_capacities else None,
                     workdir=f"{config.runs}/{objective}-{config.epochs}-epochs-{seed}",
                 ),
                 dataset,

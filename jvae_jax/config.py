@@ -9,6 +9,7 @@ from typing import Any
 from jvae_jax.data import DATA_DIR, DATASETS, Dataset
 from jvae_jax.networks import Autoencoder
 from jvae_jax.objectives import OBJECTIVES, Objective, default_capacity_steps
+from jvae_jax.training import EMA_DECAY
 
 
 def option(help: str, *, default: Any = MISSING, choices: tuple[str, ...] | None = None) -> Any:
@@ -72,6 +73,11 @@ class TrainConfig:
     epochs: int = option("passes over the training data", default=100)
     batch_size: int = option("images in a step, over all devices", default=64)
     learning_rate: float = option("Adam's, per step", default=1e-3)
+    ema_decay: float = option(
+        "of the moving average of the weights, which is what is evaluated and draws; 0: the last "
+        "weights",
+        default=EMA_DECAY,
+    )
     image_size: int = option("height and width to resize to, in pixels, divisible by 8", default=32)
     latents: int = option("size of the continuous z", default=10)
     alpha: float | None = _hyperparameter("alpha", "weight of the CVAE's classifier")
@@ -105,6 +111,7 @@ class TrainConfig:
             )
         for name in ("epochs", "batch_size", "latents", "learning_rate", "temperature"):
             _require(self, name, lambda value: value > 0, "above 0")
+        _require(self, "ema_decay", lambda value: 0 <= value < 1, "0 or more and below 1")
         for name in ("seed", *_HYPERPARAMETERS):
             _require(self, name, lambda value: value >= 0, "0 or more")
         _require(self, "save_every", lambda value: value >= 1, "1 or more")

@@ -106,16 +106,16 @@ def evaluate_run(
     run.check_data(dataset)
     metrics = evaluate(
         run.model,
-        state.variables,
+        state.average,
         Batch(dataset.test_images, dataset.test_labels),
         run.key("test"),
         match=run.config.objective == "joint_vae",
     )
     if judge is not None:
-        metrics |= disentanglement(run.model, state.variables, dataset)
+        metrics |= disentanglement(run.model, state.average, dataset)
         metrics |= judged(
             run.model,
-            state.variables,
+            state.average,
             judge,
             dataset,
             run.key("test"),
@@ -189,7 +189,7 @@ def _train(
         for epoch in range(step // run.steps_per_epoch + 1, run.config.epochs + 1):
             state, train_terms = trainer.train_epoch(state, epoch, report)
             step = epoch * run.steps_per_epoch
-            variables = jax.device_get(state.variables)
+            variables = jax.device_get(state.average)
             test_terms = mean_test_terms(
                 objective, run.model, variables, step, test_split, run.key("test")
             )

@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jvae_jax.networks import Autoencoder
 from jvae_jax.objectives import Objective
-from jvae_jax.training import Progress, TrainState, example_keys, train_step
+from jvae_jax.training import EMA_DECAY, Progress, TrainState, example_keys, train_step
 from jvae_jax.types import Batch, Devices
 
 AXIS = "devices"
@@ -53,12 +53,13 @@ def make_train_steps(
     optimizer: optax.GradientTransformation,
     *,
     batch_size: int,
+    ema_decay: float = EMA_DECAY,
     devices: Devices,
 ) -> TrainSteps:
     """Makes ``train_steps(state, data, order, key, stop)``: many steps in one dispatch.
 
     Args:
-        objective, model, optimizer: as in :func:`~jvae_jax.training.train_step`.
+        objective, model, optimizer, ema_decay: as in :func:`~jvae_jax.training.train_step`.
         batch_size: examples of a global batch.
         devices: where to train.
 
@@ -93,7 +94,16 @@ def make_train_steps(
             chosen = order[step % steps_per_epoch * batch_size + mine]
             batch = jax.tree.map(lambda array: array[chosen], data)
             keys = example_keys(key, step, mine)
-            state, metrics = train_step(objective, model, optimizer, state, batch, keys, AXIS)
+            state, metrics = train_step(
+                objective,
+                model,
+                optimizer,
+                state,
+                batch,
+                keys,
+                ema_decay=ema_decay,
+                axis_name=AXIS,
+            )
             return state, progress.add(step, metrics)
 
         return lax.fori_loop(state.step, stop, one_step, (state, Progress.empty(objective)))

@@ -35,6 +35,7 @@ class Trainer:
             run.model,
             run.optimizer,
             batch_size=run.config.batch_size,
+            ema_decay=run.config.ema_decay,
             devices=devices,
         )
         self._dispatches = 0

@@ -18,11 +18,17 @@ Variables = dict[str, Any]
 """Linen's ``{"params": ..., "batch_stats": ...}``."""
 
 
+EMA_DECAY = 0.999
+"""The share of the moving average of the variables that a step keeps."""
+
+
 class TrainState(NamedTuple):
     """All that a checkpoint holds. No leaf has a device axis."""
 
     step: Int[Array, ""]
     variables: Variables
+    average: Variables
+    """The moving average of ``variables`` over steps: what is evaluated, and what draws."""
     opt_state: optax.OptState
 
 
@@ -42,7 +48,7 @@ def state_shape(model: Autoencoder, optimizer: optax.GradientTransformation) -> 
 
 def _init(model: Autoencoder, optimizer: optax.GradientTransformation, key: Array) -> TrainState:
     variables: Variables = dict(model.init(key, jnp.zeros((1, *model.image_shape))))
-    return TrainState(jnp.int32(0), variables, optimizer.init(variables["params"]))
+    return TrainState(jnp.int32(0), variables, variables, optimizer.init(variables["params"]))
 
 
 def scale(images: Pixels) -> Images:
@@ -79,6 +85,8 @@ def train_step(
     state: TrainState,
     batch: Batch,
     keys: Keys,
+    *,
+    ema_decay: float = EMA_DECAY,
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, Scalar]]:
     """One update of the parameters.
@@ -90,6 +98,8 @@ def train_step(
         state: the state before.
         batch: this device's examples.
         keys: one key for each of them.
+        ema_decay: the share of the moving average that a step keeps; 0: the average is the last
+            variables.
         axis_name: the device axis, if any; gradients and statistics are averaged over it.
 
     Returns:
@@ -117,8 +127,16 @@ def train_step(
         grads, metrics = lax.pmean((grads, metrics), axis_name)
     metrics["gradient_norm"] = optax.tree.norm(grads)
     steps, opt_state = optimizer.update(grads, state.opt_state, state.variables["params"])
-    params = optax.apply_updates(state.variables["params"], steps)
-    return TrainState(state.step + 1, {"params": params, **updates}, opt_state), metrics
+    variables = {"params": optax.apply_updates(state.variables["params"], steps), **updates}
+    average: Any = optax.incremental_update(
+        variables, state.average, 1 - _decay_at(state.step, ema_decay)
+    )
+    return TrainState(state.step + 1, variables, average, opt_state), metrics
+
+
+def _decay_at(step: Array, decay: float) -> Scalar:
+    """Rises to ``decay``, so that the average soon forgets where a run began."""
+    return jnp.minimum(decay, step / (step + 10))
 
 
 def eval_step(

@@ -18,7 +18,15 @@ KEY = jax.random.key(3)
 
 
 def setup(
-    name, devices, *, optimizer=None, batch_size=8, dtype=jnp.float32, dataset=None, **values
+    name,
+    devices,
+    *,
+    optimizer=None,
+    batch_size=8,
+    dtype=jnp.float32,
+    dataset=None,
+    ema_decay=0.999,
+    **values,
 ):
     dataset = make_dataset() if dataset is None else dataset
     objective = OBJECTIVES[name](**values)
@@ -31,6 +39,7 @@ def setup(
         model,
         optimizer,
         batch_size=batch_size,
+        ema_decay=ema_decay,
         devices=devices,
     )
     state = training.init_state(model, optimizer, jax.random.key(0))
@@ -153,6 +162,26 @@ def test_one_dispatch_is_as_many():
     for stop in range(1, 7):
         state, _ = dispatch(train_steps, state, data, stop)
     jax.tree.map(np.testing.assert_array_equal, whole.variables, state.variables)
+
+
+def test_the_average_is_of_the_steps_before():
+    """A float64 loop over single steps; from the tenth on the decay is the one asked for."""
+    train_steps, state, data = setup("ours", 1, ema_decay=0.5)
+    expected = 0.0
+    for step in range(14):
+        state, _ = dispatch(train_steps, state, data, step + 1)
+        decay = min(0.5, step / (step + 10))
+        leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(state.variables)]
+        expected = decay * expected + (1 - decay) * np.concatenate([x.ravel() for x in leaves])
+    average = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.average)])
+    np.testing.assert_allclose(average, expected, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(average, np.concatenate([x.ravel() for x in leaves]), rtol=1e-3)
+
+
+def test_without_decay_the_average_is_the_last():
+    train_steps, state, data = setup("ours", 1, ema_decay=0.0)
+    state, _ = dispatch(train_steps, state, data, 6)
+    jax.tree.map(np.testing.assert_array_equal, state.average, state.variables)
 
 
 def test_an_epoch_visits_every_example_once():
