@@ -1,7 +1,9 @@
 """Figures: arrays in, ``matplotlib`` Figure out. Nothing here saves or shows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -18,11 +20,38 @@ _POINTS = 9.0
 """Size of names."""
 _GAP = 0.12
 """Inches on both sides of names together."""
+_TITLE = 0.25
+"""Inches for a title."""
 _SHOWN = 0.005
 """Shares from here on have their per cent written beside them."""
 _UNUSUAL_STYLES = ("black", "bold", "italic", "light", "mono", "oblique", "serif", "thin")
 _MOST_ROWS = 30
 """So many stand below each other; more go into blocks side by side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Rows of characters, edge to edge, in a figure.
+
+    Attributes:
+        images: values in [0, 1]; 1 or 3 channels. Grey ones are inverted: printed as ink on paper.
+        title: stands above.
+        row_names: one for each row, or none.
+
+    Raises:
+        ValueError: if there isn't one name for each row, or channels are neither 1 nor 3.
+    """
+
+    images: Float[np.ndarray, "rows columns height width channels"]
+    title: str = ""
+    row_names: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        rows, *_, channels = self.images.shape
+        if channels not in (1, 3):
+            raise ValueError(f"images must have 1 or 3 channels, got {channels}")
+        if self.row_names and len(self.row_names) != rows:
+            raise ValueError(f"{rows} rows need as many names, got {len(self.row_names)}")
 
 
 def sheet(
@@ -34,39 +63,83 @@ def sheet(
     More than 30 rows stand in blocks side by side. Names that no installed font can draw become
     code points, see :func:`font_hint`.
 
-    Args:
-        images: values in [0, 1]; 1 or 3 channels. Grey ones are inverted: printed as ink on paper.
-        row_names: one for each row.
-
-    Raises:
-        ValueError: if there isn't one name for each row, or channels are neither 1 nor 3.
+    Args and errors as :class:`Panel`'s.
     """
-    rows, columns, *_, channels = images.shape
-    if channels not in (1, 3):
-        raise ValueError(f"images must have 1 or 3 channels, got {channels}")
-    if row_names is not None and len(row_names) != rows:
-        raise ValueError(f"{rows} rows need as many names, got {len(row_names)}")
-    names, font = _drawable(row_names or ())
+    whole = Panel(images=images, row_names=row_names or ())
+    per_block = -(-len(images) // -(-len(images) // _MOST_ROWS))
+    parts = [slice(start, start + per_block) for start in range(0, len(images), per_block)]
+    return panels([[Panel(images=images[part], row_names=whole.row_names[part]) for part in parts]])
+
+
+def panels(grid: Sequence[Sequence[Panel]]) -> Figure:
+    """Panels in rows and columns. Names that no installed font can draw become code points.
+
+    Args:
+        grid: rows of as many panels each.
+    """
+    names, font = _drawable([name for row in grid for panel in row for name in panel.row_names])
+    every_name = iter(names)
     widths = [TextPath((0, 0), name, prop=font).get_extents().width for name in names]
     margin = max(widths) / 72 + _GAP if widths else 0.0
-    blocks = -(-rows // _MOST_ROWS)
-    per_block = -(-rows // blocks)
-    block_width = margin + columns * _INCHES
-    gap = _GAP if blocks > 1 else 0.0
-    width, height = blocks * block_width + (blocks - 1) * gap, per_block * _INCHES
-    figure = Figure(figsize=(width, height), dpi=200)
-    for block in range(blocks):
-        part = slice(block * per_block, (block + 1) * per_block)
-        drawn = np.asarray(images[part])
-        left = block * (block_width + gap) + margin
-        share = len(drawn) / per_block
-        axes = figure.add_axes(
-            (left / width, 1 - share, columns * _INCHES / width, share), frame_on=False
+    titled = _TITLE if any(panel.title for row in grid for panel in row) else 0.0
+    column_widths = [
+        max(
+            panel.images.shape[1] * _INCHES + (margin if panel.row_names else 0) for panel in column
         )
-        _draw(axes, drawn)
-        axes.set_yticks(drawn.shape[2] * (np.arange(len(names[part])) + 0.5) - 0.5, names[part])
-        for label in axes.get_yticklabels():
-            label.set_fontproperties(font)
+        for column in zip(*grid, strict=True)
+    ]
+    row_heights = [max(len(panel.images) for panel in row) * _INCHES + titled for row in grid]
+    width = sum(column_widths) + _GAP * (len(column_widths) - 1)
+    height = sum(row_heights) + _GAP * (len(row_heights) - 1)
+    figure = Figure(figsize=(width, height), dpi=200)
+    top = 0.0
+    for row, row_height in zip(grid, row_heights, strict=True):
+        left = 0.0
+        for panel, column_width in zip(row, column_widths, strict=True):
+            rows, columns = panel.images.shape[:2]
+            start = left + (margin if panel.row_names else 0)
+            bottom = height - top - titled - rows * _INCHES
+            axes = figure.add_axes(
+                (
+                    start / width,
+                    bottom / height,
+                    columns * _INCHES / width,
+                    rows * _INCHES / height,
+                ),
+                frame_on=False,
+            )
+            _draw(axes, panel.images)
+            if panel.title:
+                axes.set_title(panel.title, size=_POINTS, pad=4)
+            shown = list(islice(every_name, len(panel.row_names)))
+            axes.set_yticks(panel.images.shape[2] * (np.arange(len(shown)) + 0.5) - 0.5, shown)
+            for label in axes.get_yticklabels():
+                label.set_fontproperties(font)
+            left += column_width + _GAP
+        top += row_height + _GAP
+    return figure
+
+
+def curves(
+    charts: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], x_label: str
+) -> Figure:
+    """Charts side by side over one quantity.
+
+    Args:
+        charts: by what the vertical axis shows; each has named series of x and y.
+        x_label: what the horizontal axes show.
+    """
+    figure = Figure(figsize=(2.6 * len(charts), 2.3), dpi=200, layout="constrained")
+    for axes, (y_label, series) in zip(
+        figure.subplots(1, len(charts)), charts.items(), strict=True
+    ):
+        for (name, (x, y)), style in zip(series.items(), ("o-", "s--", "^:"), strict=False):
+            axes.plot(x, y, style, color="black", markersize=4, linewidth=1, label=name)
+        axes.set_title(y_label, size=_POINTS)
+        axes.set_xlabel(x_label, size=_POINTS)
+        axes.tick_params(labelsize=_POINTS - 2)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(fontsize=_POINTS - 2, frameon=False)
     return figure
 
 

@@ -87,6 +87,14 @@ class Judge:
         Returns:
             The class of each, and its features, on which the class depends linearly.
         """
+        logits, features = self._logits_and_features(images)
+        return jnp.argmax(logits, axis=-1), features
+
+    def probabilities(self, images: Images) -> Float[Array, "batch classes"]:
+        """How likely each character, of floats in [0, 1], is to be of each class."""
+        return jax.nn.softmax(self._logits_and_features(images)[0])
+
+    def _logits_and_features(self, images: Images) -> tuple[Array, Array]:
         return _read(Network(self.classes), self.variables, images)
 
 
@@ -128,8 +136,8 @@ def train(dataset: Dataset, *, steps: int = _STEPS) -> Judge:
         chunk = jnp.arange(start, min(start + _STEPS_PER_DISPATCH, steps))
         network = Network(classes, train=True)
         state = _train_steps(network, optimizer, state, images, labels, train_key, chunk)
-    read, _ = _read(Network(classes), state[0], scale(test_images))
-    accuracy = float(np.mean(np.asarray(read) == test_labels))
+    logits, _ = _read(Network(classes), state[0], scale(test_images))
+    accuracy = float(np.mean(np.argmax(logits, axis=-1) == test_labels))
     return Judge(classes, jax.device_get(state[0]), accuracy)
 
 
@@ -194,7 +202,7 @@ def _distorted(key: PRNGKey, images: Images) -> Images:
 def _read(network: Network, variables: Variables, images: Images) -> tuple[Array, Array]:
     def read(images: Array) -> tuple[Array, Array]:
         features, logits = nn.apply(Network.__call__, network)(variables, images)
-        return jnp.argmax(logits, axis=-1), features
+        return logits, features
 
     return map_batches(read, BATCH, images)
 

@@ -140,6 +140,29 @@ def verdict_changes(
     return np.mean(changes, axis=0)
 
 
+def most_confused(judge: Judge, dataset: Dataset, count: int = 3) -> list[int]:
+    """The classes that the judge finds hardest to tell apart on the test split.
+
+    Begins with the pair that it is likeliest to mistake for each other, then adds, one by one, the
+    class that it is likeliest to mistake for those.
+
+    Args:
+        judge: of the same data.
+        dataset: with labelled test images.
+        count: how many classes, from 2.
+    """
+    probabilities = np.asarray(judge.probabilities(scale(dataset.test_images)))
+    # Rows of -1 match no class.
+    members = np.arange(judge.classes)[:, None] == dataset.test_labels
+    mistaken = members @ probabilities / members.sum(axis=1, keepdims=True).clip(1)
+    mistaken = mistaken + mistaken.T
+    np.fill_diagonal(mistaken, -np.inf)
+    chosen = [int(index) for index in np.unravel_index(mistaken.argmax(), mistaken.shape)]
+    while len(chosen) < count:
+        chosen.append(int(mistaken[chosen].sum(axis=0).argmax()))
+    return sorted(chosen)
+
+
 def _some(
     key: Array, images: np.ndarray, labels: np.ndarray, count: int
 ) -> tuple[np.ndarray, Int[np.ndarray, "examples"]]:

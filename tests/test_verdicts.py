@@ -132,3 +132,24 @@ def test_classes_of_one_test_image_have_no_distance(pen):
     marks = verdicts.judged(pen, {}, Reader(), dataset, jax.random.key(0), characters=60)
     assert not [name for name in marks if "within_class" in name]
     assert np.isfinite(marks["frechet"])
+
+
+@pytest.mark.usefixtures("without_jaxtyping")
+def test_the_most_confused_are_those_mistaken_for_each_other():
+    """Of five classes 1 and 4 are mistaken the most, and 2 for both of them; 0 hardly for any."""
+    dataset = make_dataset(classes=5)
+    confused = np.eye(5) * 10
+    confused[1, 4] = confused[4, 2] = 5
+    confused[2, 1] = 1
+    confused[3, 0] = 4
+
+    class Unsure:
+        classes = 5
+
+        def probabilities(self, images):
+            rows = confused[dataset.test_labels]
+            assert len(images) == len(rows)
+            return rows / rows.sum(axis=1, keepdims=True)
+
+    assert verdicts.most_confused(Unsure(), dataset) == [1, 2, 4]
+    assert verdicts.most_confused(Unsure(), dataset, 2) in ([1, 4], [2, 4])
