@@ -1,20 +1,25 @@
 """The one configuration of a training run: the source of flags, config.json and resume checks."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from jvae_jax.data import DATA_DIR, DATASETS, Dataset
 from jvae_jax.networks import Autoencoder
-from jvae_jax.objectives import OBJECTIVES, Objective, default_capacity_steps
+from jvae_jax.objectives import (
+    OBJECTIVES,
+    RECONSTRUCTION_LOSSES,
+    Objective,
+    default_capacity_steps,
+)
 from jvae_jax.training import EMA_DECAY
 
 
-def option(help: str, *, default: Any = MISSING, choices: tuple[str, ...] | None = None) -> Any:
+def option(help: str, *, default: Any = MISSING, choices: Iterable[str] | None = None) -> Any:
     """A dataclass field that is a command-line flag too; without default, it must be given."""
-    return field(default=default, metadata={"help": help, "choices": choices})
+    return field(default=default, metadata={"help": help, "choices": choices and tuple(choices)})
 
 
 _HYPERPARAMETERS = (
@@ -80,6 +85,10 @@ class TrainConfig:
     )
     image_size: int = option("height and width to resize to, in pixels, divisible by 8", default=32)
     latents: int = option("size of the continuous z", default=10)
+    fixed_latents: int = option("how many of them are always 0", default=0)
+    reconstruction_loss: str = option(
+        "-log p(x|z,c), up to a constant", default="bernoulli_nll", choices=RECONSTRUCTION_LOSSES
+    )
     alpha: float | None = _hyperparameter("alpha", "weight of the CVAE's classifier")
     beta: float | None = _hyperparameter("beta", "weight of KL(z), or of its distance from C_z")
     gamma: float | None = _hyperparameter("gamma", "weight of KL(c)'s distance from C_c")
@@ -105,13 +114,21 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
-        if self.objective not in OBJECTIVES:
-            raise ValueError(
-                f"unknown objective {self.objective!r}; there are {', '.join(OBJECTIVES)}"
-            )
+        for name, known in (
+            ("objective", OBJECTIVES),
+            ("reconstruction_loss", RECONSTRUCTION_LOSSES),
+        ):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"unknown {name} {value!r}; there are {', '.join(known)}")
         for name in ("epochs", "batch_size", "latents", "learning_rate", "temperature"):
             _require(self, name, lambda value: value > 0, "above 0")
         _require(self, "ema_decay", lambda value: 0 <= value < 1, "0 or more and below 1")
+        _require(
+            self,
+            "fixed_latents",
+            lambda value: 0 <= value <= self.latents,
+            f"from 0 to latents, {self.latents}",
+        )
         for name in ("seed", *_HYPERPARAMETERS):
             _require(self, name, lambda value: value >= 0, "0 or more")
         _require(self, "save_every", lambda value: value >= 1, "1 or more")
@@ -157,14 +174,18 @@ class TrainConfig:
         given = {name: value for name, value in given.items() if value is not None}
         if self.objective == "cvae":
             given["all_labelled"] = all_labelled
-        return OBJECTIVES[self.objective](**given)
+        return OBJECTIVES[self.objective](reconstruction_loss=self.reconstruction_loss, **given)
 
     def make_model(self, *, image_shape: tuple[int, int, int], classes: int) -> Autoencoder:
         """The model that the objective trains."""
         objective = OBJECTIVES[self.objective]
         has_classes = objective.discrete or objective.conditional
         return Autoencoder(
-            image_shape, self.latents, classes if has_classes else 0, objective.conditional
+            image_shape,
+            self.latents,
+            classes if has_classes else 0,
+            objective.conditional,
+            self.fixed_latents,
         )
 
 

@@ -137,6 +137,7 @@ class Autoencoder(nn.Module):
         latents: size of the continuous z.
         classes: size of the categorical c, or of the labels where conditional; 0 for neither.
         conditional: a CVAE: labels enter encoder and decoder, and a classifier reads them.
+        fixed_latents: how many of z, the last ones, are always 0, and so are their KLs.
         train: batch normalisation by the batch's own statistics (``mutable=["batch_stats"]``).
         axis_name: the device axis over which training statistics are taken.
 
@@ -148,6 +149,7 @@ class Autoencoder(nn.Module):
     latents: int = 10
     classes: int = 10
     conditional: bool = False
+    fixed_latents: int = 0
     train: bool = False
     axis_name: str | None = None
 
@@ -165,11 +167,18 @@ class Autoencoder(nn.Module):
         self, images: Images, labels: Float[Array, "batch classes"] | None = None
     ) -> Posterior:
         """Images, and one-hot labels if conditional, to the posterior's parameters."""
-        return self.encoder(images, labels)
+        posterior = self.encoder(images, labels)
+        return posterior._replace(
+            mean=self._fix(posterior.mean), logvar=self._fix(posterior.logvar)
+        )
 
     def decode(self, latents: Float[Array, "batch inputs"]) -> Images:
         """z, beside a one-hot c or label where there are classes, to image logits."""
-        return self.decoder(latents)
+        return self.decoder(self._fix(latents))
+
+    def _fix(self, values: Float[Array, "batch inputs"]) -> Float[Array, "batch inputs"]:
+        free = self.latents - self.fixed_latents
+        return values.at[:, free : self.latents].set(0) if self.fixed_latents else values
 
     def classify(self, images: Images) -> Float[Array, "batch classes"]:
         """Images to the conditional model's logits of q(y|x)."""

@@ -12,12 +12,27 @@ import jax.numpy as jnp
 from jax import Array
 
 from jvae_jax import losses
-from jvae_jax.types import Classify, Decode, Encode, Images, Keys, Labels, LossTerms, Scalar
+from jvae_jax.types import (
+    Classify,
+    Decode,
+    Encode,
+    Images,
+    Keys,
+    Labels,
+    LossTerms,
+    ReconstructionLoss,
+    Scalar,
+)
 
 CAPACITY_STEPS = 25_000
 """Iterations over which the paper raises the capacities..."""
 PAPER_STEPS = 93_750
 """...of the 100 epochs x 60,000 images / 64 that it trains for."""
+
+RECONSTRUCTION_LOSSES: dict[str, ReconstructionLoss] = {
+    "bernoulli_nll": losses.bernoulli_nll,
+    "squared_error": losses.squared_error,
+}
 
 
 def default_capacity_steps(total_steps: float) -> int:
@@ -50,6 +65,12 @@ class Objective:
     """Whether labels enter the encoder and the decoder."""
     terms: ClassVar[tuple[str, ...]] = ("reconstruction", "kl_z")
     """The fields of ``LossTerms`` that it fills."""
+    reconstruction_loss: str = "bernoulli_nll"
+    """One of ``RECONSTRUCTION_LOSSES``. The paper doesn't say which."""
+
+    @property
+    def _reconstruction_loss(self) -> ReconstructionLoss:
+        return RECONSTRUCTION_LOSSES[self.reconstruction_loss]
 
     def loss(
         self,
@@ -70,7 +91,13 @@ class VAE(Objective):
     """Eq. 1."""
 
     def loss(self, model, images, labels, *, step, keys, axis_name=None):
-        return losses.vae(model.encode, model.decode, images, gaussian_key=keys.gaussian)
+        return losses.vae(
+            model.encode,
+            model.decode,
+            images,
+            gaussian_key=keys.gaussian,
+            reconstruction_loss=self._reconstruction_loss,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +121,7 @@ class CVAE(Objective):
             gaussian_key=keys.gaussian,
             alpha=self.alpha,
             all_labelled=self.all_labelled,
+            reconstruction_loss=self._reconstruction_loss,
         )
 
 
@@ -106,7 +134,12 @@ class BetaVAE(Objective):
 
     def loss(self, model, images, labels, *, step, keys, axis_name=None):
         return losses.beta_vae(
-            model.encode, model.decode, images, gaussian_key=keys.gaussian, beta=self.beta
+            model.encode,
+            model.decode,
+            images,
+            gaussian_key=keys.gaussian,
+            beta=self.beta,
+            reconstruction_loss=self._reconstruction_loss,
         )
 
 
@@ -129,6 +162,7 @@ class AnnealedVAE(Objective):
             gaussian_key=keys.gaussian,
             beta=self.beta,
             capacity_z=ramp(step, self.capacity_z, self.capacity_steps),
+            reconstruction_loss=self._reconstruction_loss,
             axis_name=axis_name,
         )
 
@@ -158,6 +192,7 @@ class JointVAE(AnnealedVAE):
             capacity_z=ramp(step, self.capacity_z, self.capacity_steps),
             capacity_c=_categorical_ramp(step, self.capacity_c, self.capacity_steps, model),
             temperature=self.temperature,
+            reconstruction_loss=self._reconstruction_loss,
             axis_name=axis_name,
         )
 
@@ -187,6 +222,7 @@ class Ours(JointVAE):
                 step, self.unlabelled_capacity_c, self.capacity_steps, model
             ),
             temperature=self.temperature,
+            reconstruction_loss=self._reconstruction_loss,
             axis_name=axis_name,
         )
 

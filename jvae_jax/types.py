@@ -66,5 +66,7 @@ Encode = Callable[..., Posterior]
 """``encode(images)``, or ``encode(images, one_hot_labels)`` for the CVAE."""
 Decode = Callable[[Array], Array]
 """Latents, (batch, latents [+ classes]), to image logits."""
+ReconstructionLoss = Callable[[Array, Array], Array]
+"""Image logits and images to -log p, up to a constant, for each example."""
 Classify = Callable[[Array], Array]
 """Images to class logits."""

@@ -87,6 +87,9 @@ def test_every_field_has_help():
     ("values", "message"),
     [
         ({"objective": "our"}, r"unknown objective 'our'; there are vae, cvae"),
+        ({"reconstruction_loss": "mse"}, r"unknown reconstruction_loss 'mse'; there are bern"),
+        ({"ema_decay": 1.0}, "ema_decay must be 0 or more and below 1, got 1.0"),
+        ({"fixed_latents": 11}, "fixed_latents must be from 0 to latents, 10, got 11"),
         ({"epochs": 0}, "epochs must be above 0, got 0"),
         ({"batch_size": -1}, "batch_size must be above 0, got -1"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),

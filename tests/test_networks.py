@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jvae_jax import losses
 from jvae_jax.networks import Autoencoder, Decoder, Encoder
 
 
@@ -56,6 +57,22 @@ def test_continuous_model_has_no_classes():
     variables = jax.jit(model.init)(jax.random.key(0), images)
     assert model.apply(variables, images, method="encode").logits is None
     assert model.apply(variables, images).shape == images.shape
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_fixed_latents_are_always_0(conditional):
+    model = Autoencoder((8, 8, 1), 4, classes=3, conditional=conditional, fixed_latents=2)
+    images = jax.random.uniform(jax.random.key(1), (2, 8, 8, 1))
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    read = model.apply(variables, images, method="infer")
+    assert (np.asarray(read.mean)[:, 2:] == 0).all()
+    assert (np.asarray(losses.gaussian_kl(read.mean[:, 2:], read.logvar[:, 2:])) == 0).all()
+    assert (np.asarray(read.mean)[:, :2] != 0).all()
+    latents = jnp.ones((1, 7))
+    draw = lambda latents: model.apply(variables, latents, method="decode")  # noqa: E731
+    np.testing.assert_array_equal(draw(latents), draw(latents.at[:, 2:4].set(9)))
+    for kept in (1, 4):
+        assert not np.allclose(draw(latents), draw(latents.at[:, kept].set(9)))
 
 
 def test_conditional_model_takes_labels():

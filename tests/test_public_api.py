@@ -42,16 +42,17 @@ def test_losses_have_the_contracts_parameters():
     assert parameters["bernoulli_nll"] == parameters["squared_error"] == ["logits", "images"]
     common = ["encode", "decode", "images", "gaussian_key"]
     joint = [*common, "gumbel_key", "beta", "gamma", "capacity_z", "capacity_c"]
-    assert parameters["vae"] == common
-    assert parameters["beta_vae"] == [*common, "beta"]
+    assert parameters["vae"] == [*common, "reconstruction_loss"]
+    assert parameters["beta_vae"] == [*common, "beta", "reconstruction_loss"]
     assert parameters["annealed_vae"][:6] == [*common, "beta", "capacity_z"]
-    assert parameters["joint_vae"] == [*joint, "temperature", "axis_name"]
+    assert parameters["joint_vae"] == [*joint, "temperature", "reconstruction_loss", "axis_name"]
     assert parameters["ours"] == [
         *joint[:3],
         "labels",
         *joint[3:],
         "unlabelled_capacity_c",
         "temperature",
+        "reconstruction_loss",
         "axis_name",
     ]
     assert parameters["cvae"][:7] == [

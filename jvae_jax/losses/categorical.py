@@ -13,7 +13,17 @@ from jvae_jax.losses.terms import (
     label_kl,
     mean_over_devices,
 )
-from jvae_jax.types import Decode, Encode, Images, Labels, LossTerms, PerExample, PRNGKey, Scalar
+from jvae_jax.types import (
+    Decode,
+    Encode,
+    Images,
+    Labels,
+    LossTerms,
+    PerExample,
+    PRNGKey,
+    ReconstructionLoss,
+    Scalar,
+)
 
 
 def joint_vae(
@@ -28,6 +38,7 @@ def joint_vae(
     capacity_z: float | Scalar,
     capacity_c: float | Scalar,
     temperature: float,
+    reconstruction_loss: ReconstructionLoss = bernoulli_nll,
     axis_name: str | None = None,
 ) -> tuple[Scalar, LossTerms]:
     """The Joint-VAE, with a uniform prior of c: eq. 8.
@@ -47,6 +58,7 @@ def joint_vae(
         capacity_z: C_z, in nats.
         capacity_c: C_c, in nats; c can't hold more than log K.
         temperature: of the Gumbel-softmax.
+        reconstruction_loss: -log p(x|z,c) of logits and images, for each example, up to a constant.
         axis_name: the device axis, if any.
 
     Returns:
@@ -71,6 +83,7 @@ def joint_vae(
         capacity_z=capacity_z,
         capacity_c=capacity_c,
         temperature=temperature,
+        reconstruction_loss=reconstruction_loss,
         axis_name=axis_name,
     )
 
@@ -89,6 +102,7 @@ def ours(
     capacity_c: float | Scalar,
     unlabelled_capacity_c: float | Scalar | None = None,
     temperature: float,
+    reconstruction_loss: ReconstructionLoss = bernoulli_nll,
     axis_name: str | None = None,
 ) -> tuple[Scalar, LossTerms]:
     """The paper's objective, with a label-specific prior of c: eq. 10.
@@ -118,7 +132,7 @@ def ours(
     labelled = labels >= 0
     kl_c = jnp.where(labelled, label_kl(posterior.logits, labels), categorical_kl(posterior.logits))
     terms = LossTerms(
-        reconstruction=bernoulli_nll(decode(jnp.concatenate([z, c], axis=-1)), images),
+        reconstruction=reconstruction_loss(decode(jnp.concatenate([z, c], axis=-1)), images),
         kl_z=gaussian_kl(posterior.mean, posterior.logvar),
         kl_c=kl_c,
     )

@@ -12,7 +12,17 @@ from jvae_jax.losses.terms import (
     gaussian_kl,
     label_kl,
 )
-from jvae_jax.types import Classify, Decode, Encode, Images, Labels, LossTerms, PRNGKey, Scalar
+from jvae_jax.types import (
+    Classify,
+    Decode,
+    Encode,
+    Images,
+    Labels,
+    LossTerms,
+    PRNGKey,
+    ReconstructionLoss,
+    Scalar,
+)
 
 
 def cvae(
@@ -25,6 +35,7 @@ def cvae(
     gaussian_key: PRNGKey,
     alpha: float,
     all_labelled: bool = False,
+    reconstruction_loss: ReconstructionLoss = bernoulli_nll,
 ) -> tuple[Scalar, LossTerms]:
     """The conditional VAE with a classifier for the unlabelled (Kingma's M2): eq. 5.
 
@@ -44,6 +55,7 @@ def cvae(
         gaussian_key: noise of z.
         alpha: weight of the classifier's cross-entropy.
         all_labelled: promises that no label is -1, and saves the K passes.
+        reconstruction_loss: -log p(x|z,y) of logits and images, for each example, up to a constant.
 
     Returns:
         The loss, in nats per image, and its terms for each example: ``kl_c`` is
@@ -64,7 +76,7 @@ def cvae(
         latents = posterior.mean.shape[-1]
         noise = sampling.standard_normal(gaussian_key, (batch, latents)).repeat(copies, axis=0)
         z = posterior.mean + jnp.exp(0.5 * posterior.logvar) * noise
-        reconstruction = bernoulli_nll(decode(jnp.concatenate([z, labels], axis=-1)), images)
+        reconstruction = reconstruction_loss(decode(jnp.concatenate([z, labels], axis=-1)), images)
         kl_z = gaussian_kl(posterior.mean, posterior.logvar)
         return reconstruction.reshape(batch, copies), kl_z.reshape(batch, copies)
 
