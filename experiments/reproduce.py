@@ -1,45 +1,40 @@
-"""The paper's Table 1, and what it leaves out: python experiments/reproduce.py table1
+"""The paper's table and figures, and what it leaves out: python experiments/reproduce.py table1
 
-Runs that are finished are skipped, runs that were stopped go on. ``report`` makes the table again
-from the JSON that is kept.
+Runs that are finished are skipped, runs that were stopped go on. Each command keeps what it found
+as JSON, from which ``report`` makes the tables and figures again.
 """
 
 import json
-import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jvae_jax import OBJECTIVES, TrainConfig, cli, data, fit, judge
+import numpy as np
+from reproduction import pictures, studies, tables
+
+from jvae_jax import OBJECTIVES, TrainConfig, cli, data, figures, judge
 from jvae_jax.config import option
+from jvae_jax.data import Dataset
 from jvae_jax.files import replacing, write_json
-from jvae_jax.fitting import evaluate_run
+from jvae_jax.judge import Judge
+from jvae_jax.provenance import environment
+from jvae_jax.runs import Run
 
-PAPER = {
-    "vae": {"mse": 0.0068, "kl_z": 18.930},
-    "annealed_vae": {"mse": 0.0219, "kl_z": 4.903},
-    "joint_vae": {"mse": 0.0251, "kl_z": 4.958},
-    "ours": {"mse": 0.0243, "kl_z": 4.986},
-}
-"""Table 1. Its beta-VAE is the one with capacities, as its KL of nearly 5 shows."""
-
-COLUMNS = {
-    "mse": ("MSE", 4),
-    "mse_sampled": ("MSE, sampled", 4),
-    "kl_z": ("KL(z)", 3),
-    "accuracy": ("labels read", 4),
-    "drawn": ("drawn as asked", 4),
-    "probe_accuracy": ("labels read from z", 4),
-    "mutual_information": ("c and label, nats", 3),
-    "frechet": ("Fréchet", 2),
-}
+LATENTS = (2, 4, 6, 8, 10, 12, 16)
+FIXED_OF_10 = (2, 4, 6, 8)
+TRAVERSED = (2, 4, 7)
+"""Digits that differ in what style can change."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table1Config:
-    seeds: int = option("runs of each objective", default=3)
+class ReportConfig:
+    output: str = option("folder of tables, figures and their JSON", default="results")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig(ReportConfig):
     epochs: int = option("of each run", default=100)
     capacity_steps: int | None = option(
         "as train.py's, for the objectives that have capacities", default=None
@@ -47,92 +42,236 @@ class Table1Config:
     dataset: str = option("what to train on", default="mnist")
     data_dir: str = option("folder of the original files or of downloads", default=data.DATA_DIR)
     runs: str = option("folder of the runs", default="runs/table1")
-    output: str = option("folder of table1.json and table1.md", default="results")
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.epochs < 1:
+            raise ValueError(f"epochs must be 1 or more, got {self.epochs}")
+
+    def load(self, image_size: int = 32) -> Dataset:
+        return data.load(self.dataset, self.data_dir, image_size=image_size, say=print)
+
+    def judge(self, dataset: Dataset) -> Judge:
+        marker = judge.load(dataset, self.data_dir)
+        print(f"the judge reads {marker.accuracy:.4f} of the test images' labels")
+        return marker
+
+    def training(self, objective: str, folder: str, **values: Any) -> TrainConfig:
+        has_capacities = studies.has_capacities(objective)
+        return TrainConfig(
+            objective=objective,
+            dataset=self.dataset,
+            data_dir=self.data_dir,
+            epochs=self.epochs,
+            capacity_steps=self.capacity_steps if has_capacities else None,
+            workdir=f"{self.runs}/{folder}",
+            **values,
+        )
+
+    def trained(
+        self, objective: str, dataset: Dataset, marker: Judge, seed: int = 0
+    ) -> tuple[Run, studies.Row]:
+        config = self.training(objective, f"{objective}-{self.epochs}-epochs-{seed}", seed=seed)
+        names = list(dataset.class_names)
+        return studies.trained(config, dataset, marker, class_names=names)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportConfig:
-    output: str = option("folder of table1.json and table1.md", default="results")
+class Table1Config(StudyConfig):
+    seeds: int = option("runs of each objective", default=3)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.seeds < 1:
+            raise ValueError(f"seeds must be 1 or more, got {self.seeds}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure3Config(StudyConfig):
+    epochs: int = option("of each run", default=500)
+    dataset: str = option("what to train on", default="hiragana73")
+    runs: str = option("folder of the runs", default="runs/figure3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedDimensionsConfig(StudyConfig):
+    epochs: int = option("of each run", default=20)
+    runs: str = option("folder of the runs", default="runs/fixed-dimensions")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingsConfig(StudyConfig):
+    epochs: int = option("of each run", default=20)
+    runs: str = option("folder of the runs", default="runs/readings")
 
 
 def table1(config: Table1Config) -> None:
-    dataset = data.load(config.dataset, config.data_dir, say=print)
-    marker = judge.load(dataset, config.data_dir)
-    print(f"the judge reads {marker.accuracy:.4f} of the test images' labels")
-    output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
+    dataset = config.load()
+    marker = config.judge(dataset)
     # Seed by seed, so that each objective has a figure as soon as may be.
-    rows: list[dict[str, Any]] = []
     for seed in range(config.seeds):
-        for objective, kind in OBJECTIVES.items():
-            has_capacities = "capacity_steps" in kind.__dataclass_fields__
-            run = fit(
-                TrainConfig(
-                    objective=objective,
-                    dataset=config.dataset,
-                    data_dir=config.data_dir,
-                    seed=seed,
-                    epochs=config.epochs,
-                    capacity_steps=config.capacity_steps if has_capacities else None,
-                    workdir=f"{config.runs}/{objective}-{config.epochs}-epochs-{seed}",
-                ),
-                dataset,
-            )
-            found = run.evaluation()
-            if "judge_accuracy" not in found:
-                found = evaluate_run(run, dataset, run.load_state(), judge=marker)
-            about = {"objective": objective, "seed": seed, "epochs": config.epochs}
-            rows.append({**about, "dataset": dataset.name, **found})
-            write_json(output / "table1.json", {"command": sys.argv, "rows": rows})
-            report(ReportConfig(output=config.output))
-    print((output / "table1.md").read_text(encoding="utf-8"))
+        for objective in OBJECTIVES:
+            _, row = config.trained(objective, dataset, marker, seed)
+            _keep_row(config, "table1", row, ("dataset", "objective", "epochs", "seed"))
+    print((Path(config.output) / "table1.md").read_text(encoding="utf-8"))
+
+
+def figure2(config: StudyConfig) -> None:
+    dataset = config.load()
+    marker = config.judge(dataset)
+    pairs = [config.trained(objective, dataset, marker) for objective in ("ours", "joint_vae")]
+    _keep_grid(config, "figure2", pictures.figure2([run for run, _ in pairs]), pairs)
+
+
+def figure3(config: Figure3Config) -> None:
+    dataset = config.load()
+    marker = config.judge(dataset)
+    pairs = [config.trained(objective, dataset, marker) for objective in ("ours", "joint_vae")]
+    for _, row in pairs:
+        _keep_row(config, "hiragana", row, ("dataset", "objective", "epochs", "seed"))
+    grid = pictures.figure3([run for run, _ in pairs], dataset, marker)
+    _keep_grid(config, "figure3", grid, pairs)
+
+
+def traversals(config: StudyConfig) -> None:
+    dataset = config.load()
+    run, row = config.trained("ours", dataset, config.judge(dataset))
+    _keep_grid(config, "traversals", pictures.traversals(run, row, TRAVERSED), [(run, row)])
+
+
+def reconstructions(config: StudyConfig) -> None:
+    dataset = config.load()
+    marker = config.judge(dataset)
+    pairs = [config.trained(objective, dataset, marker) for objective in OBJECTIVES]
+    grid = pictures.reconstructions([run for run, _ in pairs], dataset)
+    _keep_grid(config, "reconstructions", grid, pairs)
+
+
+def fixed_dimensions(config: FixedDimensionsConfig) -> None:
+    dataset = config.load()
+    marker = config.judge(dataset)
+    for latents, fixed in [(size, 0) for size in LATENTS] + [(10, fixed) for fixed in FIXED_OF_10]:
+        sizes = {"latents": latents, "fixed_latents": fixed}
+        training = config.training("ours", f"{latents}-latents-{fixed}-fixed", **sizes)
+        _, row = studies.trained(training, dataset, marker, **sizes)
+        _keep_row(config, "fixed-dimensions", row, ("dataset", "epochs", *sizes))
+    print((Path(config.output) / "fixed-dimensions.md").read_text(encoding="utf-8"))
+
+
+def readings(config: ReadingsConfig) -> None:
+    for objective in ("joint_vae", "ours"):
+        for index, (reading, values) in enumerate(studies.READINGS.items()):
+            dataset = config.load(values.get("image_size", 32))
+            training = config.training(objective, f"{objective}-{index}", **values)
+            run, row = studies.trained(training, dataset, None, reading=reading)
+            state = run.load_state()
+            weights = {reading: state.average}
+            if not values:
+                weights["the last weights"] = state.variables
+            for name, variables in weights.items():
+                mse = studies.mse_by_reading(run, variables, dataset)
+                row = {**row, "reading": name, "mse_by_reading": mse}
+                _keep_row(config, "readings", row, ("dataset", "objective", "epochs", "reading"))
+    print((Path(config.output) / "readings.md").read_text(encoding="utf-8"))
 
 
 def report(config: ReportConfig) -> None:
+    """Makes tables and figures of all JSON in the folder."""
     output = Path(config.output)
-    rows = json.loads((output / "table1.json").read_text(encoding="utf-8"))["rows"]
-    with replacing(output / "table1.md") as file:
-        file.write(format_table1(rows).encode())
+    for name, write in REPORTS.items():
+        path = output / f"{name}.json"
+        if path.exists():
+            write(output / name, json.loads(path.read_text(encoding="utf-8")))
 
 
-def format_table1(rows: Sequence[dict[str, Any]]) -> str:
-    """A line for each objective: mean ± standard deviation over seeds, the paper's in brackets."""
-    headers = ["objective", "seeds", *(title for title, _ in COLUMNS.values())]
-    lines = [headers, ["---"] * 2 + ["---:"] * len(COLUMNS)]
-    for objective in dict.fromkeys(row["objective"] for row in rows):
-        own = [row for row in rows if row["objective"] == objective]
-        cells = [f"`{objective}`", str(len(own))]
-        for name, (_, digits) in COLUMNS.items():
-            values = [row[name] for row in own if name in row]
-            cell = f"{statistics.mean(values):.{digits}f}" if values else ""
-            if len(values) > 1:
-                cell += f" ± {statistics.stdev(values):.{digits}f}"
-            if name in PAPER.get(objective, {}):
-                cell += f" (paper: {PAPER[objective][name]:.{digits}f})"
-            cells.append(cell)
-        lines.append(cells)
-    first = rows[0]
-    judge_accuracy = f"{first['judge_accuracy']:.4f}"
-    return (
-        "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-        + f"\nOn {first['dataset']}, {first['epochs']} epochs, {first['examples']:,} test images. "
-        f"The judge reads {judge_accuracy} of their labels. Between training and test images the "
-        f"Fréchet distance is {first['frechet_floor']:.2f}; naming the most frequent label reads "
-        f"{first['probe_chance']:.4f} of them.\n"
-    )
+def _keep_row(config: ReportConfig, name: str, row: studies.Row, identity: tuple[str, ...]) -> None:
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    studies.keep(output / f"{name}.json", row, identity)
+    report(config)
 
 
-COMMANDS = {"table1": (table1, Table1Config), "report": (report, ReportConfig)}
+def _keep_grid(
+    config: ReportConfig, name: str, grid: pictures.Grid, pairs: list[tuple[Run, studies.Row]]
+) -> None:
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    common = ("objective", "seed", "epochs", "dataset", "trained_with")
+    contents = {
+        "command": studies.command(),
+        "environment": environment(),
+        "runs": [{name: row[name] for name in common} for _, row in pairs],
+        "panels": pictures.pack(grid),
+    }
+    write_json(output / f"{name}.json", contents)
+    report(config)
+    print(f"{output / name}.png and .pdf")
+
+
+def _write_grid(path: Path, contents: dict[str, Any]) -> None:
+    _save(path, figures.panels(pictures.unpack(contents["panels"])))
+
+
+def _write_table1(path: Path, contents: dict[str, Any]) -> None:
+    rows = contents["rows"]
+    _write(path, tables.table1(rows))
+    ours = [row for row in rows if row["objective"] == "ours"]
+    if ours:
+        longest = max(ours, key=lambda row: (row["epochs"], -row["seed"]))
+        counts = np.array(longest["confusion"])
+        _save(path.with_name("confusion"), figures.confusion(counts, longest["class_names"]))
+
+
+def _write_fixed_dimensions(path: Path, contents: dict[str, Any]) -> None:
+    _write(path, tables.fixed_dimensions(contents["rows"]))
+    _save(path, pictures.fixed_dimensions(contents["rows"]))
+
+
+def _write(path: Path, table: str) -> None:
+    with replacing(path.with_suffix(".md")) as file:
+        file.write(table.encode())
+
+
+def _save(path: Path, figure: figures.Figure) -> None:
+    # Without the date and the version, so that the same figure is the same file.
+    for suffix, without in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
+        with replacing(path.with_suffix(suffix)) as file:
+            figure.savefig(file, format=suffix[1:], metadata=without)
+
+
+REPORTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
+    "table1": _write_table1,
+    "hiragana": lambda path, contents: _write(path, tables.table1(contents["rows"])),
+    "figure2": _write_grid,
+    "figure3": _write_grid,
+    "traversals": _write_grid,
+    "reconstructions": _write_grid,
+    "fixed-dimensions": _write_fixed_dimensions,
+    "readings": lambda path, contents: _write(path, tables.readings(contents["rows"])),
+}
+
+COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
+    "table1": (table1, Table1Config, "Table 1: six objectives, several seeds."),
+    "figure2": (figure2, StudyConfig, "Figure 2: ours and Joint-VAE; rows fix c, columns z."),
+    "figure3": (figure3, Figure3Config, "Figure 3: hiragana that look alike."),
+    "traversals": (traversals, StudyConfig, "What each dimension of z changes."),
+    "reconstructions": (
+        reconstructions,
+        StudyConfig,
+        "Test images as each objective redraws them.",
+    ),
+    "fixed-dimensions": (
+        fixed_dimensions,
+        FixedDimensionsConfig,
+        "Ours with fewer dimensions of z: a smaller z, or some of it fixed at 0.",
+    ),
+    "readings": (readings, ReadingsConfig, "What the paper may have done otherwise."),
+    "report": (report, ReportConfig, "Tables and figures again, from the JSON in --output."),
+}
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
         print(f"usage: reproduce.py {{{','.join(COMMANDS)}}} [--help]", file=sys.stderr)
         sys.exit(0 if "--help" in sys.argv else 2)
-    main, config_class = COMMANDS[sys.argv[1]]
-    cli.run(main, config_class, description="The paper's Table 1.", args=sys.argv[2:])
+    main, config_class, description = COMMANDS[sys.argv[1]]
+    cli.run(main, config_class, description=description, args=sys.argv[2:])

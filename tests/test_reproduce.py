@@ -2,18 +2,21 @@
 
 import json
 
+import numpy as np
 import pytest
 import reproduce
 from conftest import make_dataset
 
-from jvae_jax import judge
+from jvae_jax import figures, judge
 from jvae_jax.objectives import OBJECTIVES
 
 
 def row(objective, seed, **metrics):
     common = {"dataset": "mnist", "epochs": 40, "examples": 10_000, "judge_accuracy": 0.996}
-    floors = {"frechet_floor": 0.25, "probe_chance": 0.1135}
-    return {"objective": objective, "seed": seed, **common, **floors, **metrics}
+    floors = {"frechet_floor": 0.25, "frechet_within_class_floor": 0.5, "probe_chance": 0.1135}
+    machine = {"python": "3.11", "jax": "0.10.2", "machine": "2 cores"}
+    origin = {"command": "python x", "trained_with": "abc", "environment": machine}
+    return {"objective": objective, "seed": seed, **common, **floors, **origin, **metrics}
 
 
 def test_the_table_has_means_deviations_and_the_papers_figures():
@@ -22,34 +25,112 @@ def test_the_table_has_means_deviations_and_the_papers_figures():
         row("ours", 1, mse=0.017, kl_z=5.2, accuracy=0.99, drawn=1.0, frechet=3.0),
         row("beta_vae", 0, mse=0.03, kl_z=2.5, frechet=9.5),
     ]
-    header, _, ours, beta_vae, _, about = reproduce.format_table1(rows).splitlines()
+    header, _, beta_vae, ours, _, about = reproduce.tables.table1(rows).splitlines()
     assert header.startswith("| objective | seeds | MSE | MSE, sampled | KL(z) | labels read |")
     assert ours.startswith(
         "| `ours` | 2 | 0.0160 ± 0.0014 (paper: 0.0243) |  | 5.100 ± 0.141 (paper: 4.986) | "
         "0.9900 ± 0.0000 | 0.9990 ± 0.0014 |"
     )
-    assert beta_vae == "| `beta_vae` | 1 | 0.0300 |  | 2.500 |  |  |  |  | 9.50 |"
+    assert beta_vae == "| `beta_vae` | 1 | 0.0300 |  | 2.500 |  |  |  |  | 9.50 |  |"
     assert "40 epochs, 10,000 test images. The judge reads 0.9960" in about
+    assert about.endswith("`python x`; commit `abc`, Python 3.11, jax 0.10.2, 2 cores.")
 
 
-@pytest.mark.long
-def test_every_objective_is_trained_once(tmp_path, monkeypatch, capsys):
+def test_each_length_of_training_has_a_table():
+    metrics = {"mse": 0.015, "kl_z": 5.0}
+    rows = [row("ours", 0, **metrics), {**row("ours", 0, **metrics), "epochs": 100}]
+    first, second = reproduce.tables.table1(rows).split("\n\n| objective")
+    assert "100 epochs" in first
+    assert "40 epochs" in second
+
+
+def test_a_row_takes_the_place_of_the_one_before(tmp_path):
+    path = tmp_path / "rows.json"
+    for seed, mse in ((0, 0.5), (1, 0.4), (0, 0.3)):
+        reproduce.studies.keep(path, {"seed": seed, "mse": mse}, ["seed"])
+    assert reproduce.studies.kept_rows(path) == [{"seed": 0, "mse": 0.3}, {"seed": 1, "mse": 0.4}]
+
+
+def test_panels_come_back_from_json():
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8, 1), np.uint8) / np.float32(255)
+    grid = [[figures.Panel(images=images, title="t", row_names=["a", "b"])]]
+    packed = json.loads(json.dumps(reproduce.pictures.pack(grid)))
+    ((panel,),) = reproduce.pictures.unpack(packed)
+    np.testing.assert_array_equal(panel.images, images)
+    assert (panel.title, panel.row_names) == ("t", ["a", "b"])
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Options of a study of small images, and where it writes."""
     dataset = make_dataset(train=120)
     marker = judge.train(dataset, steps=60)
     monkeypatch.setattr(reproduce.data, "load", lambda *_args, **_options: dataset)
     monkeypatch.setattr(reproduce.judge, "load", lambda *_args: marker)
-    config = reproduce.Table1Config(
-        seeds=1, epochs=1, runs=str(tmp_path / "runs"), output=str(tmp_path / "results")
-    )
+    output = tmp_path / "results"
+    return {"epochs": 1, "runs": str(tmp_path / "runs"), "output": str(output)}, output
+
+
+@pytest.mark.long
+def test_every_objective_is_trained_once(small, monkeypatch, capsys):
+    options, output = small
+    config = reproduce.Table1Config(seeds=1, **options)
     reproduce.table1(config)
-    found = json.loads((tmp_path / "results" / "table1.json").read_text())["rows"]
+    found = reproduce.studies.kept_rows(output / "table1.json")
     assert [row["objective"] for row in found] == list(OBJECTIVES)
-    table = (tmp_path / "results" / "table1.md").read_text()
-    assert table == reproduce.format_table1(found)
+    table = (output / "table1.md").read_text()
     assert table in capsys.readouterr().out
 
-    monkeypatch.setattr(reproduce, "evaluate_run", pytest.fail)
-    (tmp_path / "results" / "table1.md").unlink()
+    monkeypatch.setattr(reproduce.studies, "evaluate_run", pytest.fail)
+    (output / "table1.md").unlink()
     reproduce.table1(config)
-    assert json.loads((tmp_path / "results" / "table1.json").read_text())["rows"] == found
-    assert (tmp_path / "results" / "table1.md").read_text() == table
+    assert reproduce.studies.kept_rows(output / "table1.json") == found
+    assert (output / "table1.md").read_text() == table
+
+    study = reproduce.StudyConfig(**options)
+    monkeypatch.setattr(reproduce, "TRAVERSED", (0, 2))
+    for name in ("figure2", "traversals", "reconstructions"):
+        getattr(reproduce, name)(study)
+    monkeypatch.setattr(reproduce.pictures, "LOOK_ALIKES", ("ac",))
+    reproduce.figure3(reproduce.Figure3Config(**options))
+    shapes = {"figure2": 2, "traversals": 2, "reconstructions": 1, "figure3": 3}
+    for name, panels in shapes.items():
+        contents = json.loads((output / f"{name}.json").read_text())
+        assert {len(row) for row in contents["panels"]} == {panels}
+        assert (output / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    originals, *redrawn = contents_of(output / "reconstructions.json")[0][0].images
+    dataset = make_dataset(train=120)
+    np.testing.assert_allclose(originals[0] * 255, dataset.test_images[0], atol=0.01)
+    assert len(redrawn) == len(OBJECTIVES)
+    assert len(contents_of(output / "figure3.json")) == 2
+    assert contents_of(output / "figure3.json")[0][0].images.shape[:2] == (2, 1)
+
+
+@pytest.mark.long
+def test_studies_of_ours(small, monkeypatch):
+    options, output = small
+    monkeypatch.setattr(reproduce, "LATENTS", (2, 10))
+    monkeypatch.setattr(reproduce, "FIXED_OF_10", (8,))
+    reproduce.fixed_dimensions(reproduce.FixedDimensionsConfig(**options))
+    rows = reproduce.studies.kept_rows(output / "fixed-dimensions.json")
+    assert [(row["latents"], row["fixed_latents"]) for row in rows] == [(2, 0), (10, 0), (10, 8)]
+    assert rows[2]["kl_z_per_dimension"][2:] == [0.0] * 8
+    lines = (output / "fixed-dimensions.md").read_text().splitlines()
+    assert [line[:9] for line in lines[2:5]] == ["| 2 | 2 |", "| 2 | 10 ", "| 10 | 10"]
+    assert (output / "fixed-dimensions.png").exists()
+
+    two = {"as here": {}, "squared error": {"reconstruction_loss": "squared_error"}}
+    monkeypatch.setattr(reproduce.studies, "READINGS", two)
+    reproduce.readings(reproduce.ReadingsConfig(**options))
+    rows = reproduce.studies.kept_rows(output / "readings.json")
+    names = ["as here", "the last weights", "squared error"]
+    assert [row["reading"] for row in rows] == 2 * names
+    for row in rows:
+        if row["reading"] != "the last weights":
+            mse = row["mse_by_reading"]
+            assert mse["mean z, likeliest c"] == pytest.approx(row["mse"], rel=1e-5)
+            assert mse["drawn z, likeliest c"] != mse["mean z, likeliest c"]
+
+
+def contents_of(path):
+    return reproduce.pictures.unpack(json.loads(path.read_text())["panels"])

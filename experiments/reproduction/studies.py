@@ -1,0 +1,126 @@
+"""Runs that belong together: trained where they aren't yet, evaluated, and kept as rows of JSON."""
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jvae_jax import OBJECTIVES, TrainConfig, fit, losses, sampling
+from jvae_jax.data import Dataset
+from jvae_jax.evaluation import over_split
+from jvae_jax.files import write_json
+from jvae_jax.fitting import evaluate_run
+from jvae_jax.judge import Judge
+from jvae_jax.networks import Autoencoder
+from jvae_jax.runs import Run
+from jvae_jax.training import Variables, example_keys, scale
+from jvae_jax.types import Batch
+
+Row = dict[str, Any]
+
+READINGS: dict[str, dict[str, Any]] = {
+    "as here": {},
+    "squared error": {"reconstruction_loss": "squared_error"},
+    "images of 24 x 24": {"image_size": 24},
+    "images of 48 x 48": {"image_size": 48},
+}
+"""What the paper may have done otherwise, in training."""
+
+
+def has_capacities(objective: str) -> bool:
+    """Whether an objective raises capacities."""
+    return "capacity_steps" in OBJECTIVES[objective].__dataclass_fields__
+
+
+def trained(
+    config: TrainConfig, dataset: Dataset, marker: Judge | None, **about: Any
+) -> tuple[Run, Row]:
+    """A run, trained and evaluated unless it is already, and what is kept of it."""
+    run = fit(config, dataset)
+    found = run.evaluation()
+    if marker is not None and "judge_accuracy" not in found:
+        found = evaluate_run(run, dataset, run.load_state(), judge=marker)
+    started = json.loads((run.workdir / "config.json").read_text(encoding="utf-8"))
+    common = {
+        "objective": config.objective,
+        "seed": config.seed,
+        "epochs": config.epochs,
+        "dataset": dataset.name,
+    }
+    origin = {"command": command(), "trained_with": started["environment"]["commit"]}
+    return run, {**common, **about, **origin, **found}
+
+
+def command() -> str:
+    """The command that is running."""
+    return shlex.join(["python", *sys.argv])
+
+
+def keep(path: Path, row: Row, identity: Sequence[str]) -> None:
+    """Puts a row into a file of rows, in the place of the one that agrees on ``identity``."""
+    rows = kept_rows(path)
+    same = [all(other[name] == row[name] for name in identity) for other in rows]
+    if any(same):
+        rows[same.index(True)] = row
+    else:
+        rows.append(row)
+    write_json(path, {"rows": rows})
+
+
+def kept_rows(path: Path) -> list[Row]:
+    """The rows that a file holds, if there is one."""
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+
+
+def mse_by_reading(run: Run, variables: Variables, dataset: Dataset) -> dict[str, float]:
+    """The test MSE per pixel with z the mean or one draw, and c one-hot, soft or relaxed."""
+    split = Batch(dataset.test_images, dataset.test_labels)
+    temperature = run.config.make_objective().temperature  # type: ignore[attr-defined]
+    errors = over_split(_errors, (run.model, temperature), (variables, run.key("test")), split)
+    pixels = np.prod(split.images.shape[1:])
+    return {
+        name: float(np.mean(error, dtype=np.float64) / pixels) for name, error in errors.items()
+    }
+
+
+def _errors(
+    model: Autoencoder,
+    temperature: float,
+    variables: Variables,
+    key: Array,
+    batch: Batch,
+    examples: Array,
+) -> dict[str, Array]:
+    keys = example_keys(key, 0, examples)
+    images = scale(batch.images)
+
+    def errors(model: Autoencoder) -> dict[str, Array]:
+        posterior = model.infer(images)
+        logits = posterior.logits
+        assert logits is not None
+        styles = {
+            "mean z": posterior.mean,
+            "drawn z": sampling.gaussian(keys.gaussian, posterior.mean, posterior.logvar),
+        }
+        characters = {
+            "likeliest c": sampling.one_hot_argmax(logits),
+            "soft c": jax.nn.softmax(logits),
+            "relaxed draw of c": sampling.gumbel_softmax(keys.gumbel, logits, temperature),
+        }
+        return {
+            f"{style}, {character}": losses.squared_error(
+                model.decode(jnp.concatenate([z, c], axis=-1)), images
+            )
+            for style, z in styles.items()
+            for character, c in characters.items()
+        }
+
+    return nn.apply(errors, model)(variables)

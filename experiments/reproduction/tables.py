@@ -1,0 +1,130 @@
+"""Rows to tables in Markdown."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from jvae_jax import OBJECTIVES
+from reproduction.studies import Row
+
+PAPER = {
+    "vae": {"mse": 0.0068, "kl_z": 18.930},
+    "annealed_vae": {"mse": 0.0219, "kl_z": 4.903},
+    "joint_vae": {"mse": 0.0251, "kl_z": 4.958},
+    "ours": {"mse": 0.0243, "kl_z": 4.986},
+}
+"""Table 1. Its beta-VAE is the one with capacities, as its KL of nearly 5 shows."""
+
+COLUMNS = {
+    "mse": ("MSE", 4),
+    "mse_sampled": ("MSE, sampled", 4),
+    "kl_z": ("KL(z)", 3),
+    "accuracy": ("labels read", 4),
+    "drawn": ("drawn as asked", 4),
+    "probe_accuracy": ("labels read from z", 4),
+    "mutual_information": ("c and label, nats", 3),
+    "frechet": ("Fréchet", 2),
+    "frechet_within_class": ("Fréchet within class", 2),
+}
+
+
+def table1(rows: Sequence[Row]) -> str:
+    """For each length of training, a line for each objective."""
+    return "\n".join(
+        _objectives([row for row in rows if row["epochs"] == epochs])
+        for epochs in sorted({row["epochs"] for row in rows}, reverse=True)
+    )
+
+
+def _objectives(rows: Sequence[Row]) -> str:
+    """Mean ± standard deviation over seeds, the paper's in brackets, then what they are worth."""
+    lines = []
+    for objective in OBJECTIVES:
+        own = [row for row in rows if row["objective"] == objective]
+        if own:
+            paper = PAPER.get(objective, {}) if own[0]["dataset"] == "mnist" else {}
+            lines.append([f"`{objective}`", str(len(own)), *_cells(own, COLUMNS, paper)])
+    headers = ["objective", "seeds", *(title for title, _ in COLUMNS.values())]
+    first = rows[0]
+    floor = ""
+    if "frechet_within_class_floor" in first:
+        floor = f", within classes {first['frechet_within_class_floor']:.2f}"
+    return (
+        _markdown(headers, lines)
+        + f"\n{first['dataset']}, {first['epochs']} epochs, {first['examples']:,} test images. "
+        f"The judge reads {first['judge_accuracy']:.4f} of their labels. Between training and test "
+        f"images the Fréchet distance is {first['frechet_floor']:.2f}{floor}; naming the most "
+        f"frequent label reads {first['probe_chance']:.4f} of them. {_origin(rows)}\n"
+    )
+
+
+def fixed_dimensions(rows: Sequence[Row]) -> str:
+    """A line for each number of free dimensions, made either way."""
+    columns = {
+        name: COLUMNS[name]
+        for name in ("mse", "kl_z", "accuracy", "drawn", "probe_accuracy", "frechet")
+    }
+    headers = ["free", "of", *(title for title, _ in columns.values())]
+    ordered = sorted(rows, key=lambda row: (row["latents"] - row["fixed_latents"], row["latents"]))
+    lines = [
+        [str(row["latents"] - row["fixed_latents"]), str(row["latents"]), *_cells([row], columns)]
+        for row in ordered
+    ]
+    return _markdown(headers, lines) + f"\n{_about(rows)}\n"
+
+
+def readings(rows: Sequence[Row]) -> str:
+    """A line for each reading of training, a column for each of measuring."""
+    headers = ["objective", "reading", "KL(z)", *rows[0]["mse_by_reading"]]
+    lines = [
+        [
+            f"`{row['objective']}`",
+            row["reading"],
+            f"{row['kl_z']:.3f}",
+            *(f"{mse:.4f}" for mse in row["mse_by_reading"].values()),
+        ]
+        for row in rows
+    ]
+    return _markdown(headers, lines, words=2) + f"\nMSE per pixel. {_about(rows)}\n"
+
+
+def _cells(
+    rows: Sequence[Row],
+    columns: Mapping[str, tuple[str, int]],
+    paper: Mapping[str, float] | None = None,
+) -> list[str]:
+    cells = []
+    for name, (_, digits) in columns.items():
+        values = [row[name] for row in rows if name in row]
+        cell = f"{statistics.mean(values):.{digits}f}" if values else ""
+        if len(values) > 1:
+            cell += f" ± {statistics.stdev(values):.{digits}f}"
+        if paper and name in paper:
+            cell += f" (paper: {paper[name]:.{digits}f})"
+        cells.append(cell)
+    return cells
+
+
+def _markdown(headers: Sequence[str], lines: Sequence[Sequence[str]], words: int = 1) -> str:
+    """A table whose first columns are words, the others numbers."""
+    rule = ["---"] * words + ["---:"] * (len(headers) - words)
+    return "".join(f"| {' | '.join(line)} |\n" for line in (headers, rule, *lines))
+
+
+def _about(rows: Sequence[Row]) -> str:
+    first = rows[0]
+    seeds = ", ".join(map(str, sorted({row["seed"] for row in rows})))
+    return (
+        f"{first['dataset']}, {first['epochs']} epochs, seed {seeds}, {first['examples']:,} test "
+        f"images. {_origin(rows)}"
+    )
+
+
+def _origin(rows: Sequence[Row]) -> str:
+    """Where the figures come from."""
+    commands = dict.fromkeys(f"`{row['command']}`" for row in rows)
+    commits = dict.fromkeys(f"`{row['trained_with']}`" for row in rows)
+    environment = rows[0]["environment"]
+    return (
+        f"{', '.join(commands)}; commit {', '.join(commits)}, Python {environment['python']}, "
+        f"jax {environment['jax']}, {environment['machine']}."
+    )
