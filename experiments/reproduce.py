@@ -22,8 +22,8 @@ from jvae_jax.judge import Judge
 from jvae_jax.provenance import environment
 from jvae_jax.runs import Run
 
-LATENTS = (2, 4, 6, 8, 10, 12, 16)
-FIXED_OF_10 = (2, 4, 6, 8)
+LATENTS = (2, 4, 6, 10, 16)
+FIXED_OF_10 = (4, 6, 8)
 TRAVERSED = (2, 4, 7)
 """Digits that differ in what style can change."""
 

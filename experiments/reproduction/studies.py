@@ -30,7 +30,6 @@ READINGS: dict[str, dict[str, Any]] = {
     "as here": {},
     "squared error": {"reconstruction_loss": "squared_error"},
     "images of 24 x 24": {"image_size": 24},
-    "images of 48 x 48": {"image_size": 48},
 }
 """What the paper may have done otherwise, in training."""
 
