@@ -52,7 +52,10 @@ def figure3(runs: Sequence[Run], dataset: Dataset, marker: Judge) -> Grid:
 
 
 def traversals(run: Run, row: Row, labels: Sequence[int]) -> Grid:
-    """Each dimension of z, by falling KL, for a few characters in the style of z = 0."""
+    """Each dimension of z, by falling KL, for a few characters in the style of z = 0.
+
+    A row's name is the dimension's KL, in nats.
+    """
     kl = np.array(row["kl_z_per_dimension"])
     order = np.argsort(-kl)
     panels = []
@@ -68,7 +71,7 @@ def traversals(run: Run, row: Row, labels: Sequence[int]) -> Grid:
             Panel(
                 images=np.asarray(images)[order],
                 title=f"z from {_TRAVERSED[0]:g} to {_TRAVERSED[-1]:g}",
-                row_names=[f"{kl[dimension]:.2f}" for dimension in order],
+                row_names=() if panels else [f"{kl[dimension]:.2f}" for dimension in order],
             )
         )
     return [panels]

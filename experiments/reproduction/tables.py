@@ -28,10 +28,11 @@ COLUMNS = {
 
 
 def table1(rows: Sequence[Row]) -> str:
-    """For each length of training, a line for each objective."""
+    """For each data set and length of training, a line for each objective."""
+    tables = sorted({(row["dataset"], -row["epochs"]) for row in rows})
     return "\n".join(
-        _objectives([row for row in rows if row["epochs"] == epochs])
-        for epochs in sorted({row["epochs"] for row in rows}, reverse=True)
+        _objectives([row for row in rows if (row["dataset"], -row["epochs"]) == table])
+        for table in tables
     )
 
 
