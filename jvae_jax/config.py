@@ -6,6 +6,9 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int
+
 from jvae_jax.data import DATA_DIR, DATASETS, Dataset
 from jvae_jax.networks import Autoencoder
 from jvae_jax.objectives import (
@@ -83,6 +86,13 @@ class TrainConfig:
         "weights",
         default=EMA_DECAY,
     )
+    num_labels: str | int = option(
+        "training images that keep their label, as many of each class, chosen by the seed",
+        default="all",
+    )
+    labelled_share: float = option(
+        "of each batch that has a label, where fewer of the data have one", default=0.25
+    )
     image_size: int = option("height and width to resize to, in pixels, divisible by 8", default=32)
     latents: int = option("size of the continuous z", default=10)
     fixed_latents: int = option("how many of them are always 0", default=0)
@@ -135,6 +145,13 @@ class TrainConfig:
         _require(
             self, "image_size", lambda size: size > 0 and size % 8 == 0, "a multiple of 8 above 0"
         )
+        if str(self.num_labels).isdecimal():
+            object.__setattr__(self, "num_labels", int(self.num_labels))
+        elif self.num_labels != "all":
+            raise ValueError(f"num_labels must be all or 0 or more, got {self.num_labels}")
+        if self.num_labels != "all" and not self.reads_labels:
+            raise ValueError(f"{self.objective} reads no labels, so num_labels changes nothing")
+        _require(self, "labelled_share", lambda share: 0 < share < 1, "between 0 and 1")
         own = _hyperparameters(self.objective)
         for name in _HYPERPARAMETERS:
             if getattr(self, name) is not None and name not in own:
@@ -168,13 +185,39 @@ class TrainConfig:
             return Path(self.data_dir).expanduser().absolute().name
         return Path(dataset).stem if dataset.endswith(".npz") else dataset.replace("/", "_")
 
-    def make_objective(self, *, all_labelled: bool = False) -> Objective:
-        """The objective with its hyperparameters; ``all_labelled``: no label is -1."""
+    def make_objective(
+        self, *, all_labelled: bool = False, labelled_fraction: float | None = None
+    ) -> Objective:
+        """The objective with its hyperparameters.
+
+        Args:
+            all_labelled: no label is -1.
+            labelled_fraction: the share of labelled examples, where batches hold another share.
+        """
         given = {name: getattr(self, name) for name in _hyperparameters(self.objective)}
         given = {name: value for name, value in given.items() if value is not None}
         if self.objective == "cvae":
             given["all_labelled"] = all_labelled
+        if self.reads_labels:
+            given["labelled_fraction"] = labelled_fraction
         return OBJECTIVES[self.objective](reconstruction_loss=self.reconstruction_loss, **given)
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether labels matter to the objective."""
+        return self.objective in ("cvae", "ours")
+
+    def labelled_per_batch(self, labels: Int[np.ndarray, "examples"]) -> int | None:
+        """How many of a batch are drawn from the labelled examples.
+
+        Returns:
+            None where batches are drawn from all examples alike: labels don't matter, there is
+            none, or as large a share of the data has one.
+        """
+        labelled = np.mean(labels >= 0)
+        if not self.reads_labels or labelled == 0 or labelled >= self.labelled_share:
+            return None
+        return min(max(1, round(self.batch_size * self.labelled_share)), self.batch_size - 1)
 
     def make_model(self, *, image_shape: tuple[int, int, int], classes: int) -> Autoencoder:
         """The model that the objective trains."""

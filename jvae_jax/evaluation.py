@@ -1,6 +1,6 @@
 """Metrics over a whole split, averaged in float64 on the host."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,13 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Int
-from scipy.optimize import linear_sum_assignment
 
 from jvae_jax import losses, sampling
 from jvae_jax.batches import BATCH, Results, map_batches
 from jvae_jax.networks import Autoencoder
 from jvae_jax.objectives import Objective
+from jvae_jax.semi_supervised import best_matching
 from jvae_jax.training import Variables, eval_step, example_keys, scale
 from jvae_jax.types import Batch, LossTerms, Posterior
 
@@ -44,7 +43,12 @@ def mean_test_terms(
 
 
 def evaluate(
-    model: Autoencoder, variables: Variables, split: Batch, key: Array, *, match: bool = False
+    model: Autoencoder,
+    variables: Variables,
+    split: Batch,
+    key: Array,
+    *,
+    unlabelled_classes: Sequence[int] = (),
 ) -> Evaluation:
     """What a trained model makes of a split.
 
@@ -53,8 +57,8 @@ def evaluate(
         variables: its parameters and statistics.
         split: uint8 images and their labels; -1 doesn't count towards accuracy.
         key: noise of the sampled figures.
-        match: read labels through the best one-to-one matching of c to labels, as an unsupervised
-            c needs.
+        unlabelled_classes: of which training saw no label. Their values of c may mean any of them,
+            so they are read through the best one-to-one matching.
 
     Returns:
         - ``examples``
@@ -63,8 +67,10 @@ def evaluate(
         - ``nll``, ``nll_sampled``: their Bernoulli -log p(x|z,c), nats per image.
         - ``kl_z``, ``kl_z_per_dimension``: KL(q(z|x) || N(0, 1)), nats per image.
         - where there are classes: ``kl_c_uniform`` (eq. 9) and ``kl_c_label`` (eq. 11), nats per
-          image; ``accuracy``, the share of labels read; with ``match`` also ``matching``, the label
-          of each c.
+          image; ``accuracy``, the share of labels read, and ``accuracy_per_class``, None where the
+          split has none.
+        - with unlabelled classes: ``matching``, the label of each c; and, if other classes have
+          labels, ``accuracy_unlabelled``, the share of labels read of those that have none.
     """
     pixels = int(np.prod(split.images.shape[1:]))
     outputs: dict[str, Any] = over_split(_measure, (model,), (variables, key), split)
@@ -88,11 +94,17 @@ def evaluate(
         return metrics
     read, labels = likeliest[labelled], labels[labelled]
     metrics["kl_c_label"] = float(outputs["kl_c_label"][labelled].mean(dtype=np.float64))
-    if match:
-        matching = best_matching(read, labels, model.classes)
+    if unlabelled_classes:
+        matching = best_matching(read, labels, model.classes, unlabelled_classes)
         metrics["matching"] = matching.tolist()
         read = matching[read]
-    metrics["accuracy"] = float(np.mean(read == labels))
+    right = read == labels
+    metrics["accuracy"] = float(np.mean(right))
+    members = [right[labels == label] for label in range(model.classes)]
+    metrics["accuracy_per_class"] = [float(own.mean()) if len(own) else None for own in members]
+    without = np.isin(labels, unlabelled_classes)
+    if without.any() and not without.all():
+        metrics["accuracy_unlabelled"] = float(right[without].mean())
     return metrics
 
 
@@ -109,6 +121,7 @@ def format_table(evaluation: Evaluation) -> str:
             ("kl_c_uniform", 4, "nats per image, to the uniform prior"),
             ("kl_c_label", 4, "nats per image, to the label's prior"),
             ("accuracy", 4, "of the labels it reads"),
+            ("accuracy_unlabelled", 4, "of those of classes that had no label in training"),
             ("mutual_information", 4, "nats, of c and the label"),
             ("label_entropy", 4, "nats, the most that this can be"),
             ("probe_accuracy", 4, "of the labels that a linear probe reads from z alone"),
@@ -134,20 +147,6 @@ def format_table(evaluation: Evaluation) -> str:
         )
     width = max(13, *(len(name) for name, *_ in lines))
     return "\n".join(f"{name:{width}} {value:>8}  {unit}" for name, value, unit in lines)
-
-
-def best_matching(
-    categories: Int[np.ndarray, "examples"], labels: Int[np.ndarray, "examples"], classes: int
-) -> Int[np.ndarray, "classes"]:
-    """The one-to-one matching of categories to labels that agrees on the most examples.
-
-    Returns:
-        The label of each category.
-    """
-    counts = np.zeros((classes, classes), int)
-    np.add.at(counts, (categories, labels), 1)
-    _, matching = linear_sum_assignment(counts, maximize=True)
-    return matching
 
 
 def over_split(

@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jvae_jax import checkpoints, parallel
+from jvae_jax.announcement import announcement
 from jvae_jax.checkpoints import CheckpointWriter
 from jvae_jax.config import TrainConfig
 from jvae_jax.data import Dataset
@@ -19,10 +20,10 @@ from jvae_jax.evaluation import Evaluation, evaluate, mean_test_terms
 from jvae_jax.files import replacing, write_json
 from jvae_jax.generation import sample
 from jvae_jax.judge import Judge
-from jvae_jax.objectives import AnnealedVAE, Objective, Ours
+from jvae_jax.objectives import Objective
 from jvae_jax.progress import ProgressReport
 from jvae_jax.provenance import environment
-from jvae_jax.runs import Run, start
+from jvae_jax.runs import Run, start, visible
 from jvae_jax.trainer import Trainer
 from jvae_jax.training import TrainState, Variables
 from jvae_jax.types import Batch, Devices
@@ -64,12 +65,14 @@ def fit(
     devices = jax.devices() if devices is None else devices
     parallel.check_batch(config.batch_size, len(dataset.train_labels), len(devices))
     run = start(config.resolve(dataset), dataset)
-    objective = run.config.make_objective(all_labelled=dataset.all_labelled)
+    # From here to the evaluation nothing sees a label that is hidden.
+    whole, dataset = dataset, visible(run.config, dataset)
+    objective = _objective(run, dataset)
     state = _initial_or_restored(run, say)
     if int(state.step) == run.total_steps == run.evaluation().get("step"):
         say(f"{run.workdir} is finished: all {run.total_steps} steps are done and evaluated")
         return run
-    for sentence in _announcement(run, objective, dataset, devices):
+    for sentence in announcement(run, objective, dataset, devices):
         say(sentence)
     writer = CheckpointWriter(run.checkpoints_path)
     try:
@@ -77,7 +80,7 @@ def fit(
     finally:
         writer.close()
     say(f"evaluating on {run.data.test_examples} test images")
-    evaluate_run(run, dataset, state)
+    evaluate_run(run, whole, state)
     return run
 
 
@@ -109,7 +112,7 @@ def evaluate_run(
         state.average,
         Batch(dataset.test_images, dataset.test_labels),
         run.key("test"),
-        match=run.config.objective == "joint_vae",
+        unlabelled_classes=run.unlabelled_classes if run.model.classes else (),
     )
     if judge is not None:
         metrics |= disentanglement(run.model, state.average, dataset)
@@ -126,6 +129,15 @@ def evaluate_run(
     return evaluation
 
 
+def _objective(run: Run, dataset: Dataset) -> Objective:
+    labels = dataset.train_labels
+    mixed = run.config.labelled_per_batch(labels) is not None
+    return run.config.make_objective(
+        all_labelled=dataset.all_labelled,
+        labelled_fraction=float(np.mean(labels >= 0)) if mixed else None,
+    )
+
+
 def _initial_or_restored(run: Run, say: Callable[[str], None]) -> TrainState:
     folder = run.checkpoints_path
     state, damaged = checkpoints.restore_latest(folder, run.state_shape())
@@ -137,32 +149,6 @@ def _initial_or_restored(run: Run, say: Callable[[str], None]) -> TrainState:
         return run.initial_state()
     say(f"going on from step {int(state.step)} of {run.total_steps} in {run.workdir}")
     return state
-
-
-def _announcement(
-    run: Run, objective: Objective, dataset: Dataset, devices: Devices
-) -> Iterator[str]:
-    yield (
-        f"{run.config.objective}: {run.total_steps} steps, {run.config.epochs} epochs of "
-        f"{run.steps_per_epoch}, on {len(devices)} x {devices[0].device_kind}, into {run.workdir}"
-    )
-    if isinstance(objective, AnnealedVAE):
-        yield f"capacities rise from 0 over {objective.capacity_steps} steps"
-    if isinstance(objective, Ours):
-        asked = 0.0 if dataset.all_labelled else objective.unlabelled_capacity_c
-    else:
-        asked = getattr(objective, "capacity_c", 0.0)
-    classes = len(dataset.class_names)
-    if asked > math.log(classes):
-        yield (
-            f"C_c rises only to log {classes} = {math.log(classes):.3f} nats, all that {classes} "
-            f"classes can hold, not to the {asked:g} asked for"
-        )
-    if run.model.classes and not "".join(run.category_names).isascii():
-        from jvae_jax import figures
-
-        if hint := figures.font_hint(run.category_names):
-            yield hint
 
 
 def _train(

@@ -110,6 +110,8 @@ class CVAE(Objective):
     """Weight of the classifier's cross-entropy."""
     all_labelled: bool = False
     """Promises that no label is -1, and saves a pass for each class."""
+    labelled_fraction: float | None = None
+    """The share of the data set that is labelled, where batches hold another share."""
 
     def loss(self, model, images, labels, *, step, keys, axis_name=None):
         return losses.cvae(
@@ -121,7 +123,9 @@ class CVAE(Objective):
             gaussian_key=keys.gaussian,
             alpha=self.alpha,
             all_labelled=self.all_labelled,
+            labelled_fraction=self.labelled_fraction,
             reconstruction_loss=self._reconstruction_loss,
+            axis_name=axis_name,
         )
 
 
@@ -205,6 +209,8 @@ class Ours(JointVAE):
     """C_c of labelled examples after the ramp, in nats."""
     unlabelled_capacity_c: float = 5.0
     """C_c of unlabelled examples after the ramp, in nats. The ramp stops at log K."""
+    labelled_fraction: float | None = None
+    """The share of the data set that is labelled, where batches hold another share."""
 
     def loss(self, model, images, labels, *, step, keys, axis_name=None):
         return losses.ours(
@@ -221,6 +227,7 @@ class Ours(JointVAE):
             unlabelled_capacity_c=_categorical_ramp(
                 step, self.unlabelled_capacity_c, self.capacity_steps, model
             ),
+            labelled_fraction=self.labelled_fraction,
             temperature=self.temperature,
             reconstruction_loss=self._reconstruction_loss,
             axis_name=axis_name,

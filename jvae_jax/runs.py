@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax import Array
 
@@ -38,16 +39,21 @@ class DataFacts:
     test_examples: int
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
+    train_labels: tuple[int, ...] = ()
+    """How many training images have the label of each class."""
 
     @classmethod
     def of(cls, dataset: Dataset) -> "DataFacts":
         """The facts of a data set."""
+        labels = dataset.train_labels
+        counts = np.bincount(labels[labels >= 0], minlength=len(dataset.class_names))
         return cls(
             fingerprint=dataset.fingerprint,
             train_examples=len(dataset.train_images),
             test_examples=len(dataset.test_images),
             image_shape=dataset.image_shape,
             class_names=dataset.class_names,
+            train_labels=tuple(counts.tolist()),
         )
 
 
@@ -87,15 +93,23 @@ class Run:
         return self.workdir / "metrics.jsonl"
 
     @property
+    def unlabelled_classes(self) -> tuple[int, ...]:
+        """The classes of which training sees no label."""
+        if self.config.objective == "joint_vae":
+            return tuple(range(len(self.data.class_names)))
+        return tuple(label for label, count in enumerate(self.data.train_labels) if count == 0)
+
+    @property
     def category_names(self) -> tuple[str, ...]:
         """What each value of c is called: its class, or a number where c is unsupervised."""
-        if self.config.objective == "joint_vae":
-            return tuple(f"c{index}" for index in range(len(self.data.class_names)))
-        return self.data.class_names
+        names = list(self.data.class_names)
+        for index in self.unlabelled_classes:
+            names[index] = f"c{index}"
+        return tuple(names)
 
     def check_data(self, dataset: Dataset) -> None:
-        """Raises ValueError unless these are the data that it was trained on."""
-        if differences := _differences(self.data, DataFacts.of(dataset)):
+        """Raises ValueError unless it was trained on these data, some labels hidden or none."""
+        if differences := _differences(self.data, DataFacts.of(visible(self.config, dataset))):
             raise ValueError(f"{self.workdir} was trained on other data: {'; '.join(differences)}")
 
     def key(self, purpose: str) -> Array:
@@ -137,12 +151,23 @@ class Run:
         return state
 
 
+def visible(config: TrainConfig, dataset: Dataset) -> Dataset:
+    """What training may see of a data set: labels that are to be hidden are -1.
+
+    Raises:
+        ValueError: if there are fewer labels than are to be kept.
+    """
+    if isinstance(config.num_labels, str):
+        return dataset
+    return dataset.with_labels(config.num_labels, config.seed)
+
+
 def start(config: TrainConfig, dataset: Dataset) -> Run:
     """Makes a run's folder, or takes up the one that is there.
 
     Args:
         config: the configuration, resolved for the data.
-        dataset: the data to train on.
+        dataset: the data to train on, of which only :func:`visible` labels count.
 
     Raises:
         ValueError: if the folder holds something else, or a run of another configuration or data.
@@ -150,7 +175,7 @@ def start(config: TrainConfig, dataset: Dataset) -> Run:
     """
     assert config.workdir is not None
     workdir = Path(config.workdir).expanduser()
-    run = Run(workdir=workdir, config=config, data=DataFacts.of(dataset))
+    run = Run(workdir=workdir, config=config, data=DataFacts.of(visible(config, dataset)))
     if (workdir / "config.json").exists():
         _check_same(load(workdir), run)
         return run
@@ -193,6 +218,7 @@ def load(workdir: str | Path) -> Run:
                 **data,
                 "image_shape": tuple(data["image_shape"]),
                 "class_names": tuple(data["class_names"]),
+                "train_labels": tuple(data.get("train_labels", ())),
             }
         )
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -5,12 +5,15 @@ from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import Array
 
 from jvae_jax import parallel
 from jvae_jax.data import Dataset
 from jvae_jax.objectives import Objective
 from jvae_jax.progress import ProgressReport
 from jvae_jax.runs import Run
+from jvae_jax.semi_supervised import mixed_order
 from jvae_jax.training import TrainState, epoch_order, metric_names
 from jvae_jax.types import Batch, Devices
 
@@ -38,6 +41,8 @@ class Trainer:
             ema_decay=run.config.ema_decay,
             devices=devices,
         )
+        self._labels = dataset.train_labels
+        self._labelled_per_batch = run.config.labelled_per_batch(dataset.train_labels)
         self._dispatches = 0
 
     def train_epoch(
@@ -49,8 +54,7 @@ class Trainer:
             DivergedError: if a metric isn't finite any more.
         """
         run = self._run
-        order = epoch_order(run.key("order"), epoch, run.data.train_examples)
-        order, state = parallel.place((order, state), self._devices)
+        order, state = parallel.place((self._order(epoch), state), self._devices)
         sums = dict.fromkeys(self._names, 0.0)
         end = epoch * run.steps_per_epoch
         for step in range(end - run.steps_per_epoch, end, _STEPS_PER_DISPATCH):
@@ -65,6 +69,19 @@ class Trainer:
             sums = {name: sums[name] + done[name] for name in self._names}
             report.steps(stop, {name: total / (stop - step) for name, total in done.items()})
         return state, {name: total / run.steps_per_epoch for name, total in sums.items()}
+
+    def _order(self, epoch: int) -> Array:
+        key = self._run.key("order")
+        if self._labelled_per_batch is None:
+            return epoch_order(key, epoch, len(self._labels))
+        return mixed_order(
+            key,
+            epoch,
+            np.flatnonzero(self._labels >= 0),
+            np.flatnonzero(self._labels < 0),
+            batch_size=self._run.config.batch_size,
+            labelled_per_batch=self._labelled_per_batch,
+        )
 
     @contextmanager
     def _profiled(self) -> Iterator[None]:

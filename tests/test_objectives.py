@@ -25,11 +25,16 @@ def test_the_six_have_the_papers_values():
     assert {own.pop("reconstruction_loss") for own in values.values()} == {"bernoulli_nll"}
     assert values == {
         "vae": {},
-        "cvae": {"alpha": 1.0, "all_labelled": False},
+        "cvae": {"alpha": 1.0, "all_labelled": False, "labelled_fraction": None},
         "beta_vae": {"beta": 30.0},
         "annealed_vae": annealed,
         "joint_vae": joint,
-        "ours": {**joint, "capacity_c": 0.0, "unlabelled_capacity_c": 5.0},
+        "ours": {
+            **joint,
+            "capacity_c": 0.0,
+            "unlabelled_capacity_c": 5.0,
+            "labelled_fraction": None,
+        },
     }
 
 

@@ -98,7 +98,10 @@ def test_one_and_two_devices_agree(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), one_sums, two_sums)
 
 
-SCHEDULES = {"ours": {"capacity_steps": 10, "capacity_z": 0.25}, "cvae": {}}
+SCHEDULES = {
+    "ours": {"capacity_steps": 10, "capacity_z": 0.25, "labelled_fraction": 0.1},
+    "cvae": {"labelled_fraction": 0.1},
+}
 
 
 @pytest.mark.long

@@ -51,6 +51,7 @@ def test_losses_have_the_contracts_parameters():
         "labels",
         *joint[3:],
         "unlabelled_capacity_c",
+        "labelled_fraction",
         "temperature",
         "reconstruction_loss",
         "axis_name",

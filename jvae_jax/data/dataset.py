@@ -7,6 +7,8 @@ from functools import cached_property, partial
 import jax
 import numpy as np
 
+from jvae_jax.semi_supervised import hide_labels
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
@@ -54,6 +56,14 @@ class Dataset:
     def all_labelled(self) -> bool:
         """Whether no label, train or test, is -1."""
         return bool((self.train_labels >= 0).all() and (self.test_labels >= 0).all())
+
+    def with_labels(self, count: int, seed: int) -> "Dataset":
+        """The same data with so many training labels, as many of each class as may be.
+
+        Raises:
+            ValueError: if there are fewer.
+        """
+        return replace(self, train_labels=hide_labels(self.train_labels, count, seed))
 
     def resized(self, size: int) -> "Dataset":
         """The same data at size x size: bilinear, and antialiased where it shrinks."""

@@ -12,6 +12,7 @@ from jvae_jax.losses.terms import (
     gaussian_kl,
     label_kl,
     mean_over_devices,
+    population_weights,
 )
 from jvae_jax.types import (
     Decode,
@@ -101,6 +102,7 @@ def ours(
     capacity_z: float | Scalar,
     capacity_c: float | Scalar,
     unlabelled_capacity_c: float | Scalar | None = None,
+    labelled_fraction: float | None = None,
     temperature: float,
     reconstruction_loss: ReconstructionLoss = bernoulli_nll,
     axis_name: str | None = None,
@@ -119,6 +121,9 @@ def ours(
         labels: class indices; -1 is unlabelled.
         capacity_c: C_c of labelled examples, in nats.
         unlabelled_capacity_c: C_c of unlabelled ones, in nats; None: ``capacity_c``.
+        labelled_fraction: the share of the data set that is labelled, where a batch holds another
+            share: reconstruction and KL(z) are then weighted to be those of the data set. Without
+            it each example weighs the same.
 
     Raises:
         ValueError: if the posterior has no logits, or there isn't one label for each image.
@@ -138,9 +143,10 @@ def ours(
     )
     if unlabelled_capacity_c is None:
         unlabelled_capacity_c = capacity_c
+    weights = population_weights(labelled, labelled_fraction, axis_name)
     loss = (
-        jnp.mean(terms.reconstruction)
-        + beta * jnp.abs(mean_over_devices(terms.kl_z, axis_name) - capacity_z)
+        jnp.mean(weights * terms.reconstruction)
+        + beta * jnp.abs(mean_over_devices(weights * terms.kl_z, axis_name) - capacity_z)
         + gamma * _distance_by_share(kl_c, labelled, capacity_c, axis_name)
         + gamma * _distance_by_share(kl_c, ~labelled, unlabelled_capacity_c, axis_name)
     )

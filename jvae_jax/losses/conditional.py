@@ -11,6 +11,7 @@ from jvae_jax.losses.terms import (
     check_labels,
     gaussian_kl,
     label_kl,
+    population_weights,
 )
 from jvae_jax.types import (
     Classify,
@@ -35,7 +36,9 @@ def cvae(
     gaussian_key: PRNGKey,
     alpha: float,
     all_labelled: bool = False,
+    labelled_fraction: float | None = None,
     reconstruction_loss: ReconstructionLoss = bernoulli_nll,
+    axis_name: str | None = None,
 ) -> tuple[Scalar, LossTerms]:
     """The conditional VAE with a classifier for the unlabelled (Kingma's M2): eq. 5.
 
@@ -55,7 +58,11 @@ def cvae(
         gaussian_key: noise of z.
         alpha: weight of the classifier's cross-entropy.
         all_labelled: promises that no label is -1, and saves the K passes.
+        labelled_fraction: the share of the data set that is labelled, where a batch holds another
+            share: all but the cross-entropy is then weighted to be that of the data set. Without
+            it each example weighs the same.
         reconstruction_loss: -log p(x|z,y) of logits and images, for each example, up to a constant.
+        axis_name: the device axis, if any.
 
     Returns:
         The loss, in nats per image, and its terms for each example: ``kl_c`` is
@@ -92,5 +99,6 @@ def cvae(
     kl_z = jnp.sum(weights * kl_z, axis=-1)
     kl_c = jnp.where(labelled, jnp.log(classes), categorical_kl(class_logits))
     cross_entropy = label_kl(class_logits, labels)
-    loss = jnp.mean(reconstruction + kl_z + kl_c + alpha * cross_entropy)
+    weights = population_weights(labelled, labelled_fraction, axis_name)
+    loss = jnp.mean(weights * (reconstruction + kl_z + kl_c) + alpha * cross_entropy)
     return loss, LossTerms(reconstruction, kl_z, kl_c, cross_entropy)

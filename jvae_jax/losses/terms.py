@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jvae_jax.types import Images, Labels, PerExample, Scalar
 
@@ -89,6 +89,28 @@ def mean_over_devices(values: Array, axis_name: str | None) -> Scalar:
     """The mean of this device's values, or of every device's on ``axis_name``."""
     mean = jnp.mean(values)
     return mean if axis_name is None else lax.pmean(mean, axis_name)
+
+
+def population_weights(
+    labelled: Bool[Array, "batch"], labelled_fraction: float | None, axis_name: str | None
+) -> PerExample:
+    """Weights with which a batch counts as if it held the data set's share of labelled examples.
+
+    Args:
+        labelled: which examples have a label.
+        labelled_fraction: the share that has one in the data set; None: the batch's own, so that
+            all weigh 1.
+        axis_name: the device axis, if any.
+    """
+    if labelled_fraction is None:
+        return jnp.ones(len(labelled))
+    share = mean_over_devices(labelled, axis_name)
+    # Where a batch has none of a kind, that kind's weight isn't used.
+    return jnp.where(
+        labelled,
+        labelled_fraction / jnp.where(share > 0, share, 1),
+        (1 - labelled_fraction) / jnp.where(share < 1, 1 - share, 1),
+    )
 
 
 def check_labels(images: Array, labels: Array) -> None:
