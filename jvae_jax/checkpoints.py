@@ -6,7 +6,7 @@ number go on from them. Reading never changes a folder.
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ Tree = TypeVar("Tree")
 
 _LATEST = 2
 """How many are kept, so that a damaged one has another behind it."""
-_METRIC = "negative_elbo"
+_METRIC, _SUMS = "negative_elbo", "sums"
 _ITEM = "state"
 
 
@@ -55,6 +55,11 @@ def restore_latest(folder: Path, like: Tree) -> tuple[Tree | None, dict[int, str
             f"no checkpoint in {folder} can be read, and nothing was removed: {reasons}"
         )
     return None, damaged
+
+
+def sums_at(folder: Path, step: int) -> dict[str, float]:
+    """The sums of the metrics that were saved with a step; none if an epoch ended there."""
+    return dict(_metrics(folder, step).get(_SUMS, {}))
 
 
 def restore_best(folder: Path, like: Tree) -> Tree:
@@ -103,12 +108,21 @@ class CheckpointWriter:
             ),
         )
 
-    def save(self, step: int, tree: Any, *, negative_elbo: float) -> None:
-        """Saves in the background; the tree itself is copied at once."""
+    def save(
+        self, step: int, tree: Any, *, negative_elbo: float, sums: Mapping[str, float]
+    ) -> None:
+        """Saves in the background; the tree itself is copied at once.
+
+        Args:
+            step: which one it is.
+            tree: of arrays.
+            negative_elbo: by which the best is found.
+            sums: of the metrics so far, where an epoch isn't finished.
+        """
         self._manager.save(
             step,
             args=ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(jax.device_get(tree))}),
-            metrics={_METRIC: negative_elbo},
+            metrics={_METRIC: negative_elbo, _SUMS: dict(sums)},
         )
 
     def close(self) -> None:
@@ -125,8 +139,12 @@ def _steps(folder: Path) -> list[int]:
 
 
 def _metric(folder: Path, step: int) -> float:
+    return float(_metrics(folder, step)[_METRIC])
+
+
+def _metrics(folder: Path, step: int) -> dict[str, Any]:
     path = folder / str(step) / "metrics" / "metrics"
-    return float(json.loads(path.read_text())[_METRIC])
+    return dict(json.loads(path.read_text()))
 
 
 def _restore(folder: Path, step: int, like: Tree) -> Tree:

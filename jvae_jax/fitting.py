@@ -19,6 +19,7 @@ from jvae_jax.disentanglement import disentanglement
 from jvae_jax.evaluation import Evaluation, evaluate, mean_test_terms
 from jvae_jax.files import replacing, write_json
 from jvae_jax.generation import sample
+from jvae_jax.interruptions import interruptions
 from jvae_jax.judge import Judge
 from jvae_jax.objectives import Objective
 from jvae_jax.progress import ProgressReport
@@ -44,7 +45,9 @@ def fit(
     """Trains, or goes on training, as a configuration says, and evaluates at the end.
 
     Interrupted at any moment and called again, it ends with the same parameters, optimiser state
-    and metrics as if it had never stopped.
+    and metrics as if it had never stopped. SIGINT and SIGTERM let it finish some steps and save
+    them before it leaves, as :func:`~jvae_jax.interruptions.interruptions` says; a second one
+    doesn't.
 
     Args:
         config: what to train. What it leaves open is filled in from the data.
@@ -159,22 +162,30 @@ def _train(
     writer: CheckpointWriter,
     devices: Devices,
 ) -> TrainState:
-    """Goes from a state at an epoch's end to the end of the run."""
+    """Goes from a state that was saved to the end of the run, or to where someone asks to stop."""
     assert run.config.save_every is not None
     trainer = Trainer(run, objective, dataset, devices)
     test_split = Batch(dataset.test_images, dataset.test_labels)
+    per_epoch = run.steps_per_epoch
     step = int(state.step)
-    _keep_metrics(run.metrics_path, epochs=step // run.steps_per_epoch)
-    with ProgressReport(
+    sums = checkpoints.sums_at(run.checkpoints_path, step) if step % per_epoch else {}
+    _keep_metrics(run.metrics_path, epochs=step // per_epoch)
+    progress = ProgressReport(
         epochs=run.config.epochs,
-        steps_per_epoch=run.steps_per_epoch,
+        steps_per_epoch=per_epoch,
         batch_size=run.config.batch_size,
         step=step,
         stream=sys.stderr,
-    ) as report:
-        for epoch in range(step // run.steps_per_epoch + 1, run.config.epochs + 1):
-            state, train_terms = trainer.train_epoch(state, epoch, report)
-            step = epoch * run.steps_per_epoch
+    )
+    with interruptions() as interruption, progress as report:
+        for epoch in range(step // per_epoch + 1, run.config.epochs + 1):
+            state, sums = trainer.train_epoch(state, epoch, sums, report, interruption)
+            step = int(state.step)
+            if step < epoch * per_epoch:
+                writer.save(step, state, negative_elbo=math.inf, sums=sums)
+                interruption.leave()
+            train_terms = {name: total / per_epoch for name, total in sums.items()}
+            sums = {}
             variables = jax.device_get(state.average)
             test_terms = mean_test_terms(
                 objective, run.model, variables, step, test_split, run.key("test")
@@ -183,10 +194,14 @@ def _train(
             with run.metrics_path.open("a", encoding="utf-8") as metrics:
                 metrics.write(json.dumps(record) + "\n")
             report.epoch(step, train_terms, test_terms)
-            if epoch % run.config.save_every == 0 or epoch == run.config.epochs:
+            last = epoch == run.config.epochs
+            if epoch % run.config.save_every == 0 or last or interruption:
                 bound = sum(test_terms.get(name, 0.0) for name in _BOUND)
-                writer.save(step, state, negative_elbo=math.inf if math.isnan(bound) else bound)
+                bound = math.inf if math.isnan(bound) else bound
+                writer.save(step, state, negative_elbo=bound, sums=sums)
                 _write_samples(run, variables)
+            if interruption:
+                interruption.leave()
     return state
 
 

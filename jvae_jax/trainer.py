@@ -1,6 +1,6 @@
 """The epochs of a run: dispatches of many steps, watched for broken numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import jax
@@ -10,6 +10,7 @@ from jax import Array
 
 from jvae_jax import parallel
 from jvae_jax.data import Dataset
+from jvae_jax.interruptions import Interruption
 from jvae_jax.objectives import Objective
 from jvae_jax.progress import ProgressReport
 from jvae_jax.runs import Run
@@ -46,18 +47,33 @@ class Trainer:
         self._dispatches = 0
 
     def train_epoch(
-        self, state: TrainState, epoch: int, report: ProgressReport
+        self,
+        state: TrainState,
+        epoch: int,
+        sums: Mapping[str, float],
+        report: ProgressReport,
+        interruption: Interruption,
     ) -> tuple[TrainState, dict[str, float]]:
-        """Goes through one epoch, counted from 1; returns the mean of its steps' metrics too.
+        """Goes to the end of an epoch, or to where someone asks to stop.
+
+        Args:
+            state: at the epoch's beginning, or where it was left.
+            epoch: counted from 1.
+            sums: of its steps' metrics so far, if it was left.
+            report: is told.
+            interruption: is heeded after each dispatch.
+
+        Returns:
+            The state after, and the sums of the metrics of the epoch's steps until there.
 
         Raises:
             DivergedError: if a metric isn't finite any more.
         """
         run = self._run
         order, state = parallel.place((self._order(epoch), state), self._devices)
-        sums = dict.fromkeys(self._names, 0.0)
+        sums = dict(sums) or dict.fromkeys(self._names, 0.0)
         end = epoch * run.steps_per_epoch
-        for step in range(end - run.steps_per_epoch, end, _STEPS_PER_DISPATCH):
+        for step in range(int(state.step), end, _STEPS_PER_DISPATCH):
             stop = min(step + _STEPS_PER_DISPATCH, end)
             with self._profiled():
                 state, progress = self._train_steps(
@@ -68,7 +84,9 @@ class Trainer:
             done = {name: float(progress.sums[name]) for name in self._names}
             sums = {name: sums[name] + done[name] for name in self._names}
             report.steps(stop, {name: total / (stop - step) for name, total in done.items()})
-        return state, {name: total / run.steps_per_epoch for name, total in sums.items()}
+            if interruption:
+                break
+        return state, sums
 
     def _order(self, epoch: int) -> Array:
         key = self._run.key("order")

@@ -29,7 +29,7 @@ def state_at(step):
 def saved(folder, bounds):
     writer = CheckpointWriter(folder)
     for step, bound in bounds.items():
-        writer.save(step, state_at(step), negative_elbo=bound)
+        writer.save(step, state_at(step), negative_elbo=bound, sums={})
     writer.close()
 
 

@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 
 import jax
@@ -98,6 +100,38 @@ def test_going_on_is_as_never_stopped(reference, epoch, tmp_path, monkeypatch):
     again = fit(replace(SMALL, workdir=str(tmp_path / "run")), make_dataset(), say=said.append)
     assert any(f"going on from step {6 * (epoch - 1)} of 24" in s for s in said) == (epoch > 1)
     assert_same_end(again, run)
+
+
+@pytest.mark.parametrize(
+    ("number", "left_by", "dispatch"),
+    [(signal.SIGINT, KeyboardInterrupt, 2), (signal.SIGTERM, SystemExit, 3)],
+)
+def test_asked_to_stop_it_saves_and_goes_on_as_never_stopped(
+    number, left_by, dispatch, tmp_path, monkeypatch
+):
+    """Two steps to a dispatch, three dispatches to an epoch: within the second, and at its end."""
+    monkeypatch.setattr("jvae_jax.trainer._STEPS_PER_DISPATCH", 2)
+    config = replace(SMALL, epochs=3)
+    never = fit(replace(config, workdir=str(tmp_path / "never")), make_dataset())
+    real, seen = fitting.ProgressReport.steps, []
+
+    def asking(report, step, terms):
+        seen.append(step)
+        if len(seen) == 3 + dispatch:
+            os.kill(os.getpid(), number)
+        real(report, step, terms)
+
+    stopped = replace(config, workdir=str(tmp_path / "stopped"))
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting.ProgressReport, "steps", asking)
+        with pytest.raises(left_by) as info:
+            fit(stopped, make_dataset())
+    assert getattr(info.value, "code", 0) == 0
+    assert handlers == [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    assert seen[-1] == 6 + 2 * dispatch
+    assert int(runs.load(tmp_path / "stopped").load_state().step) == seen[-1]
+    assert_same_end(fit(stopped, make_dataset()), never)
 
 
 def test_an_unevaluated_end_is_evaluated(reference, tmp_path):
