@@ -37,15 +37,24 @@ def table1(rows: Sequence[Row]) -> str:
 
 
 def _objectives(rows: Sequence[Row]) -> str:
-    """Mean ± standard deviation over seeds, the paper's in brackets, then what they are worth."""
+    """A line for each: mean ± standard deviation over seeds, and the paper's figure beside it."""
+    first = rows[0]
+    published = ("mse", "kl_z") if first["dataset"] == "mnist" else ()
+    headers = ["objective", "seeds"]
+    for name, (title, _) in COLUMNS.items():
+        headers += [title, "paper"] if name in published else [title]
     lines = []
     for objective in OBJECTIVES:
         own = [row for row in rows if row["objective"] == objective]
-        if own:
-            paper = PAPER.get(objective, {}) if own[0]["dataset"] == "mnist" else {}
-            lines.append([f"`{objective}`", str(len(own)), *_cells(own, COLUMNS, paper)])
-    headers = ["objective", "seeds", *(title for title, _ in COLUMNS.values())]
-    first = rows[0]
+        if not own:
+            continue
+        line = [f"`{objective}`", str(len(own))]
+        for name, cell in zip(COLUMNS, _cells(own, COLUMNS), strict=True):
+            line.append(cell)
+            if name in published:
+                paper = PAPER.get(objective, {}).get(name)
+                line.append("" if paper is None else f"{paper:.{COLUMNS[name][1]}f}")
+        lines.append(line)
     floor = ""
     if "frechet_within_class_floor" in first:
         floor = f", within classes {first['frechet_within_class_floor']:.2f}"
@@ -88,19 +97,14 @@ def readings(rows: Sequence[Row]) -> str:
     return _markdown(headers, lines, words=2) + f"\nMSE per pixel. {_about(rows)}\n"
 
 
-def _cells(
-    rows: Sequence[Row],
-    columns: Mapping[str, tuple[str, int]],
-    paper: Mapping[str, float] | None = None,
-) -> list[str]:
+def _cells(rows: Sequence[Row], columns: Mapping[str, tuple[str, int]]) -> list[str]:
+    """Mean ± standard deviation, as far as there are values."""
     cells = []
     for name, (_, digits) in columns.items():
         values = [row[name] for row in rows if name in row]
         cell = f"{statistics.mean(values):.{digits}f}" if values else ""
         if len(values) > 1:
             cell += f" ± {statistics.stdev(values):.{digits}f}"
-        if paper and name in paper:
-            cell += f" (paper: {paper[name]:.{digits}f})"
         cells.append(cell)
     return cells
 
