@@ -24,6 +24,9 @@ from jvae_jax.runs import Run
 
 LATENTS = (2, 4, 6, 10, 16)
 FIXED_OF_10 = (4, 6, 8)
+NUM_LABELS: tuple[int | str, ...] = (10, 100, 600, 1000, 3000, "all")
+DRAWN_OFTEN = 100
+"""So many labels are drawn several times."""
 TRAVERSED = (2, 4, 7)
 """Digits that differ in what style can change."""
 
@@ -104,6 +107,18 @@ class ReadingsConfig(StudyConfig):
     runs: str = option("folder of the runs", default="runs/readings")
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelsConfig(StudyConfig):
+    epochs: int = option("of each run", default=20)
+    runs: str = option("folder of the runs", default="runs/labels")
+    draws: int = option(f"of {DRAWN_OFTEN} labels; one of other numbers", default=5)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.draws < 1:
+            raise ValueError(f"draws must be 1 or more, got {self.draws}")
+
+
 def table1(config: Table1Config) -> None:
     dataset = config.load()
     marker = config.judge(dataset)
@@ -174,6 +189,22 @@ def readings(config: ReadingsConfig) -> None:
     print((Path(config.output) / "readings.md").read_text(encoding="utf-8"))
 
 
+def labels(config: LabelsConfig) -> None:
+    dataset = config.load()
+    marker = config.judge(dataset)
+    identity = ("dataset", "objective", "epochs", "num_labels", "seed")
+    for count in NUM_LABELS:
+        for seed in range(config.draws if count == DRAWN_OFTEN else 1):
+            for objective in ("ours", "cvae"):
+                folder = f"{objective}-{count}-labels-{seed}"
+                training = config.training(objective, folder, seed=seed, num_labels=count)
+                _, row = studies.trained(training, dataset, marker, num_labels=count)
+                _keep_row(config, "labels", row, identity)
+            row = studies.labels_alone(dataset, count, seed, config.epochs)
+            _keep_row(config, "labels", row, identity)
+    print((Path(config.output) / "labels.md").read_text(encoding="utf-8"))
+
+
 def report(config: ReportConfig) -> None:
     """Makes tables and figures of all JSON in the folder."""
     output = Path(config.output)
@@ -226,6 +257,11 @@ def _write_fixed_dimensions(path: Path, contents: dict[str, Any]) -> None:
     _save(path, pictures.fixed_dimensions(contents["rows"]))
 
 
+def _write_labels(path: Path, contents: dict[str, Any]) -> None:
+    _write(path, tables.labels(contents["rows"]))
+    _save(path, pictures.labels(contents["rows"]))
+
+
 def _write(path: Path, table: str) -> None:
     with replacing(path.with_suffix(".md")) as file:
         file.write(table.encode())
@@ -246,6 +282,7 @@ REPORTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
     "traversals": _write_grid,
     "reconstructions": _write_grid,
     "fixed-dimensions": _write_fixed_dimensions,
+    "labels": _write_labels,
     "readings": lambda path, contents: _write(path, tables.readings(contents["rows"])),
 }
 
@@ -264,6 +301,7 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
         FixedDimensionsConfig,
         "Ours with fewer dimensions of z: a smaller z, or some of it fixed at 0.",
     ),
+    "labels": (labels, LabelsConfig, "Ours and the CVAE with few labels."),
     "readings": (readings, ReadingsConfig, "What the paper may have done otherwise."),
     "report": (report, ReportConfig, "Tables and figures again, from the JSON in --output."),
 }

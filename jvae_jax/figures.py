@@ -121,13 +121,17 @@ def panels(grid: Sequence[Sequence[Panel]]) -> Figure:
 
 
 def curves(
-    charts: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], x_label: str
+    charts: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    x_label: str,
+    *,
+    logarithmic: bool = False,
 ) -> Figure:
     """Charts side by side over one quantity.
 
     Args:
         charts: by what the vertical axis shows; each has named series of x and y.
         x_label: what the horizontal axes show.
+        logarithmic: whether they are.
     """
     figure = Figure(figsize=(2.6 * len(charts), 2.3), dpi=200, layout="constrained")
     for axes, (y_label, series) in zip(
@@ -137,6 +141,7 @@ def curves(
             axes.plot(x, y, style, color="black", markersize=4, linewidth=1, label=name)
         axes.set_title(y_label, size=_POINTS)
         axes.set_xlabel(x_label, size=_POINTS)
+        axes.set_xscale("log" if logarithmic else "linear")
         axes.tick_params(labelsize=_POINTS - 2)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(fontsize=_POINTS - 2, frameon=False)

@@ -128,15 +128,21 @@ def train_step(
     metrics["gradient_norm"] = optax.tree.norm(grads)
     steps, opt_state = optimizer.update(grads, state.opt_state, state.variables["params"])
     variables = {"params": optax.apply_updates(state.variables["params"], steps), **updates}
-    average: Any = optax.incremental_update(
-        variables, state.average, 1 - _decay_at(state.step, ema_decay)
-    )
+    average = moving_average(state.step, state.average, variables, ema_decay)
     return TrainState(state.step + 1, variables, average, opt_state), metrics
 
 
-def _decay_at(step: Array, decay: float) -> Scalar:
-    """Rises to ``decay``, so that the average soon forgets where a run began."""
-    return jnp.minimum(decay, step / (step + 10))
+def moving_average(
+    step: Array, average: Variables, variables: Variables, decay: float = EMA_DECAY
+) -> Variables:
+    """Lets an average follow what a step gave.
+
+    The share of it that is kept rises to ``decay`` from 0 at step 0, so that it soon forgets where
+    training began.
+    """
+    kept = jnp.minimum(decay, step / (step + 10))
+    updated: Any = optax.incremental_update(variables, average, 1 - kept)
+    return updated
 
 
 def eval_step(

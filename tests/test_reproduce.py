@@ -1,6 +1,7 @@
 """The paper's table, from small runs and from figures made up."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -123,6 +124,20 @@ def test_studies_of_ours(small, monkeypatch):
     assert [line[:9] for line in lines[2:4]] == ["| 2 | 2 |", "| 2 | 10 "]
     assert (output / "fixed-dimensions.png").exists()
 
+    monkeypatch.setattr(reproduce, "NUM_LABELS", (6, "all"))
+    monkeypatch.setattr(reproduce, "DRAWN_OFTEN", 6)
+    quick = partial(reproduce.studies.baseline.labels_alone, steps=50)
+    monkeypatch.setattr(reproduce.studies.baseline, "labels_alone", quick)
+    reproduce.labels(reproduce.LabelsConfig(draws=2, **options))
+    rows = reproduce.studies.kept_rows(output / "labels.json")
+    names = ["ours", "cvae", "labels alone"]
+    assert [row["objective"] for row in rows] == 3 * names
+    assert [row["num_labels"] for row in rows] == 6 * [6] + 3 * ["all"]
+    lines = (output / "labels.md").read_text().splitlines()
+    assert lines[2].startswith("| labels | `ours` | `cvae` | labels alone | M2 (Kingma")
+    assert lines[4].startswith("| 6 | ")
+    assert lines[5].startswith("| all | ")
+
     monkeypatch.setattr(reproduce.studies, "READINGS", {"as here": {}})
     reproduce.readings(reproduce.ReadingsConfig(**options))
     rows = reproduce.studies.kept_rows(output / "readings.json")
@@ -136,3 +151,11 @@ def test_studies_of_ours(small, monkeypatch):
 
 def contents_of(path):
     return reproduce.pictures.unpack(json.loads(path.read_text())["panels"])
+
+
+def test_labels_alone_teach_what_they_can():
+    """All that is known of a class without label is that it is none of the others."""
+    dataset = make_dataset()
+    assert reproduce.studies.baseline.labels_alone(dataset, 0, steps=100) == 1.0
+    two = dataset.with_labels(2, 0)
+    assert reproduce.studies.baseline.labels_alone(two, 0, steps=100) < 0.75

@@ -15,7 +15,8 @@ from jvae_jax.figures import Panel
 from jvae_jax.judge import Judge
 from jvae_jax.runs import Run
 from jvae_jax.verdicts import most_confused
-from reproduction.studies import Row
+from reproduction.studies import LABELS_ALONE, Row
+from reproduction.tables import label_count
 
 Grid = list[list[Panel]]
 
@@ -141,6 +142,27 @@ def fixed_dimensions(rows: Sequence[Row]) -> figures.Figure:
                 [row[name] for row in own],
             )
     return figures.curves(charts, "free dimensions of z")
+
+
+def labels(rows: Sequence[Row]) -> figures.Figure:
+    """Labels read and drawn as asked, over the number of labels; means over draws."""
+    charts: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for title, name, objectives in (
+        ("labels read", "accuracy", ("ours", "cvae", LABELS_ALONE)),
+        ("drawn as asked", "drawn", ("ours", "cvae")),
+    ):
+        charts[title] = {}
+        for objective in objectives:
+            of_count: dict[float, list[float]] = {}
+            for row in rows:
+                if row["objective"] == objective:
+                    of_count.setdefault(label_count(row["num_labels"]), []).append(row[name])
+            x = sorted(of_count)
+            charts[title][TITLES.get(objective, objective)] = (
+                x,
+                [float(np.mean(of_count[count])) for count in x],
+            )
+    return figures.curves(charts, "labels", logarithmic=True)
 
 
 def _characters(run: Run, classes: Sequence[int]) -> Panel:

@@ -20,9 +20,11 @@ from jvae_jax.files import write_json
 from jvae_jax.fitting import evaluate_run
 from jvae_jax.judge import Judge
 from jvae_jax.networks import Autoencoder
+from jvae_jax.provenance import environment
 from jvae_jax.runs import Run
 from jvae_jax.training import Variables, example_keys, scale
 from jvae_jax.types import Batch
+from reproduction import baseline
 
 Row = dict[str, Any]
 
@@ -32,6 +34,10 @@ READINGS: dict[str, dict[str, Any]] = {
     "images of 24 x 24": {"image_size": 24},
 }
 """What the paper may have done otherwise, in training."""
+
+
+LABELS_ALONE = "labels alone"
+"""What a classifier that sees nothing but the labelled images is called among objectives."""
 
 
 def has_capacities(objective: str) -> bool:
@@ -56,6 +62,25 @@ def trained(
     }
     origin = {"command": command(), "trained_with": started["environment"]["commit"]}
     return run, {**common, **about, **origin, **found}
+
+
+def labels_alone(dataset: Dataset, num_labels: int | str, seed: int, epochs: int) -> Row:
+    """The same of a classifier that sees the labelled images alone, of which it sees the rest."""
+    if isinstance(num_labels, int):
+        dataset = dataset.with_labels(num_labels, seed)
+    facts = environment()
+    return {
+        "objective": LABELS_ALONE,
+        "seed": seed,
+        "epochs": epochs,
+        "dataset": dataset.name,
+        "num_labels": num_labels,
+        "command": command(),
+        "trained_with": facts["commit"],
+        "accuracy": baseline.labels_alone(dataset, seed),
+        "examples": len(dataset.test_labels),
+        "environment": facts,
+    }
 
 
 def command() -> str:
