@@ -26,6 +26,7 @@ def option(help: str, *, default: Any = MISSING, choices: Iterable[str] | None =
 
 
 _HYPERPARAMETERS = (
+    "agreement",
     "alpha",
     "beta",
     "gamma",
@@ -100,6 +101,11 @@ class TrainConfig:
         "-log p(x|z,c), up to a constant", default="bernoulli_nll", choices=RECONSTRUCTION_LOSSES
     )
     alpha: float | None = _hyperparameter("alpha", "weight of the CVAE's classifier")
+    agreement: float | None = _hyperparameter(
+        "agreement",
+        "weight of what c says otherwise of slightly distorted images, which helps where few have "
+        "a label",
+    )
     beta: float | None = _hyperparameter("beta", "weight of KL(z), or of its distance from C_z")
     gamma: float | None = _hyperparameter("gamma", "weight of KL(c)'s distance from C_c")
     capacity_z: float | None = _hyperparameter("capacity_z", "C_z after the ramp, in nats")

@@ -17,13 +17,13 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array, lax
-from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from jvae_jax import layers
 from jvae_jax.batches import BATCH, map_batches
 from jvae_jax.data import DATA_DIR, Dataset
+from jvae_jax.distortions import distort
 from jvae_jax.files import replacing
 from jvae_jax.training import Variables, scale
 from jvae_jax.types import Images, PRNGKey, Scalar
@@ -34,7 +34,6 @@ _STEPS, _STEPS_PER_DISPATCH = 7000, 100
 _BATCH_SIZE = 128
 _LEARNING_RATE = 3e-3
 _DROPOUT, _SMOOTHING = 0.3, 0.05
-_SHEAR, _SHIFT = 0.15, 1 / 16
 _VERSION = 1
 """Of all that decides what is trained; a judge of another isn't taken from the cache."""
 
@@ -164,7 +163,7 @@ def _train_steps(
         variables, opt_state = state
         choice_key, distortion_key, dropout_key = jax.random.split(jax.random.fold_in(key, step), 3)
         chosen = jax.random.randint(choice_key, (_BATCH_SIZE,), 0, len(images))
-        distorted = _distorted(distortion_key, scale(images[chosen]))
+        distorted = distort(distortion_key, scale(images[chosen]))
         params, statistics = variables["params"], {"batch_stats": variables["batch_stats"]}
         gradients, statistics = jax.grad(loss, has_aux=True)(
             params, statistics, distorted, labels[chosen], dropout_key
@@ -174,28 +173,6 @@ def _train_steps(
 
     state, _ = lax.scan(step, state, steps)
     return state
-
-
-def _distorted(key: PRNGKey, images: Images) -> Images:
-    """Images sheared, scaled and turned by up to 15 %, and shifted by up to a sixteenth."""
-    batch, height, width, channels = images.shape
-    matrix_key, shift_key = jax.random.split(key)
-    matrix = jax.random.uniform(matrix_key, (batch, 2, 2), minval=-_SHEAR, maxval=_SHEAR)
-    size = jnp.array([height, width])
-    shift = size * jax.random.uniform(shift_key, (batch, 2), minval=-_SHIFT, maxval=_SHIFT)
-    places = jnp.stack(jnp.meshgrid(*map(jnp.arange, (height, width)), indexing="ij"), axis=-1)
-    centred = places - (size - 1) / 2
-    moved = places + jnp.einsum("nij,hwj->nhwi", matrix, centred) + shift[:, None, None]
-
-    def at(image: Array, places: Array) -> Array:
-        rows, columns = jnp.moveaxis(places, -1, 0)
-        sampled = [
-            map_coordinates(image[..., channel], [rows, columns], order=1, mode="nearest")
-            for channel in range(channels)
-        ]
-        return jnp.stack(sampled, axis=-1)
-
-    return jax.vmap(at)(images, moved)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -6,20 +6,19 @@ defaults are the paper's values; the Joint-VAE code's where the paper gives none
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import Array
 
 from jvae_jax import losses
+from jvae_jax.distortions import distort
 from jvae_jax.types import (
-    Classify,
-    Decode,
-    Encode,
     Images,
     Keys,
     Labels,
     LossTerms,
+    Model,
     ReconstructionLoss,
     Scalar,
 )
@@ -43,16 +42,6 @@ def default_capacity_steps(total_steps: float) -> int:
 def ramp(step: int | Array, final: float, steps: int) -> Scalar:
     """A capacity in nats: from 0 in a straight line to ``final`` at ``steps``, then constant."""
     return final * jnp.minimum(step / max(steps, 1), 1.0)
-
-
-@runtime_checkable
-class Model(Protocol):
-    """What an objective asks of a model; a linen ``Autoencoder`` bound to its variables is one."""
-
-    classes: int
-    encode: Encode
-    decode: Decode
-    classify: Classify
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +94,7 @@ class CVAE(Objective):
     """Eq. 5. The paper gives no alpha."""
 
     conditional: ClassVar[bool] = True
-    terms: ClassVar[tuple[str, ...]] = LossTerms._fields
+    terms: ClassVar[tuple[str, ...]] = ("reconstruction", "kl_z", "kl_c", "cross_entropy")
     alpha: float = 1.0
     """Weight of the classifier's cross-entropy."""
     all_labelled: bool = False
@@ -207,12 +196,20 @@ class Ours(JointVAE):
 
     capacity_c: float = 0.0
     """C_c of labelled examples after the ramp, in nats."""
+    agreement: float = 0.0
+    """Weight of what q(c|x) says otherwise of a slightly distorted x. Not in the paper."""
     unlabelled_capacity_c: float = 5.0
     """C_c of unlabelled examples after the ramp, in nats. The ramp stops at log K."""
     labelled_fraction: float | None = None
     """The share of the data set that is labelled, where batches hold another share."""
 
+    @property
+    def terms(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The fields of ``LossTerms`` that it fills."""
+        return (*JointVAE.terms, *(["disagreement"] if self.agreement else []))
+
     def loss(self, model, images, labels, *, step, keys, axis_name=None):
+        distorted = distort(keys.distortion, images) if self.agreement else None
         return losses.ours(
             model.encode,
             model.decode,
@@ -228,6 +225,8 @@ class Ours(JointVAE):
                 step, self.unlabelled_capacity_c, self.capacity_steps, model
             ),
             labelled_fraction=self.labelled_fraction,
+            distorted_images=distorted,
+            agreement=self.agreement,
             temperature=self.temperature,
             reconstruction_loss=self._reconstruction_loss,
             axis_name=axis_name,

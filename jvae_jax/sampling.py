@@ -6,6 +6,7 @@ the batch is split over devices.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,11 @@ def standard_normal(key: PRNGKey, shape: tuple[int, ...]) -> Float[Array, "..."]
 def standard_gumbel(key: PRNGKey, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """Draws independent Gumbel(0, 1) noise of ``shape``, whose first axis is the batch."""
     return _draw(jax.random.gumbel, key, shape)
+
+
+def uniform(key: PRNGKey, shape: tuple[int, ...], bound: float) -> Float[Array, "..."]:
+    """Draws independent U(-bound, bound) noise of ``shape``, whose first axis is the batch."""
+    return _draw(partial(jax.random.uniform, minval=-bound, maxval=bound), key, shape)
 
 
 def gaussian(

@@ -62,10 +62,10 @@ def example_keys(key: Array, step: int | Array, examples: Int[Array, "batch"]) -
     The index is the one in the global batch, so that one device and eight draw the same noise.
     """
     step_key = jax.random.fold_in(key, step)
-    keys = jax.vmap(lambda example: jax.random.split(jax.random.fold_in(step_key, example)))(
+    keys = jax.vmap(lambda example: jax.random.split(jax.random.fold_in(step_key, example), 3))(
         examples
     )
-    return Keys(gaussian=keys[:, 0], gumbel=keys[:, 1])
+    return Keys(*jnp.unstack(keys, axis=1))
 
 
 def metric_names(objective: Objective) -> tuple[str, ...]:

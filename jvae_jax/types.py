@@ -6,7 +6,7 @@ losses and networks, uint8 in data sets.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jax import Array
@@ -43,6 +43,8 @@ class LossTerms(NamedTuple):
     """KL of the categorical posterior to its prior."""
     cross_entropy: PerExample | None = None
     """-log q(y|x) of the CVAE's classifier; 0 where there is no label."""
+    disagreement: PerExample | None = None
+    """Cross-entropy of q(c|distorted x) to the label, or to q(c|x) where there is none."""
 
 
 class Keys(NamedTuple):
@@ -50,6 +52,7 @@ class Keys(NamedTuple):
 
     gaussian: PRNGKey
     gumbel: PRNGKey
+    distortion: PRNGKey
 
 
 class Batch(NamedTuple):
@@ -70,3 +73,13 @@ ReconstructionLoss = Callable[[Array, Array], Array]
 """Image logits and images to -log p, up to a constant, for each example."""
 Classify = Callable[[Array], Array]
 """Images to class logits."""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What an objective asks of a model; a linen ``Autoencoder`` bound to its variables is one."""
+
+    classes: int
+    encode: Encode
+    decode: Decode
+    classify: Classify

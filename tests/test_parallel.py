@@ -99,7 +99,7 @@ def test_one_and_two_devices_agree(name):
 
 
 SCHEDULES = {
-    "ours": {"capacity_steps": 10, "capacity_z": 0.25, "labelled_fraction": 0.1},
+    "ours": {"capacity_steps": 10, "capacity_z": 0.25, "labelled_fraction": 0.1, "agreement": 1.0},
     "cvae": {"labelled_fraction": 0.1},
 }
 

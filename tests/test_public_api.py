@@ -52,6 +52,8 @@ def test_losses_have_the_contracts_parameters():
         *joint[3:],
         "unlabelled_capacity_c",
         "labelled_fraction",
+        "distorted_images",
+        "agreement",
         "temperature",
         "reconstruction_loss",
         "axis_name",

@@ -71,7 +71,7 @@ def test_the_report_rebuilds_what_is_kept(tmp_path):
 
 
 def producer(path):
-    return re.search(rb"Producer \\(.*?\\)", path.read_bytes()).group()
+    return re.search(rb"Producer \((.*?)\)", path.read_bytes()).group()
 
 
 def test_the_readme_shows_the_tables_that_are_kept():

@@ -147,6 +147,46 @@ def test_few_labels_are_weighted_in_all_but_the_label_terms():
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
+def test_what_c_says_of_distorted_images_is_weighed():
+    """The label's where there is one, else as before, which isn't moved."""
+    images, distorted = jax.random.uniform(jax.random.key(0), (2, 3, 4, 4, 1))
+    labels = jnp.array([2, -1, -1])
+    options = {
+        "gaussian_key": jax.random.key(1),
+        "gumbel_key": jax.random.key(2),
+        "beta": 1.0,
+        "gamma": 1.0,
+        "capacity_z": 0.0,
+        "capacity_c": 0.0,
+        "temperature": 0.67,
+    }
+    plain, _ = losses.ours(encode, decode, images, labels, **options)
+
+    def weighed(scale):
+        scaled = lambda images: encode(images)._replace(logits=scale * encode(images).logits)  # noqa: E731
+        return losses.ours(
+            scaled,
+            decode,
+            images,
+            labels,
+            **options,
+            distorted_images=distorted,
+            agreement=5.0,
+        )
+
+    loss, terms = weighed(1.0)
+    log_q = np.asarray(jax.nn.log_softmax(encode(distorted).logits))
+    said = np.asarray(jax.nn.softmax(encode(images).logits))
+    expected = [-log_q[0, 2], -said[1] @ log_q[1], -said[2] @ log_q[2]]
+    np.testing.assert_allclose(terms.disagreement, expected, rtol=1e-5)
+    assert float(loss - plain) == pytest.approx(5 * np.mean(expected), rel=1e-4)
+
+    # By how much it changes with the scale of the logits, where the targets stay.
+    slope = jax.grad(lambda scale: weighed(scale)[1].disagreement[1])(1.0)
+    logits = np.asarray(encode(distorted).logits)[1]
+    assert float(slope) == pytest.approx((np.exp(log_q[1]) - said[1]) @ logits, rel=1e-3)
+
+
 FEW = {"num_labels": 6, "epochs": 2}
 
 

@@ -1,8 +1,9 @@
 """The objectives with a categorical c beside z: Joint-VAE and ours."""
 
+import jax
 import jax.numpy as jnp
-from jax import Array
-from jaxtyping import Bool
+from jax import Array, lax
+from jaxtyping import Bool, Float
 
 from jvae_jax import sampling
 from jvae_jax.losses.terms import (
@@ -103,6 +104,8 @@ def ours(
     capacity_c: float | Scalar,
     unlabelled_capacity_c: float | Scalar | None = None,
     labelled_fraction: float | None = None,
+    distorted_images: Images | None = None,
+    agreement: float = 0.0,
     temperature: float,
     reconstruction_loss: ReconstructionLoss = bernoulli_nll,
     axis_name: str | None = None,
@@ -124,23 +127,31 @@ def ours(
         labelled_fraction: the share of the data set that is labelled, where a batch holds another
             share: reconstruction and KL(z) are then weighted to be those of the data set. Without
             it each example weighs the same.
+        distorted_images: the images, slightly distorted, if c is to say the same of both.
+        agreement: weight of the cross-entropy of q(c|distorted x) to the label, or where there is
+            none to q(c|x), which it doesn't move. Not in the paper.
 
     Raises:
         ValueError: if the posterior has no logits, or there isn't one label for each image.
     """
     check_labels(images, labels)
-    posterior = encode(images)
+    both = images if distorted_images is None else jnp.concatenate([images, distorted_images])
+    posterior, batch = encode(both), len(images)
     if posterior.logits is None:
         raise ValueError("encode must return a Posterior with logits: its logits are None")
-    z = sampling.gaussian(gaussian_key, posterior.mean, posterior.logvar)
-    c = sampling.gumbel_softmax(gumbel_key, posterior.logits, temperature)
+    mean, logvar, logits = (array[:batch] for array in (*posterior[:2], posterior.logits))
+    z = sampling.gaussian(gaussian_key, mean, logvar)
+    c = sampling.gumbel_softmax(gumbel_key, logits, temperature)
     labelled = labels >= 0
-    kl_c = jnp.where(labelled, label_kl(posterior.logits, labels), categorical_kl(posterior.logits))
+    kl_c = jnp.where(labelled, label_kl(logits, labels), categorical_kl(logits))
     terms = LossTerms(
         reconstruction=reconstruction_loss(decode(jnp.concatenate([z, c], axis=-1)), images),
-        kl_z=gaussian_kl(posterior.mean, posterior.logvar),
+        kl_z=gaussian_kl(mean, logvar),
         kl_c=kl_c,
     )
+    if distorted_images is not None:
+        disagreement = _disagreement(posterior.logits[batch:], logits, labels)
+        terms = terms._replace(disagreement=disagreement)
     if unlabelled_capacity_c is None:
         unlabelled_capacity_c = capacity_c
     weights = population_weights(labelled, labelled_fraction, axis_name)
@@ -150,7 +161,21 @@ def ours(
         + gamma * _distance_by_share(kl_c, labelled, capacity_c, axis_name)
         + gamma * _distance_by_share(kl_c, ~labelled, unlabelled_capacity_c, axis_name)
     )
+    if terms.disagreement is not None:
+        loss += agreement * jnp.mean(terms.disagreement)
     return loss, terms
+
+
+def _disagreement(
+    distorted_logits: Float[Array, "batch classes"],
+    logits: Float[Array, "batch classes"],
+    labels: Labels,
+) -> PerExample:
+    """Cross-entropy of what c says of distorted images, to labels or to what it said before."""
+    said = lax.stop_gradient(jax.nn.softmax(logits))
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1])
+    targets = jnp.where(labels[:, None] >= 0, one_hot, said)
+    return -jnp.sum(targets * jax.nn.log_softmax(distorted_logits), axis=-1)
 
 
 def _distance_by_share(
