@@ -39,7 +39,7 @@ def announcement(
 
 
 def _labels(run: Run, dataset: Dataset) -> Iterator[str]:
-    counts, config = run.data.train_labels, run.config
+    counts, config = run.data.labels_per_class, run.config
     per_batch = config.labelled_per_batch(dataset.train_labels)
     share = "" if per_batch is None else f", {per_batch} of every {config.batch_size} in a batch"
     yield (

@@ -39,7 +39,7 @@ class DataFacts:
     test_examples: int
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
-    train_labels: tuple[int, ...] = ()
+    labels_per_class: tuple[int, ...] = ()
     """How many training images have the label of each class."""
 
     @classmethod
@@ -53,7 +53,7 @@ class DataFacts:
             test_examples=len(dataset.test_images),
             image_shape=dataset.image_shape,
             class_names=dataset.class_names,
-            train_labels=tuple(counts.tolist()),
+            labels_per_class=tuple(counts.tolist()),
         )
 
 
@@ -97,7 +97,7 @@ class Run:
         """The classes of which training sees no label."""
         if self.config.objective == "joint_vae":
             return tuple(range(len(self.data.class_names)))
-        return tuple(label for label, count in enumerate(self.data.train_labels) if count == 0)
+        return tuple(label for label, count in enumerate(self.data.labels_per_class) if count == 0)
 
     @property
     def category_names(self) -> tuple[str, ...]:
@@ -218,7 +218,7 @@ def load(workdir: str | Path) -> Run:
                 **data,
                 "image_shape": tuple(data["image_shape"]),
                 "class_names": tuple(data["class_names"]),
-                "train_labels": tuple(data.get("train_labels", ())),
+                "labels_per_class": tuple(data.get("labels_per_class", ())),
             }
         )
     except (FileNotFoundError, NotADirectoryError) as error:

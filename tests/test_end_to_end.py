@@ -114,6 +114,7 @@ def test_errors_are_one_line(args, code, message, tmp_path):
     assert not list(tmp_path.rglob("*"))
 
 
+@pytest.mark.long
 def test_pictures_of_ones_own(tmp_path):
     """A folder of classes with Japanese names; then a picture changes."""
     rng = np.random.default_rng(0)

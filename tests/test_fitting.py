@@ -104,7 +104,10 @@ def test_going_on_is_as_never_stopped(reference, epoch, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("number", "left_by", "dispatch"),
-    [(signal.SIGINT, KeyboardInterrupt, 2), (signal.SIGTERM, SystemExit, 3)],
+    [
+        (signal.SIGINT, KeyboardInterrupt, 2),
+        pytest.param(signal.SIGTERM, SystemExit, 3, marks=pytest.mark.long),
+    ],
 )
 def test_asked_to_stop_it_saves_and_goes_on_as_never_stopped(
     number, left_by, dispatch, tmp_path, monkeypatch

@@ -181,6 +181,7 @@ def test_the_average_is_of_the_steps_before():
     assert not np.allclose(average, np.concatenate([x.ravel() for x in leaves]), rtol=1e-3)
 
 
+@pytest.mark.long
 def test_without_decay_the_average_is_the_last():
     train_steps, state, data = setup("ours", 1, ema_decay=0.0)
     state, _ = dispatch(train_steps, state, data, 6)

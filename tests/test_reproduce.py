@@ -153,6 +153,7 @@ def contents_of(path):
     return reproduce.pictures.unpack(json.loads(path.read_text())["panels"])
 
 
+@pytest.mark.long
 def test_labels_alone_teach_what_they_can():
     """All that is known of a class without label is that it is none of the others."""
     dataset = make_dataset()

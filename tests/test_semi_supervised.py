@@ -218,7 +218,7 @@ def test_few_labels_train_as_said(tmp_path):
     assert (
         "6 of 48 training images have a label, 2 to 2 of a class, 2 of every 8 in a batch" in said
     )
-    assert run.data.train_labels == (2, 2, 2)
+    assert run.data.labels_per_class == (2, 2, 2)
     assert run.evaluation()["accuracy"] > 0.9
 
 
@@ -238,6 +238,7 @@ def test_classes_without_labels(tmp_path):
     assert found["accuracy_per_class"][0] > 0.9
 
 
+@pytest.mark.long
 def test_no_label_makes_ours_unsupervised(tmp_path):
     run = fit(replace(SMALL, workdir=str(tmp_path / "run"), num_labels=0, epochs=1), make_dataset())
     assert run.category_names == ("c0", "c1", "c2")
