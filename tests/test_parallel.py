@@ -91,7 +91,7 @@ def test_one_and_two_devices_agree(name):
         states.append(run_steps(*pieces, 20))
     (one, one_sums), (two, two_sums) = states
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=5e-5),
         one.variables,
         two.variables,
     )
@@ -111,7 +111,9 @@ def test_one_and_two_devices_agree_in_float64(monkeypatch):
     jax.config.update("jax_enable_x64", True)
     try:
         states = [
-            run_steps(*setup("ours", devices, dtype=jnp.float64, capacity_steps=10), 20)[0]
+            run_steps(
+                *setup("ours", devices, dtype=jnp.float64, capacity_steps=10, agreement=1.0), 20
+            )[0]
             for devices in (1, 2)
         ]
     finally:
