@@ -156,7 +156,7 @@ def labels(rows: Sequence[Row]) -> figures.Figure:
             of_count: dict[float, list[float]] = {}
             for row in rows:
                 if row["objective"] == objective:
-                    of_count.setdefault(label_count(row["num_labels"]), []).append(row[name])
+                    of_count.setdefault(float(label_count(row["num_labels"])), []).append(row[name])
             x = sorted(of_count)
             charts[title][TITLES.get(objective, objective)] = (
                 x,
