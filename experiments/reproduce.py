@@ -4,20 +4,19 @@ Runs that are finished are skipped, runs that were stopped go on. Each command k
 as JSON, from which ``report`` makes the tables and figures again.
 """
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from reproduction import pictures, studies, tables
+from reproduction import pictures, studies
+from reproduction.report import ReportConfig, report
 
-from jvae_jax import OBJECTIVES, TrainConfig, cli, data, figures, judge
+from jvae_jax import OBJECTIVES, TrainConfig, cli, data, judge
 from jvae_jax.config import option
 from jvae_jax.data import Dataset
-from jvae_jax.files import replacing, write_json
+from jvae_jax.files import write_json
 from jvae_jax.judge import Judge
 from jvae_jax.provenance import environment
 from jvae_jax.runs import Run
@@ -29,11 +28,6 @@ DRAWN_OFTEN = 100
 """So many labels are drawn several times."""
 TRAVERSED = (2, 4, 7)
 """Digits that differ in what style can change."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportConfig:
-    output: str = option("folder of tables, figures and their JSON", default="results")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,15 +199,6 @@ def labels(config: LabelsConfig) -> None:
     print((Path(config.output) / "labels.md").read_text(encoding="utf-8"))
 
 
-def report(config: ReportConfig) -> None:
-    """Makes tables and figures of all JSON in the folder."""
-    output = Path(config.output)
-    for name, write in REPORTS.items():
-        path = output / f"{name}.json"
-        if path.exists():
-            write(output / name, json.loads(path.read_text(encoding="utf-8")))
-
-
 def _keep_row(config: ReportConfig, name: str, row: studies.Row, identity: tuple[str, ...]) -> None:
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -238,64 +223,12 @@ def _keep_grid(
     print(f"{output / name}.png and .pdf")
 
 
-def _write_grid(path: Path, contents: dict[str, Any]) -> None:
-    _save(path, figures.panels(pictures.unpack(contents["panels"])))
-
-
-def _write_table1(path: Path, contents: dict[str, Any]) -> None:
-    rows = contents["rows"]
-    _write(path, tables.table1(rows))
-    ours = [row for row in rows if row["objective"] == "ours"]
-    if ours:
-        longest = max(ours, key=lambda row: (row["epochs"], -row["seed"]))
-        counts = np.array(longest["confusion"])
-        _save(path.with_name("confusion"), figures.confusion(counts, longest["class_names"]))
-
-
-def _write_fixed_dimensions(path: Path, contents: dict[str, Any]) -> None:
-    _write(path, tables.fixed_dimensions(contents["rows"]))
-    _save(path, pictures.fixed_dimensions(contents["rows"]))
-
-
-def _write_labels(path: Path, contents: dict[str, Any]) -> None:
-    _write(path, tables.labels(contents["rows"]))
-    _save(path, pictures.labels(contents["rows"]))
-
-
-def _write(path: Path, table: str) -> None:
-    with replacing(path.with_suffix(".md")) as file:
-        file.write(table.encode())
-
-
-def _save(path: Path, figure: figures.Figure) -> None:
-    # Without the date and the version, so that the same figure is the same file.
-    for suffix, without in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
-        with replacing(path.with_suffix(suffix)) as file:
-            figure.savefig(file, format=suffix[1:], metadata=without)
-
-
-REPORTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
-    "table1": _write_table1,
-    "hiragana": lambda path, contents: _write(path, tables.table1(contents["rows"])),
-    "figure2": _write_grid,
-    "figure3": _write_grid,
-    "traversals": _write_grid,
-    "reconstructions": _write_grid,
-    "fixed-dimensions": _write_fixed_dimensions,
-    "labels": _write_labels,
-    "readings": lambda path, contents: _write(path, tables.readings(contents["rows"])),
-}
-
 COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
     "table1": (table1, Table1Config, "Table 1: six objectives, several seeds."),
     "figure2": (figure2, StudyConfig, "Figure 2: ours and Joint-VAE; rows fix c, columns z."),
     "figure3": (figure3, Figure3Config, "Figure 3: hiragana that look alike."),
     "traversals": (traversals, StudyConfig, "What each dimension of z changes."),
-    "reconstructions": (
-        reconstructions,
-        StudyConfig,
-        "Test images as each objective redraws them.",
-    ),
+    "reconstructions": (reconstructions, StudyConfig, "Test images as each redraws them."),
     "fixed-dimensions": (
         fixed_dimensions,
         FixedDimensionsConfig,

@@ -40,6 +40,9 @@ def announcement(
 
 def _labels(run: Run, dataset: Dataset) -> Iterator[str]:
     counts, config = run.data.labels_per_class, run.config
+    if not any(counts):
+        yield "no training image has a label, so c is unsupervised"
+        return
     per_batch = config.labelled_per_batch(dataset.train_labels)
     share = "" if per_batch is None else f", {per_batch} of every {config.batch_size} in a batch"
     yield (
@@ -47,5 +50,5 @@ def _labels(run: Run, dataset: Dataset) -> Iterator[str]:
         f"to {max(counts)} of a class{share}"
     )
     without = [run.data.class_names[index] for index in run.unlabelled_classes]
-    if 0 < len(without) < len(counts):
+    if without:
         yield f"no image of these has a label, so c doesn't tell them apart: {', '.join(without)}"

@@ -17,6 +17,9 @@ def distort(key: PRNGKey, images: Images) -> Images:
     Args:
         key: one key, or one for each example.
         images: of any shape.
+
+    Returns:
+        As many of the same shape; what comes in from outside is as the border.
     """
     batch, height, width, channels = images.shape
     split = jax.random.split if key.ndim == 0 else jax.vmap(jax.random.split, out_axes=1)

@@ -18,7 +18,8 @@ def hide_labels(
 ) -> Int[np.ndarray, "examples"]:
     """Labels of which so many are kept and the rest are -1, as many of each class as may be.
 
-    A class that has too few gives what it has. Which are kept depends on the seed alone.
+    A class that has too few gives what it has. It is as if someone had labelled so many of each
+    class: all labels decide which are kept, together with the seed.
 
     Raises:
         ValueError: if there are fewer labels than that.
@@ -28,10 +29,10 @@ def hide_labels(
     if not 0 <= count <= len(labelled):
         raise ValueError(f"num_labels must be 0 to {len(labelled)}, all there are, got {count}")
     # Every class's first, then every class's second and so on; within a round in random order.
-    order = np.argsort(labels[labelled], kind="stable")
-    counts = np.unique(labels[labelled], return_counts=True)[1]
     rounds = np.empty(len(labelled), int)
-    rounds[order] = np.concatenate([np.arange(size) for size in counts]) if len(counts) else []
+    for label in np.unique(labels[labelled]):
+        members = labels[labelled] == label
+        rounds[members] = np.arange(members.sum())
     kept = labelled[np.lexsort((rng.random(len(labelled)), rounds))[:count]]
     hidden = np.full_like(labels, -1)
     hidden[kept] = labels[kept]

@@ -150,6 +150,9 @@ def most_confused(judge: Judge, dataset: Dataset, count: int = 3) -> list[int]:
         judge: of the same data.
         dataset: with labelled test images.
         count: how many classes, from 2.
+
+    Returns:
+        Their indices, in ascending order.
     """
     probabilities = np.asarray(judge.probabilities(scale(dataset.test_images)))
     # Rows of -1 match no class.

@@ -72,6 +72,34 @@ def test_long_names_are_not_cut_off():
     assert pictures[1].shape[1] > pictures[0].shape[1] + 100
 
 
+def test_panels_stand_in_rows_and_columns():
+    """The first of four is dark, and names make room in its column alone."""
+    dark, light = np.ones((2, 3, 8, 8, 1)), np.zeros((2, 3, 8, 8, 1))
+    first = figures.Panel(images=dark, title="ours", row_names=["a", "b"])
+    other = figures.Panel(images=light)
+    figure = figures.panels([[first, other], [figures.Panel(images=light[:1]), other]])
+    assert [axes.get_title() for axes in figure.axes] == ["ours", "", "", ""]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "b"]
+    picture = drawn(figure)
+    height, width = picture.shape
+    assert (picture[height // 4, width // 4] < 128).all()
+    assert (picture[:, 3 * width // 5 :] == 255).all()
+    assert (picture[height // 2 :] == 255).all()
+
+
+def test_curves_show_every_series():
+    charts = {"MSE": {"one": ([1.0, 10.0], [0.5, 0.25]), "two": ([1.0], [0.75])}, "read": {}}
+    figure = figures.curves(charts, "labels", logarithmic=True)
+    first, second = figure.axes
+    assert [axes.get_title() for axes in figure.axes] == ["MSE", "read"]
+    assert {axes.get_xscale() for axes in figure.axes} == {"log"}
+    (one, two), none = first.lines, second.lines
+    np.testing.assert_array_equal(one.get_xydata(), [[1, 0.5], [10, 0.25]])
+    np.testing.assert_array_equal(two.get_xydata(), [[1, 0.75]])
+    assert not list(none)
+    assert [text.get_text() for text in first.get_legend().get_texts()] == ["one", "two"]
+
+
 def test_confusion_is_shares_of_rows():
     counts = np.array([[8, 0, 0], [5, 15, 0], [0, 0, 1]])
     figure = figures.confusion(counts, ["a", "b", "trouser"])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import reproduce
 from conftest import make_dataset
+from reproduction import tables
 
 from jvae_jax import figures, judge
 from jvae_jax.objectives import OBJECTIVES
@@ -26,7 +27,7 @@ def test_the_table_has_means_deviations_and_the_papers_figures():
         row("ours", 1, mse=0.017, kl_z=5.2, accuracy=0.99, drawn=1.0, frechet=3.0),
         row("beta_vae", 0, mse=0.03, kl_z=2.5, frechet=9.5),
     ]
-    header, _, beta_vae, ours, _, about = reproduce.tables.table1(rows).splitlines()
+    header, _, beta_vae, ours, _, about = tables.table1(rows).splitlines()
     assert header.startswith(
         "| objective | seeds | MSE | paper | MSE, sampled | KL(z) | paper | labels read |"
     )
@@ -42,7 +43,7 @@ def test_the_table_has_means_deviations_and_the_papers_figures():
 def test_each_length_of_training_has_a_table():
     metrics = {"mse": 0.015, "kl_z": 5.0}
     rows = [row("ours", 0, **metrics), {**row("ours", 0, **metrics), "epochs": 100}]
-    first, second = reproduce.tables.table1(rows).split("\n\n| objective")
+    first, second = tables.table1(rows).split("\n\n| objective")
     assert "100 epochs" in first
     assert "40 epochs" in second
 

@@ -23,6 +23,7 @@ def test_the_readme_says_what_the_run_found(folder):
     found = json.loads((folder / "evaluation.json").read_text())
     assert f"```\n{evaluation.format_table(found)}\n```" in readme
     environment = found["environment"]
+    assert json.loads((folder / "config.json").read_text())["environment"]["commit"] in readme
     for fact in ("commit", "python", "jax", "machine"):
         assert environment[fact] in readme
     assert f"experiments/results/{folder.name}" in readme

@@ -240,7 +240,10 @@ def test_classes_without_labels(tmp_path):
 
 @pytest.mark.long
 def test_no_label_makes_ours_unsupervised(tmp_path):
-    run = fit(replace(SMALL, workdir=str(tmp_path / "run"), num_labels=0, epochs=1), make_dataset())
+    said = []
+    config = replace(SMALL, workdir=str(tmp_path / "run"), num_labels=0, epochs=1)
+    run = fit(config, make_dataset(), say=said.append)
+    assert "no training image has a label, so c is unsupervised" in said
     assert run.category_names == ("c0", "c1", "c2")
     assert sorted(run.evaluation()["matching"]) == [0, 1, 2]
     assert "accuracy_unlabelled" not in run.evaluation()

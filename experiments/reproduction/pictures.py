@@ -59,11 +59,12 @@ def traversals(run: Run, row: Row, labels: Sequence[int]) -> Grid:
     """
     kl = np.array(row["kl_z_per_dimension"])
     order = np.argsort(-kl)
+    variables = run.load_state().average
     panels = []
     for label in labels:
         images = generation.traverse(
             run.model,
-            run.load_state().average,
+            variables,
             jnp.zeros(run.model.latents),
             jnp.asarray(_TRAVERSED),
             label,

@@ -34,8 +34,6 @@ READINGS: dict[str, dict[str, Any]] = {
     "images of 24 x 24": {"image_size": 24},
 }
 """What the paper may have done otherwise, in training."""
-
-
 LABELS_ALONE = "labels alone"
 """What a classifier that sees nothing but the labelled images is called among objectives."""
 
