@@ -28,6 +28,7 @@ def found():
     return of
 
 
+@pytest.mark.long
 def test_entropy_and_chance_are_those_of_the_test_split(found):
     dataset = make_dataset(test=21)
     measures = found(3, dataset)

@@ -102,12 +102,10 @@ def test_going_on_is_as_never_stopped(reference, epoch, tmp_path, monkeypatch):
     assert_same_end(again, run)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "left_by", "dispatch"),
-    [
-        (signal.SIGINT, KeyboardInterrupt, 2),
-        pytest.param(signal.SIGTERM, SystemExit, 3, marks=pytest.mark.long),
-    ],
+    [(signal.SIGINT, KeyboardInterrupt, 2), (signal.SIGTERM, SystemExit, 3)],
 )
 def test_asked_to_stop_it_saves_and_goes_on_as_never_stopped(
     number, left_by, dispatch, tmp_path, monkeypatch
@@ -241,6 +239,7 @@ def test_all_six_train(objective, tmp_path):
     assert ("matching" in evaluation) == (objective == "joint_vae")
 
 
+@pytest.mark.long
 def test_a_profile_is_a_trace_and_changes_nothing(tmp_path, reference):
     run = fit(replace(SMALL, workdir=str(tmp_path / "run"), profile=True), make_dataset())
     assert_same_end(run, reference[0])

@@ -169,6 +169,7 @@ def test_one_dispatch_is_as_many():
     jax.tree.map(np.testing.assert_array_equal, whole.variables, state.variables)
 
 
+@pytest.mark.long
 def test_the_average_is_of_the_steps_before():
     """A float64 loop over single steps; from the tenth on the decay is the one asked for."""
     train_steps, state, data = setup("ours", 1, ema_decay=0.5)

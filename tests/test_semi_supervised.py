@@ -190,7 +190,8 @@ def test_what_c_says_of_distorted_images_is_weighed():
 FEW = {"num_labels": 6, "epochs": 2}
 
 
-@pytest.mark.parametrize("objective", ["ours", pytest.param("cvae", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("objective", ["ours", "cvae"])
 def test_hidden_labels_are_never_read(objective, tmp_path, monkeypatch):
     """Poisoned ones change nothing: neither what is learned nor what is found."""
     dataset = make_dataset()
@@ -210,6 +211,7 @@ def test_hidden_labels_are_never_read(objective, tmp_path, monkeypatch):
     assert runs[0].data == runs[1].data
 
 
+@pytest.mark.long
 def test_few_labels_train_as_said(tmp_path):
     """They teach c, and what is said and kept is how many they are."""
     said = []
