@@ -18,9 +18,9 @@ from typing import Any
 from contestants import CONTESTANTS, TEST_IMAGES
 
 from jvae_jax import Autoencoder, cli
-from jvae_jax.config import option
 from jvae_jax.files import write_json
 from jvae_jax.flops import train_step_flops
+from jvae_jax.options import option
 
 BASE = "jvae_jax"
 SGEMM_SIZE = 2048

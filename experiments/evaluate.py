@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from jvae_jax import cli, data, evaluation, judge, runs
-from jvae_jax.config import option
 from jvae_jax.files import replacing
 from jvae_jax.fitting import evaluate_run
+from jvae_jax.options import option
 
 
 @dataclass(frozen=True, kw_only=True)

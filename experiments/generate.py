@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jvae_jax import cli, figures, generation, runs
-from jvae_jax.config import option
 from jvae_jax.files import replacing
+from jvae_jax.options import option
 
 
 @dataclass(frozen=True, kw_only=True)

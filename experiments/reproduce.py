@@ -14,10 +14,10 @@ from reproduction import pictures, studies
 from reproduction.report import ReportConfig, report
 
 from jvae_jax import OBJECTIVES, TrainConfig, cli, data, judge
-from jvae_jax.config import option
 from jvae_jax.data import Dataset
 from jvae_jax.files import write_json
 from jvae_jax.judge import Judge
+from jvae_jax.options import option
 from jvae_jax.provenance import environment
 from jvae_jax.runs import Run
 

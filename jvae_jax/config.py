@@ -1,8 +1,8 @@
 """The one configuration of a training run: the source of flags, config.json and resume checks."""
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import MISSING, dataclass, field, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +17,8 @@ from jvae_jax.objectives import (
     Objective,
     default_capacity_steps,
 )
+from jvae_jax.options import HYPERPARAMETERS, hyperparameter, hyperparameters, option
 from jvae_jax.training import EMA_DECAY
-
-
-def option(help: str, *, default: Any = MISSING, choices: Iterable[str] | None = None) -> Any:
-    """A dataclass field that is a command-line flag too; without default, it must be given."""
-    return field(default=default, metadata={"help": help, "choices": choices and tuple(choices)})
-
-
-_HYPERPARAMETERS = (
-    "agreement",
-    "alpha",
-    "beta",
-    "gamma",
-    "capacity_z",
-    "capacity_c",
-    "unlabelled_capacity_c",
-    "capacity_steps",
-    "temperature",
-)
-"""The fields of ``TrainConfig`` that go into an objective; None: the objective's own value."""
-
-
-def _hyperparameters(objective: str) -> dict[str, Any]:
-    """An objective's own hyperparameters with its defaults."""
-    defaults = {f.name: f.default for f in fields(OBJECTIVES[objective])}
-    return {name: defaults[name] for name in _HYPERPARAMETERS if name in defaults}
-
-
-def _hyperparameter(name: str, help: str) -> Any:
-    """An option that only some objectives have, with their defaults in its help."""
-    having: dict[Any, list[str]] = {}
-    for objective in OBJECTIVES:
-        for own, default in _hyperparameters(objective).items():
-            if own == name:
-                having.setdefault(default, []).append(objective)
-    defaults = ", ".join(f"{value:g} ({', '.join(names)})" for value, names in having.items())
-    return option(f"{help}; default: {defaults}", default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,23 +59,28 @@ class TrainConfig:
     labelled_share: float = option(
         "of each batch that has a label, where fewer of the data have one", default=0.25
     )
+    balance_classes: bool = option(
+        "draw every class as often, with replacement, however few images it has; all must have "
+        "labels",
+        default=False,
+    )
     image_size: int = option("height and width to resize to, in pixels, divisible by 8", default=32)
     latents: int = option("size of the continuous z", default=10)
     fixed_latents: int = option("how many of them are always 0", default=0)
     reconstruction_loss: str = option(
         "-log p(x|z,c), up to a constant", default="bernoulli_nll", choices=RECONSTRUCTION_LOSSES
     )
-    alpha: float | None = _hyperparameter("alpha", "weight of the CVAE's classifier")
-    agreement: float | None = _hyperparameter(
+    alpha: float | None = hyperparameter("alpha", "weight of the CVAE's classifier")
+    agreement: float | None = hyperparameter(
         "agreement",
         "weight of what c says otherwise of slightly distorted images, which helps where few have "
         "a label",
     )
-    beta: float | None = _hyperparameter("beta", "weight of KL(z), or of its distance from C_z")
-    gamma: float | None = _hyperparameter("gamma", "weight of KL(c)'s distance from C_c")
-    capacity_z: float | None = _hyperparameter("capacity_z", "C_z after the ramp, in nats")
-    capacity_c: float | None = _hyperparameter("capacity_c", "C_c after the ramp, in nats")
-    unlabelled_capacity_c: float | None = _hyperparameter(
+    beta: float | None = hyperparameter("beta", "weight of KL(z), or of its distance from C_z")
+    gamma: float | None = hyperparameter("gamma", "weight of KL(c)'s distance from C_c")
+    capacity_z: float | None = hyperparameter("capacity_z", "C_z after the ramp, in nats")
+    capacity_c: float | None = hyperparameter("capacity_c", "C_c after the ramp, in nats")
+    unlabelled_capacity_c: float | None = hyperparameter(
         "unlabelled_capacity_c", "C_c of unlabelled images after the ramp, in nats"
     )
     capacity_steps: int | None = option(
@@ -118,7 +88,7 @@ class TrainConfig:
         "same share of a shorter run",
         default=None,
     )
-    temperature: float | None = _hyperparameter("temperature", "of the Gumbel-softmax")
+    temperature: float | None = hyperparameter("temperature", "of the Gumbel-softmax")
     save_every: int | None = option(
         "epochs between checkpoints and sample sheets; default: about 1,000 steps' worth",
         default=None,
@@ -145,7 +115,7 @@ class TrainConfig:
             lambda value: 0 <= value <= self.latents,
             f"from 0 to latents, {self.latents}",
         )
-        for name in ("seed", *_HYPERPARAMETERS):
+        for name in ("seed", *HYPERPARAMETERS):
             _require(self, name, lambda value: value >= 0, "0 or more")
         _require(self, "save_every", lambda value: value >= 1, "1 or more")
         _require(
@@ -157,9 +127,16 @@ class TrainConfig:
             raise ValueError(f"num_labels must be all or 0 or more, got {self.num_labels}")
         if self.num_labels != "all" and not self.reads_labels:
             raise ValueError(f"{self.objective} reads no labels, so num_labels changes nothing")
+        if self.balance_classes and not self.reads_labels:
+            raise ValueError(f"{self.objective} reads no labels, so it can't balance classes")
+        if self.balance_classes and self.num_labels != "all":
+            raise ValueError(
+                f"balance_classes needs every label, so num_labels must be all, got "
+                f"{self.num_labels}; the few labels that are kept are balanced anyway"
+            )
         _require(self, "labelled_share", lambda share: 0 < share < 1, "between 0 and 1")
-        own = _hyperparameters(self.objective)
-        for name in _HYPERPARAMETERS:
+        own = hyperparameters(self.objective)
+        for name in HYPERPARAMETERS:
             if getattr(self, name) is not None and name not in own:
                 has = f"it has {', '.join(own)}" if own else "it has no hyperparameters"
                 raise ValueError(f"{self.objective} has no {name}; {has}")
@@ -168,10 +145,16 @@ class TrainConfig:
         """The same configuration with every default filled in for these data.
 
         Raises:
-            ValueError: if the images' height isn't divisible by 8.
+            ValueError: if the images' height isn't divisible by 8, or classes are to be balanced
+                but some images have none.
         """
+        if self.balance_classes and not dataset.all_labelled:
+            raise ValueError(
+                f"balance_classes needs every label; {np.sum(dataset.train_labels < 0)} of "
+                f"{len(dataset.train_labels)} training images have none"
+            )
         batches = len(dataset.train_labels) / self.batch_size
-        defaults = _hyperparameters(self.objective)
+        defaults = hyperparameters(self.objective)
         if "capacity_steps" in defaults:
             defaults["capacity_steps"] = default_capacity_steps(self.epochs * batches)
         given = {name: getattr(self, name) for name in defaults}
@@ -200,7 +183,7 @@ class TrainConfig:
             all_labelled: no label is -1.
             labelled_fraction: the share of labelled examples, where batches hold another share.
         """
-        given = {name: getattr(self, name) for name in _hyperparameters(self.objective)}
+        given = {name: getattr(self, name) for name in hyperparameters(self.objective)}
         given = {name: value for name, value in given.items() if value is not None}
         if self.objective == "cvae":
             given["all_labelled"] = all_labelled

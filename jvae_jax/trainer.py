@@ -15,7 +15,7 @@ from jvae_jax.objectives import Objective
 from jvae_jax.progress import ProgressReport
 from jvae_jax.runs import Run
 from jvae_jax.semi_supervised import mixed_order
-from jvae_jax.training import TrainState, epoch_order, metric_names
+from jvae_jax.training import TrainState, balanced_order, epoch_order, metric_names
 from jvae_jax.types import Batch, Devices
 
 _STEPS_PER_DISPATCH = 100
@@ -90,6 +90,8 @@ class Trainer:
 
     def _order(self, epoch: int) -> Array:
         key = self._run.key("order")
+        if self._run.config.balance_classes:
+            return balanced_order(key, epoch, self._labels)
         if self._labelled_per_batch is None:
             return epoch_order(key, epoch, len(self._labels))
         return mixed_order(

@@ -189,3 +189,19 @@ class Progress(NamedTuple):
 def epoch_order(key: Array, epoch: int | Array, examples: int) -> Int[Array, "examples"]:
     """The order in which an epoch visits the examples."""
     return jax.random.permutation(jax.random.fold_in(key, epoch), examples)
+
+
+@jax.jit
+def balanced_order(
+    key: Array, epoch: int | Array, labels: Int[Array, "examples"]
+) -> Int[Array, "examples"]:
+    """As many examples, drawn with replacement so that every class is as likely.
+
+    Args:
+        key, epoch: decide what is drawn.
+        labels: of all examples, none of them -1.
+    """
+    likelihood = 1 / jnp.bincount(labels, length=len(labels))[labels]
+    return jax.random.choice(
+        jax.random.fold_in(key, epoch), len(labels), labels.shape, p=likelihood / likelihood.sum()
+    )

@@ -4,7 +4,8 @@ import jax
 import pytest
 
 from jvae_jax import cli
-from jvae_jax.config import TrainConfig, option
+from jvae_jax.config import TrainConfig
+from jvae_jax.options import option
 
 
 @dataclass(frozen=True, kw_only=True)

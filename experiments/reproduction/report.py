@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from jvae_jax import figures
-from jvae_jax.config import option
 from jvae_jax.files import replacing
+from jvae_jax.options import option
 from reproduction import pictures, tables
 
 
