@@ -28,6 +28,13 @@ from jvae_jax.data import Dataset
 from jvae_jax.fitting import fit
 
 
+@pytest.fixture(autouse=True, scope="module")
+def free_what_was_compiled():
+    """All of it would need more mappings of memory than Linux gives one process, 65,530."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def without_jaxtyping(monkeypatch):
     """As users call it: what the annotations would refuse must be told by the function itself."""

@@ -47,6 +47,8 @@ def trained(
     config: TrainConfig, dataset: Dataset, marker: Judge | None, **about: Any
 ) -> tuple[Run, Row]:
     """A run, trained and evaluated unless it is already, and what is kept of it."""
+    # What runs compiled is mapped into memory, and Linux gives a process only 65,530 mappings.
+    jax.clear_caches()
     run = fit(config, dataset)
     found = run.evaluation()
     if marker is not None and "judge_accuracy" not in found:
