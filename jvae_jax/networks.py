@@ -61,15 +61,19 @@ class Trunk(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Images, labels: Float[Array, "batch classes"] | None = None
-    ) -> Float[Array, "batch 256"]:
-        """Maps images, with one-hot labels beside their features where given, to 256 features."""
+        self, images: Images, labels: Float[Array, "examples classes"] | None = None
+    ) -> Float[Array, "examples 256"]:
+        """Maps images, with one-hot labels beside their features where given, to 256 features.
+
+        Of several labels for each image, those of the first image come first.
+        """
         activations = images
         for _ in range(3):
             activations = layers.Conv(FILTERS, _uniform)(activations)
             activations = layers.NormReLU(self.train, self.axis_name)(activations)
         hidden = activations.reshape(len(images), -1)
         if labels is not None:
+            hidden = hidden.repeat(len(labels) // len(images), axis=0)
             hidden = jnp.concatenate([hidden, labels], axis=-1)
         hidden = nn.Dense(HIDDEN, use_bias=False, kernel_init=_uniform)(hidden)
         return layers.NormReLU(self.train, self.axis_name)(hidden)
@@ -85,7 +89,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Images, labels: Float[Array, "batch classes"] | None = None
+        self, images: Images, labels: Float[Array, "examples classes"] | None = None
     ) -> Posterior:
         hidden = Trunk(self.train, self.axis_name)(images, labels)
         mean = _Head(self.latents, name="mean")(hidden)
@@ -164,9 +168,12 @@ class Autoencoder(nn.Module):
             self.classifier = Classifier(self.classes, **mode)
 
     def encode(
-        self, images: Images, labels: Float[Array, "batch classes"] | None = None
+        self, images: Images, labels: Float[Array, "examples classes"] | None = None
     ) -> Posterior:
-        """Images, and one-hot labels if conditional, to the posterior's parameters."""
+        """Images, and one-hot labels if conditional, to the posterior's parameters.
+
+        Of several labels for each image, those of the first image come first.
+        """
         posterior = self.encoder(images, labels)
         return posterior._replace(
             mean=self._fix(posterior.mean), logvar=self._fix(posterior.logvar)

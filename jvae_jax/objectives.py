@@ -98,7 +98,7 @@ class CVAE(Objective):
     alpha: float = 1.0
     """Weight of the classifier's cross-entropy."""
     all_labelled: bool = False
-    """Promises that no label is -1, and saves a pass for each class."""
+    """Promises that no label is -1, and saves the sum over classes."""
     labelled_fraction: float | None = None
     """The share of the data set that is labelled, where batches hold another share."""
 

@@ -66,7 +66,7 @@ Devices = Sequence[Any]
 """Of ``jax.Device``."""
 
 Encode = Callable[..., Posterior]
-"""``encode(images)``, or ``encode(images, one_hot_labels)`` for the CVAE."""
+"""``encode(images)``, or ``encode(images, one_hot_labels)`` as :func:`losses.cvae` says."""
 Decode = Callable[[Array], Array]
 """Latents, (batch, latents [+ classes]), to image logits."""
 ReconstructionLoss = Callable[[Array, Array], Array]

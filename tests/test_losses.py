@@ -27,7 +27,10 @@ def matrices(inputs=LATENTS + CLASSES, extra=0, seed=0):
 
 
 def encode_with(weights, images, *labels):
-    flat = jnp.concatenate([images.reshape(len(images), -1), *labels], axis=-1)
+    flat = images.reshape(len(images), -1)
+    for labels_of_each in labels:
+        several = flat.repeat(len(labels_of_each) // len(flat), axis=0)
+        flat = jnp.concatenate([several, labels_of_each], axis=-1)
     mean, logvar, logits = jnp.split(flat @ weights, [LATENTS, 2 * LATENTS], axis=-1)
     return Posterior(mean, logvar, logits)
 

@@ -85,6 +85,9 @@ def test_conditional_model_takes_labels():
     )
     assert encode([0, 1]).logits is None
     assert not np.allclose(encode([0, 1]).mean, encode([1, 2]).mean)
+    both = encode([0, 1, 2, 0])
+    np.testing.assert_allclose(both.mean[::2], encode([0, 2]).mean, rtol=1e-6)
+    np.testing.assert_allclose(both.mean[1::2], encode([1, 0]).mean, rtol=1e-6)
     read = model.apply(variables, images, method="infer")
     labels = np.argmax(read.logits, axis=1)
     np.testing.assert_allclose(read.mean, encode(labels).mean, rtol=1e-6)

@@ -47,17 +47,18 @@ def cvae(
         labelled:    L(x, y) + log K - alpha log q(y|x)
         unlabelled:  sum_y q(y|x) L(x, y) + log K - H(q(y|x))
 
-    The sum over classes is exact: every image passes K times, with the same noise.
+    The sum over classes is exact: K times as many latents are decoded, with the same noise.
 
     Args:
-        encode: images and one-hot labels (batch, classes) to a ``Posterior``.
+        encode: images and one-hot labels (m, classes) to a ``Posterior`` of (m, latents). m is
+            batch or, for the sum, batch x K: all labels of the first image, then of the next.
         decode: z beside the one-hot label, (batch, latents + classes), to image logits.
         classify: images to logits of q(y|x).
         images: (batch, height, width, channels) in [0, 1].
         labels: class indices; -1 is unlabelled.
         gaussian_key: noise of z.
         alpha: weight of the classifier's cross-entropy.
-        all_labelled: promises that no label is -1, and saves the K passes.
+        all_labelled: promises that no label is -1, and saves the sum.
         labelled_fraction: the share of the data set that is labelled, where a batch holds another
             share: all but the cross-entropy is then weighted to be that of the data set. Without
             it each example weighs the same.
@@ -78,22 +79,23 @@ def cvae(
     one_hot = jax.nn.one_hot(labels, classes)
     labelled = labels >= 0
 
-    def bound(images: Images, labels: Array, copies: int) -> tuple[Array, Array]:
+    def bound(labels: Array) -> tuple[Array, Array]:
+        copies = len(labels) // batch
         posterior = encode(images, labels)
         latents = posterior.mean.shape[-1]
         noise = sampling.standard_normal(gaussian_key, (batch, latents)).repeat(copies, axis=0)
         z = posterior.mean + jnp.exp(0.5 * posterior.logvar) * noise
-        reconstruction = reconstruction_loss(decode(jnp.concatenate([z, labels], axis=-1)), images)
+        logits = decode(jnp.concatenate([z, labels], axis=-1))
+        reconstruction = reconstruction_loss(logits, images.repeat(copies, axis=0))
         kl_z = gaussian_kl(posterior.mean, posterior.logvar)
         return reconstruction.reshape(batch, copies), kl_z.reshape(batch, copies)
 
     if all_labelled:
         weights = jnp.ones((batch, 1))
-        reconstruction, kl_z = bound(images, one_hot, 1)
+        reconstruction, kl_z = bound(one_hot)
     else:
         weights = jnp.where(labelled[:, None], one_hot, jax.nn.softmax(class_logits))
-        every_label = jnp.tile(jnp.eye(classes), (batch, 1))
-        reconstruction, kl_z = bound(images.repeat(classes, axis=0), every_label, classes)
+        reconstruction, kl_z = bound(jnp.tile(jnp.eye(classes), (batch, 1)))
 
     reconstruction = jnp.sum(weights * reconstruction, axis=-1)
     kl_z = jnp.sum(weights * kl_z, axis=-1)
