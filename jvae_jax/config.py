@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
@@ -19,6 +20,9 @@ from jvae_jax.objectives import (
 )
 from jvae_jax.options import HYPERPARAMETERS, hyperparameter, hyperparameters, option
 from jvae_jax.training import EMA_DECAY
+
+PRECISIONS = {"float32": None, "bfloat16": jnp.bfloat16}
+"""What the networks may compute in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +93,11 @@ class TrainConfig:
         default=None,
     )
     temperature: float | None = hyperparameter("temperature", "of the Gumbel-softmax")
+    precision: str = option(
+        "what the networks compute in; parameters, statistics and losses are float32 in any case",
+        default="float32",
+        choices=PRECISIONS,
+    )
     save_every: int | None = option(
         "epochs between checkpoints and sample sheets; default: about 1,000 steps' worth",
         default=None,
@@ -103,6 +112,7 @@ class TrainConfig:
         for name, known in (
             ("objective", OBJECTIVES),
             ("reconstruction_loss", RECONSTRUCTION_LOSSES),
+            ("precision", PRECISIONS),
         ):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"unknown {name} {value!r}; there are {', '.join(known)}")
@@ -218,6 +228,7 @@ class TrainConfig:
             classes if has_classes else 0,
             objective.conditional,
             self.fixed_latents,
+            dtype=PRECISIONS[self.precision],
         )
 
 

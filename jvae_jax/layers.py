@@ -17,7 +17,8 @@ of the matrix (patches) or in its columns (shifted and added afterwards), whiche
 numbers. The transposed convolution is the same product transposed.
 
 Batch normalisation followed by ReLU is one layer with a gradient of its own, which passes over the
-activations less often than the one derived automatically.
+activations less often than the one derived automatically. Its statistics are float32 at least, in
+whatever type its activations come and leave.
 """
 
 from functools import partial
@@ -26,6 +27,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from flax.typing import Initializer
 from jax import Array, lax
 from jaxtyping import Float
@@ -112,10 +114,12 @@ class Conv(nn.Module):
 
     features: int
     kernel_init: Initializer
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, images: Float[Array, "batch height width inputs"]) -> Array:
         kernel = self.param("kernel", self.kernel_init, (4, 4, images.shape[-1], self.features))
+        images, kernel = promote_dtype(images, kernel, dtype=self.dtype)
         return lax.platform_dependent(images, kernel, cpu=conv_products, default=conv_native)
 
 
@@ -124,13 +128,20 @@ class ConvTranspose(nn.Module):
 
     features: int
     kernel_init: Initializer
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, images: Float[Array, "batch height width inputs"]) -> Array:
         kernel = self.param("kernel", self.kernel_init, (4, 4, images.shape[-1], self.features))
+        images, kernel = promote_dtype(images, kernel, dtype=self.dtype)
         return lax.platform_dependent(
             images, kernel, cpu=conv_transpose_products, default=conv_transpose_native
         )
+
+
+def at_least_float32(array: Array) -> Array:
+    """The same values; bfloat16 becomes float32."""
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 Features = Float[Array, "features"]
@@ -164,13 +175,14 @@ def _norm_relu_forward(
     activations: Array, scale: Array, bias: Array, axis_name: str | None
 ) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
     axes = tuple(range(activations.ndim - 1))
-    moments = jnp.mean(activations, axes), jnp.mean(activations**2, axes)
+    wide = at_least_float32(activations)
+    moments = jnp.mean(wide, axes), jnp.mean(wide**2, axes)
     mean, square = moments if axis_name is None else lax.pmean(moments, axis_name)
     variance = jnp.maximum(square - mean**2, 0)
     inverse_deviation = lax.rsqrt(variance + _EPSILON)
     slope = scale * inverse_deviation
     shift = bias - slope * mean
-    outputs = nn.relu(slope * activations + shift)
+    outputs = nn.relu(slope * wide + shift).astype(activations.dtype)
     return (outputs, mean, variance), (activations, mean, inverse_deviation, slope, shift)
 
 
@@ -180,15 +192,16 @@ def _norm_relu_backward(
     activations, mean, inverse_deviation, slope, shift = residuals
     axes = tuple(range(activations.ndim - 1))
     count = activations.size // activations.shape[-1]
-    gradient = jnp.where(slope * activations + shift > 0, gradients[0], 0)
+    wide = at_least_float32(activations)
+    gradient = jnp.where(slope * wide + shift > 0, at_least_float32(gradients[0]), 0)
     of_bias = jnp.sum(gradient, axes)
-    of_scale = (jnp.sum(gradient * activations, axes) - mean * of_bias) * inverse_deviation
+    of_scale = (jnp.sum(gradient * wide, axes) - mean * of_bias) * inverse_deviation
     means = of_scale / count, of_bias / count
     along, across = means if axis_name is None else lax.pmean(means, axis_name)
     # slope (gradient - across - normalised * along), with normalised written out.
     slant = along * inverse_deviation
-    of_activations = slope * (gradient - slant * activations + (slant * mean - across))
-    return of_activations, of_scale, of_bias
+    of_activations = slope * (gradient - slant * wide + (slant * mean - across))
+    return of_activations.astype(activations.dtype), of_scale, of_bias
 
 
 norm_relu.defvjp(_norm_relu_forward, _norm_relu_backward)
@@ -214,7 +227,8 @@ class NormReLU(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
         if not self.train:
             slope = scale * lax.rsqrt(running_var.value + _EPSILON)
-            return nn.relu(slope * activations + (bias - slope * running_mean.value))
+            shift = bias - slope * running_mean.value
+            return nn.relu(slope * activations + shift).astype(activations.dtype)
         result: Any = norm_relu(activations, scale, bias, self.axis_name)
         outputs, mean, var = result
         if not self.is_initializing():

@@ -2,7 +2,8 @@
 
 Initialisation and batch normalisation follow PyTorch's defaults, which the paper's experiments
 lean on. Modules take floats in [0, 1] and give image *logits*: the sigmoid at the decoder's end is
-inside the loss.
+inside the loss. With ``dtype=jnp.bfloat16`` they compute in bfloat16; parameters, batch
+normalisation's statistics and what comes out are float32 all the same.
 
 ``print(Autoencoder(...).tabulate(jax.random.key(0), images))`` shows every layer.
 """
@@ -46,11 +47,13 @@ class _Head(nn.Module):
     """A linear layer with bias, not followed by batch normalisation."""
 
     features: int
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, hidden: Float[Array, "batch hidden"]) -> Float[Array, "batch features"]:
         bias_init = _uniform_bias(hidden.shape[-1])
-        return nn.Dense(self.features, kernel_init=_uniform, bias_init=bias_init)(hidden)
+        dense = nn.Dense(self.features, dtype=self.dtype, kernel_init=_uniform, bias_init=bias_init)
+        return layers.at_least_float32(dense(hidden))
 
 
 class Trunk(nn.Module):
@@ -58,6 +61,7 @@ class Trunk(nn.Module):
 
     train: bool = False
     axis_name: str | None = None
+    dtype: Any = None
 
     @nn.compact
     def __call__(
@@ -69,13 +73,13 @@ class Trunk(nn.Module):
         """
         activations = images
         for _ in range(3):
-            activations = layers.Conv(FILTERS, _uniform)(activations)
+            activations = layers.Conv(FILTERS, _uniform, self.dtype)(activations)
             activations = layers.NormReLU(self.train, self.axis_name)(activations)
         hidden = activations.reshape(len(images), -1)
         if labels is not None:
             hidden = hidden.repeat(len(labels) // len(images), axis=0)
             hidden = jnp.concatenate([hidden, labels], axis=-1)
-        hidden = nn.Dense(HIDDEN, use_bias=False, kernel_init=_uniform)(hidden)
+        hidden = nn.Dense(HIDDEN, use_bias=False, dtype=self.dtype, kernel_init=_uniform)(hidden)
         return layers.NormReLU(self.train, self.axis_name)(hidden)
 
 
@@ -86,15 +90,16 @@ class Encoder(nn.Module):
     classes: int = 0
     train: bool = False
     axis_name: str | None = None
+    dtype: Any = None
 
     @nn.compact
     def __call__(
         self, images: Images, labels: Float[Array, "examples classes"] | None = None
     ) -> Posterior:
-        hidden = Trunk(self.train, self.axis_name)(images, labels)
-        mean = _Head(self.latents, name="mean")(hidden)
-        logvar = _Head(self.latents, name="logvar")(hidden)
-        logits = _Head(self.classes, name="logits")(hidden) if self.classes else None
+        hidden = Trunk(self.train, self.axis_name, self.dtype)(images, labels)
+        mean = _Head(self.latents, self.dtype, name="mean")(hidden)
+        logvar = _Head(self.latents, self.dtype, name="logvar")(hidden)
+        logits = _Head(self.classes, self.dtype, name="logits")(hidden) if self.classes else None
         return Posterior(mean, logvar, logits)
 
 
@@ -104,10 +109,12 @@ class Classifier(nn.Module):
     classes: int
     train: bool = False
     axis_name: str | None = None
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, images: Images) -> Float[Array, "batch classes"]:
-        return _Head(self.classes, name="logits")(Trunk(self.train, self.axis_name)(images))
+        hidden = Trunk(self.train, self.axis_name, self.dtype)(images)
+        return _Head(self.classes, self.dtype, name="logits")(hidden)
 
 
 class Decoder(nn.Module):
@@ -116,6 +123,7 @@ class Decoder(nn.Module):
     image_shape: tuple[int, int, int]
     train: bool = False
     axis_name: str | None = None
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, latents: Float[Array, "batch inputs"]) -> Images:
@@ -123,14 +131,15 @@ class Decoder(nn.Module):
         rows, columns = height // STRIDE, width // STRIDE
         hidden = latents
         for features in (HIDDEN, rows * columns * FILTERS):
-            hidden = nn.Dense(features, use_bias=False, kernel_init=_uniform)(hidden)
-            hidden = layers.NormReLU(self.train, self.axis_name)(hidden)
+            dense = nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=_uniform)
+            hidden = layers.NormReLU(self.train, self.axis_name)(dense(hidden))
         activations = hidden.reshape(-1, rows, columns, FILTERS)
         for _ in range(2):
-            activations = layers.ConvTranspose(FILTERS, _uniform_transpose)(activations)
+            activations = layers.ConvTranspose(FILTERS, _uniform_transpose, self.dtype)(activations)
             activations = layers.NormReLU(self.train, self.axis_name)(activations)
-        logits = layers.ConvTranspose(channels, _uniform_transpose)(activations)
-        return logits + self.param("bias", _uniform_bias(16 * channels), (channels,))
+        logits = layers.ConvTranspose(channels, _uniform_transpose, self.dtype)(activations)
+        bias = self.param("bias", _uniform_bias(16 * channels), (channels,))
+        return layers.at_least_float32(logits) + bias
 
 
 class Autoencoder(nn.Module):
@@ -144,6 +153,7 @@ class Autoencoder(nn.Module):
         fixed_latents: how many of z, the last ones, are always 0, and so are their KLs.
         train: batch normalisation by the batch's own statistics (``mutable=["batch_stats"]``).
         axis_name: the device axis over which training statistics are taken.
+        dtype: of the arithmetic; None: of what goes in and the parameters.
 
     Raises:
         ValueError: at the first call, if the image size isn't divisible by 8.
@@ -156,12 +166,13 @@ class Autoencoder(nn.Module):
     fixed_latents: int = 0
     train: bool = False
     axis_name: str | None = None
+    dtype: Any = None
 
     def setup(self) -> None:
         height, width, _ = self.image_shape
         if height % STRIDE or width % STRIDE or not height * width:
             raise ValueError(f"image height and width must be divisible by 8, got {height}x{width}")
-        mode = {"train": self.train, "axis_name": self.axis_name}
+        mode = {"train": self.train, "axis_name": self.axis_name, "dtype": self.dtype}
         self.encoder = Encoder(self.latents, 0 if self.conditional else self.classes, **mode)
         self.decoder = Decoder(self.image_shape, **mode)
         if self.conditional:

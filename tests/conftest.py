@@ -5,9 +5,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-# What one test compiled, another needn't.
-_compiled = tempfile.TemporaryDirectory(prefix="jvae_jax_tests_")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+# What one test compiled, another needn't, in whatever process: xdist's inherit the environment.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _compiled = tempfile.TemporaryDirectory(prefix="jvae_jax_tests_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 # Compiling takes longer than running here, so it isn't asked for its best.
 os.environ["XLA_FLAGS"] = " ".join(

@@ -302,3 +302,9 @@ def test_wrong_shapes_are_told():
     without_c = lambda images: encode(images)._replace(logits=None)  # noqa: E731
     with pytest.raises(ValueError, match="its logits are None"):
         losses.ours(without_c, decode, images, labels, capacity_c=0.0, **JOINT)
+    (encode, decode), each = functions(extra=CLASSES), jnp.zeros((BATCH, CLASSES))
+    once = lambda images, labels: encode(images, labels[:BATCH])  # noqa: E731
+    with pytest.raises(ValueError, match="of 24 labels, 4 for each of 6 images, got 6"):
+        losses.cvae(
+            once, decode, lambda _: each, images, labels, gaussian_key=jax.random.key(1), alpha=1.0
+        )

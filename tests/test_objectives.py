@@ -64,9 +64,10 @@ def test_short_runs_ramp_over_the_papers_share(steps, expected):
 def stub_model(classes):
     """Every image the same posterior; decoding gives 0."""
 
-    def encode(images, _labels=None):
-        ones = jnp.ones((len(images), 2))
-        return Posterior(ones, ones, jnp.eye(classes)[jnp.zeros(len(images), int)] * 1e4)
+    def encode(images, labels=None):
+        count = len(images if labels is None else labels)
+        ones = jnp.ones((count, 2))
+        return Posterior(ones, ones, jnp.eye(classes)[jnp.zeros(count, int)] * 1e4)
 
     return SimpleNamespace(
         classes=classes,

@@ -97,8 +97,10 @@ def test_weighted_batches_are_the_data_sets_on_average():
     np.testing.assert_array_equal(population_weights(labelled, None, None), 1)
 
 
-def encode(images, _labels=None):
+def encode(images, labels=None):
     flat = images.reshape(len(images), -1)
+    if labels is not None:
+        flat = flat.repeat(len(labels) // len(images), axis=0)
     return Posterior(flat[:, :2], flat[:, 2:4], flat[:, 4:7])
 
 

@@ -69,6 +69,10 @@ def cvae(
         The loss, in nats per image, and its terms for each example: ``kl_c`` is
         KL(label or q(y|x) || uniform), ``cross_entropy`` is not yet weighted by alpha.
 
+    Raises:
+        ValueError: if labels aren't one integer for each image, or ``encode`` gives fewer
+            posteriors than it got labels.
+
     References:
         Kingma, Rezende, Mohamed and Welling, *Semi-Supervised Learning with Deep Generative
         Models*, 2014.
@@ -82,6 +86,11 @@ def cvae(
     def bound(labels: Array) -> tuple[Array, Array]:
         copies = len(labels) // batch
         posterior = encode(images, labels)
+        if len(posterior.mean) != len(labels):
+            raise ValueError(
+                f"encode must give a posterior for each of {len(labels)} labels, {copies} for each "
+                f"of {batch} images, got {len(posterior.mean)}"
+            )
         latents = posterior.mean.shape[-1]
         noise = sampling.standard_normal(gaussian_key, (batch, latents)).repeat(copies, axis=0)
         z = posterior.mean + jnp.exp(0.5 * posterior.logvar) * noise
