@@ -65,11 +65,11 @@ class StudyConfig(ReportConfig):
         )
 
     def trained(
-        self, objective: str, dataset: Dataset, marker: Judge, seed: int = 0
+        self, objective: str, dataset: Dataset, marker: Judge, seed: int = 0, **flags: bool
     ) -> tuple[Run, studies.Row]:
-        config = self.training(objective, f"{objective}-{self.epochs}-epochs-{seed}", seed=seed)
-        names = list(dataset.class_names)
-        return studies.trained(config, dataset, marker, class_names=names)
+        folder = "-".join([objective, f"{self.epochs}-epochs-{seed}", *flags])
+        config = self.training(objective, folder, seed=seed, **flags)
+        return studies.trained(config, dataset, marker, class_names=list(dataset.class_names))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,8 @@ def figure3(config: Figure3Config) -> None:
     dataset = config.load()
     marker = config.judge(dataset)
     pairs = [config.trained(objective, dataset, marker) for objective in ("ours", "joint_vae")]
-    for _, row in pairs:
+    _, balanced = config.trained("ours", dataset, marker, balance_classes=True)
+    for row in (*(row for _, row in pairs), {**balanced, "objective": studies.BALANCED}):
         _keep_row(config, "hiragana", row, ("dataset", "objective", "epochs", "seed"))
     grid = pictures.figure3([run for run, _ in pairs], dataset, marker)
     _keep_grid(config, "figure3", grid, pairs)

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterator
 
+import jax
+
 from jvae_jax.data import Dataset
 from jvae_jax.objectives import AnnealedVAE, Objective, Ours
 from jvae_jax.runs import Run
@@ -13,9 +15,12 @@ def announcement(
     run: Run, objective: Objective, dataset: Dataset, devices: Devices
 ) -> Iterator[str]:
     """What is to be trained, on what, and what may surprise."""
+    processes = jax.process_count()
+    together = f" of {processes} processes" if processes > 1 else ""
     yield (
         f"{run.config.objective}: {run.total_steps} steps, {run.config.epochs} epochs of "
-        f"{run.steps_per_epoch}, on {len(devices)} x {devices[0].device_kind}, into {run.workdir}"
+        f"{run.steps_per_epoch}, on {len(devices)} x {devices[0].device_kind}{together}, into "
+        f"{run.workdir}"
     )
     if isinstance(objective, AnnealedVAE):
         yield f"capacities rise from 0 over {objective.capacity_steps} steps"

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
+from orbax.checkpoint.options import MultiprocessingOptions
 
 Tree = TypeVar("Tree")
 
@@ -21,6 +22,14 @@ _LATEST = 2
 """How many are kept, so that a damaged one has another behind it."""
 _METRIC, _SUMS = "negative_elbo", "sums"
 _ITEM = "state"
+
+
+def _alone() -> MultiprocessingOptions:
+    """Not waiting for other processes: the state is the same in all, and one of them saves it."""
+    this = jax.process_index()
+    return MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process_{this}"
+    )
 
 
 class CheckpointError(RuntimeError):
@@ -95,6 +104,7 @@ class CheckpointWriter:
         best = preservation_policy.BestN(
             get_metric_fn=lambda metrics: metrics[_METRIC], reverse=True, n=1
         )
+        folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(
@@ -105,6 +115,8 @@ class CheckpointWriter:
                 best_fn=lambda metrics: metrics[_METRIC],
                 best_mode="min",
                 cleanup_tmp_directories=True,
+                create=False,
+                multiprocessing_options=_alone(),
             ),
         )
 
@@ -150,6 +162,6 @@ def _metrics(folder: Path, step: int) -> dict[str, Any]:
 def _restore(folder: Path, step: int, like: Tree) -> Tree:
     host = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
     path = (folder / str(step) / _ITEM).absolute()
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
         restored: Any = checkpointer.restore(path, host)
     return restored

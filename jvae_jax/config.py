@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
+from jvae_jax import hosts
 from jvae_jax.data import DATA_DIR, DATASETS, Dataset
 from jvae_jax.networks import Autoencoder
 from jvae_jax.objectives import (
@@ -102,6 +103,13 @@ class TrainConfig:
         "epochs between checkpoints and sample sheets; default: about 1,000 steps' worth",
         default=None,
     )
+    coordinator: str | None = option(
+        "HOST:PORT of the first of several processes that train together; auto: JAX finds them, on "
+        "TPU pods and Slurm",
+        default=None,
+    )
+    num_processes: int | None = option("how many of them there are", default=None)
+    process_id: int | None = option("which of them this is, from 0", default=None)
     profile: bool = option(
         "write a trace of the second 100 steps, or of the second epoch if that is shorter, into "
         "the run's folder, for TensorBoard or Perfetto",
@@ -137,6 +145,7 @@ class TrainConfig:
             raise ValueError(f"num_labels must be all or 0 or more, got {self.num_labels}")
         if self.num_labels != "all" and not self.reads_labels:
             raise ValueError(f"{self.objective} reads no labels, so num_labels changes nothing")
+        hosts.check(self.coordinator, self.num_processes, self.process_id)
         if self.balance_classes and not self.reads_labels:
             raise ValueError(f"{self.objective} reads no labels, so it can't balance classes")
         if self.balance_classes and self.num_labels != "all":

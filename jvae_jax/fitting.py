@@ -1,36 +1,29 @@
 """A whole training run: from a configuration to a folder with a trained, evaluated model."""
 
-import json
 import math
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jvae_jax import checkpoints, parallel
+from jvae_jax import checkpoints, hosts, parallel
 from jvae_jax.announcement import announcement
-from jvae_jax.checkpoints import CheckpointWriter
 from jvae_jax.config import TrainConfig
 from jvae_jax.data import Dataset
 from jvae_jax.disentanglement import disentanglement
 from jvae_jax.evaluation import Evaluation, evaluate, mean_test_terms
-from jvae_jax.files import replacing, write_json
-from jvae_jax.generation import sample
+from jvae_jax.files import write_json
 from jvae_jax.interruptions import interruptions
 from jvae_jax.judge import Judge
 from jvae_jax.objectives import Objective
-from jvae_jax.progress import ProgressReport
 from jvae_jax.provenance import environment
-from jvae_jax.runs import Run, start, visible
+from jvae_jax.records import Records
+from jvae_jax.runs import Run, planned, start, visible
 from jvae_jax.trainer import Trainer
-from jvae_jax.training import TrainState, Variables
+from jvae_jax.training import TrainState
 from jvae_jax.types import Batch, Devices
 from jvae_jax.verdicts import judged
 
-_SHEET_SIDE = 10
 _BOUND = ("reconstruction", "kl_z", "kl_c")
 """The terms of the negative ELBO."""
 
@@ -67,23 +60,24 @@ def fit(
     """
     devices = jax.devices() if devices is None else devices
     parallel.check_batch(config.batch_size, len(dataset.train_labels), len(devices))
-    run = start(config.resolve(dataset), dataset)
+    first = hosts.is_first()
+    say = say if first else _keep_quiet
+    run = (start if first else planned)(config.resolve(dataset), dataset)
     # From here to the evaluation nothing sees a label that is hidden.
     whole, dataset = dataset, visible(run.config, dataset)
     objective = _objective(run, dataset)
-    state = _initial_or_restored(run, say)
-    if int(state.step) == run.total_steps == run.evaluation().get("step"):
+    state = _initial_or_restored(run, say) if first else run.initial_state()
+    evaluated = run.evaluation().get("step", -1) if first else -1
+    state, evaluated = hosts.from_first((state, evaluated))
+    if int(state.step) == run.total_steps == evaluated:
         say(f"{run.workdir} is finished: all {run.total_steps} steps are done and evaluated")
         return run
     for sentence in announcement(run, objective, dataset, devices):
         say(sentence)
-    writer = CheckpointWriter(run.checkpoints_path)
-    try:
-        state = _train(run, objective, dataset, state, writer, devices)
-    finally:
-        writer.close()
+    state = _train(run, objective, dataset, state, devices)
     say(f"evaluating on {run.data.test_examples} test images")
-    evaluate_run(run, whole, state)
+    if first:
+        evaluate_run(run, whole, state)
     return run
 
 
@@ -132,6 +126,10 @@ def evaluate_run(
     return evaluation
 
 
+def _keep_quiet(_sentence: str) -> None:
+    pass
+
+
 def _objective(run: Run, dataset: Dataset) -> Objective:
     labels = dataset.train_labels
     mixed = run.config.labelled_per_batch(labels) is not None
@@ -155,12 +153,7 @@ def _initial_or_restored(run: Run, say: Callable[[str], None]) -> TrainState:
 
 
 def _train(
-    run: Run,
-    objective: Objective,
-    dataset: Dataset,
-    state: TrainState,
-    writer: CheckpointWriter,
-    devices: Devices,
+    run: Run, objective: Objective, dataset: Dataset, state: TrainState, devices: Devices
 ) -> TrainState:
     """Goes from a state that was saved to the end of the run, or to where someone asks to stop."""
     assert run.config.save_every is not None
@@ -168,21 +161,13 @@ def _train(
     test_split = Batch(dataset.test_images, dataset.test_labels)
     per_epoch = run.steps_per_epoch
     step = int(state.step)
-    sums = checkpoints.sums_at(run.checkpoints_path, step) if step % per_epoch else {}
-    _keep_metrics(run.metrics_path, epochs=step // per_epoch)
-    progress = ProgressReport(
-        epochs=run.config.epochs,
-        steps_per_epoch=per_epoch,
-        batch_size=run.config.batch_size,
-        step=step,
-        stream=sys.stderr,
-    )
-    with interruptions() as interruption, progress as report:
+    with interruptions() as interruption, Records(run, step) as records:
+        sums = records.sums
         for epoch in range(step // per_epoch + 1, run.config.epochs + 1):
-            state, sums = trainer.train_epoch(state, epoch, sums, report, interruption)
+            state, sums = trainer.train_epoch(state, epoch, sums, records.progress, interruption)
             step = int(state.step)
             if step < epoch * per_epoch:
-                writer.save(step, state, negative_elbo=math.inf, sums=sums)
+                records.save(state, negative_elbo=math.inf, sums=sums)
                 interruption.leave()
             train_terms = {name: total / per_epoch for name, total in sums.items()}
             sums = {}
@@ -190,41 +175,13 @@ def _train(
             test_terms = mean_test_terms(
                 objective, run.model, variables, step, test_split, run.key("test")
             )
-            record = {"epoch": epoch, "step": step, "train": train_terms, "test": test_terms}
-            with run.metrics_path.open("a", encoding="utf-8") as metrics:
-                metrics.write(json.dumps(record) + "\n")
-            report.epoch(step, train_terms, test_terms)
+            records.epoch(epoch, step, train_terms, test_terms)
             last = epoch == run.config.epochs
-            if epoch % run.config.save_every == 0 or last or interruption:
+            if interruption.agree() or last or epoch % run.config.save_every == 0:
                 bound = sum(test_terms.get(name, 0.0) for name in _BOUND)
                 bound = math.inf if math.isnan(bound) else bound
-                writer.save(step, state, negative_elbo=bound, sums=sums)
-                _write_samples(run, variables)
+                records.save(state, negative_elbo=bound, sums=sums)
+                records.samples(variables)
             if interruption:
                 interruption.leave()
     return state
-
-
-def _keep_metrics(path: Path, *, epochs: int) -> None:
-    """Drops what was written after the checkpoint that training goes on from."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    with replacing(path) as file:
-        file.write("".join(lines[:epochs]).encode())
-
-
-def _write_samples(run: Run, variables: Variables) -> None:
-    # Importing matplotlib takes a while, and only figures need it.
-    from jvae_jax import figures
-
-    has_classes = run.model.classes > 0
-    images = sample(
-        run.model,
-        variables,
-        run.key("samples"),
-        labels=jnp.arange(run.model.classes) if has_classes else None,
-        rows=_SHEET_SIDE,
-        columns=_SHEET_SIDE,
-    )
-    names = run.category_names if has_classes else None
-    with replacing(run.workdir / "samples.png") as file:
-        figures.sheet(np.asarray(images), names).savefig(file, format="png")

@@ -7,15 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from jvae_jax import hosts
+
 
 class Interruption:
-    """Whether someone asked to stop."""
+    """Whether someone asked to stop, as far as all processes know of it."""
 
-    requested: signal.Signals | None = None
-    """What they sent."""
+    requested: int = 0
+    """The signal that was sent to this process."""
+    _agreed: int = 0
+
+    def agree(self) -> bool:
+        """Asks all processes, which must ask at the same point, whether any was to stop."""
+        self._agreed = hosts.largest(self.requested)
+        return bool(self)
 
     def __bool__(self) -> bool:
-        return self.requested is not None
+        return self._agreed > 0
 
     def leave(self) -> None:
         """Raises what stops a process in the way that was asked for.
@@ -24,7 +32,7 @@ class Interruption:
             KeyboardInterrupt: after SIGINT.
             SystemExit: after SIGTERM, with status 0: nothing went wrong.
         """
-        raise KeyboardInterrupt if self.requested == signal.SIGINT else SystemExit(0)
+        raise KeyboardInterrupt if self._agreed == signal.SIGINT else SystemExit(0)
 
 
 @contextmanager
@@ -39,7 +47,7 @@ def interruptions() -> Iterator[Interruption]:
         return
 
     def note(number: int, _frame: FrameType | None) -> None:
-        interruption.requested = signal.Signals(number)
+        interruption.requested = number
         signal.signal(number, signal.SIG_DFL)
         os.write(2, b"\nstopping as soon as the state is saved; once more to stop at once\n")
 

@@ -7,7 +7,7 @@ global batch.
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -29,13 +29,21 @@ TrainSteps = Callable[[TrainState, Batch, Array, Array, Array], tuple[TrainState
 
 
 def replicate(batch: Batch, devices: Devices) -> Batch:
-    """Puts the training data on every device, once."""
-    return jax_utils.replicate(batch, list(devices))
+    """Puts the training data on every device of this process, once."""
+    return jax_utils.replicate(batch, local(devices))
+
+
+def local(devices: Devices) -> list[Any]:
+    """Those of this process."""
+    return [device for device in devices if device.process_index == jax.process_index()]
 
 
 def place(tree: Tree, devices: Devices) -> Tree:
-    """Puts a state or an order on the devices as ``train_steps`` has them, so it compiles once."""
-    mesh = Mesh(np.array(devices), (AXIS,))
+    """Puts a state or an order on this process's devices as ``train_steps`` has them.
+
+    So it compiles once.
+    """
+    mesh = Mesh(np.array(local(devices)), (AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
@@ -61,7 +69,7 @@ def make_train_steps(
     Args:
         objective, model, optimizer, ema_decay: as in :func:`~jvae_jax.training.train_step`.
         batch_size: examples of a global batch.
-        devices: where to train.
+        devices: where to train, all processes' together.
 
     Returns:
         A function of a state, replicated data, the order in which the epoch visits them, the

@@ -71,9 +71,7 @@ class ProgressReport:
             flush=True,
         )
 
-    def __enter__(self) -> "ProgressReport":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
         if self._bar is not None:
             self._bar.close()

@@ -13,48 +13,28 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from jax import Array
 
 from jvae_jax import checkpoints
 from jvae_jax.config import TrainConfig
 from jvae_jax.data import Dataset
+from jvae_jax.facts import DataFacts
 from jvae_jax.files import write_json
 from jvae_jax.networks import Autoencoder
 from jvae_jax.provenance import environment
 from jvae_jax.training import TrainState, init_state, state_shape
 
-_INCIDENTAL = ("workdir", "data_dir", "profile")
+_INCIDENTAL = (
+    "workdir",
+    "data_dir",
+    "profile",
+    "coordinator",
+    "num_processes",
+    "process_id",
+)
 """Fields that don't decide how a run goes."""
 _PURPOSES = ("init", "train", "test", "samples", "order")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataFacts:
-    """What a run keeps of its data set."""
-
-    fingerprint: str
-    train_examples: int
-    test_examples: int
-    image_shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
-    labels_per_class: tuple[int, ...] = ()
-    """How many training images have the label of each class."""
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> "DataFacts":
-        """The facts of a data set."""
-        labels = dataset.train_labels
-        counts = np.bincount(labels[labels >= 0], minlength=len(dataset.class_names))
-        return cls(
-            fingerprint=dataset.fingerprint,
-            train_examples=len(dataset.train_images),
-            test_examples=len(dataset.test_images),
-            image_shape=dataset.image_shape,
-            class_names=dataset.class_names,
-            labels_per_class=tuple(counts.tolist()),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +142,13 @@ def visible(config: TrainConfig, dataset: Dataset) -> Dataset:
     return dataset.with_labels(config.num_labels, config.seed)
 
 
+def planned(config: TrainConfig, dataset: Dataset) -> Run:
+    """A run that has no folder yet, of a configuration that is resolved for the data."""
+    assert config.workdir is not None
+    facts = DataFacts.of(visible(config, dataset))
+    return Run(workdir=Path(config.workdir).expanduser(), config=config, data=facts)
+
+
 def start(config: TrainConfig, dataset: Dataset) -> Run:
     """Makes a run's folder, or takes up the one that is there.
 
@@ -173,9 +160,8 @@ def start(config: TrainConfig, dataset: Dataset) -> Run:
         ValueError: if the folder holds something else, or a run of another configuration or data.
         OSError: if it can't be written.
     """
-    assert config.workdir is not None
-    workdir = Path(config.workdir).expanduser()
-    run = Run(workdir=workdir, config=config, data=DataFacts.of(visible(config, dataset)))
+    run = planned(config, dataset)
+    workdir = run.workdir
     if (workdir / "config.json").exists():
         _check_same(load(workdir), run)
         return run
@@ -212,15 +198,7 @@ def load(workdir: str | Path) -> Run:
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
         config = TrainConfig(**contents["config"])
-        data = contents["data"]
-        facts = DataFacts(
-            **{
-                **data,
-                "image_shape": tuple(data["image_shape"]),
-                "class_names": tuple(data["class_names"]),
-                "labels_per_class": tuple(data.get("labels_per_class", ())),
-            }
-        )
+        facts = DataFacts.from_json(contents["data"])
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(f"{workdir} is no run: it has no config.json") from error
     except (KeyError, TypeError, ValueError) as error:

@@ -84,7 +84,7 @@ class Trainer:
             done = {name: float(progress.sums[name]) for name in self._names}
             sums = {name: sums[name] + done[name] for name in self._names}
             report.steps(stop, {name: total / (stop - step) for name, total in done.items()})
-            if interruption:
+            if interruption.agree():
                 break
         return state, sums
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import SMALL, make_dataset
 from PIL import Image
 
-from jvae_jax import checkpoints, fitting, runs
+from jvae_jax import checkpoints, fitting, records, runs
 from jvae_jax.config import TrainConfig
 from jvae_jax.fitting import fit
 from jvae_jax.objectives import OBJECTIVES
@@ -114,7 +114,7 @@ def test_asked_to_stop_it_saves_and_goes_on_as_never_stopped(
     monkeypatch.setattr("jvae_jax.trainer._STEPS_PER_DISPATCH", 2)
     config = replace(SMALL, epochs=3)
     never = fit(replace(config, workdir=str(tmp_path / "never")), make_dataset())
-    real, seen = fitting.ProgressReport.steps, []
+    real, seen = records.ProgressReport.steps, []
 
     def asking(report, step, terms):
         seen.append(step)
@@ -125,7 +125,7 @@ def test_asked_to_stop_it_saves_and_goes_on_as_never_stopped(
     stopped = replace(config, workdir=str(tmp_path / "stopped"))
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patch:
-        patch.setattr(fitting.ProgressReport, "steps", asking)
+        patch.setattr(records.ProgressReport, "steps", asking)
         with pytest.raises(left_by) as info:
             fit(stopped, make_dataset())
     assert getattr(info.value, "code", 0) == 0

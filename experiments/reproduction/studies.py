@@ -34,6 +34,8 @@ READINGS: dict[str, dict[str, Any]] = {
     "images of 24 x 24": {"image_size": 24},
 }
 """What the paper may have done otherwise, in training."""
+BALANCED = "ours --balance_classes"
+"""What ours is called among objectives where rare classes were drawn as often as others."""
 LABELS_ALONE = "labels alone"
 """What a classifier that sees nothing but the labelled images is called among objectives."""
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from jvae_jax import OBJECTIVES
-from reproduction.studies import LABELS_ALONE, Row
+from reproduction.studies import BALANCED, LABELS_ALONE, Row
 
 PAPER = {
     "vae": {"mse": 0.0068, "kl_z": 18.930},
@@ -51,7 +51,7 @@ def _objectives(rows: Sequence[Row]) -> str:
     for name, (title, _) in COLUMNS.items():
         headers += [title, "paper"] if name in published else [title]
     lines = []
-    for objective in OBJECTIVES:
+    for objective in (*OBJECTIVES, BALANCED):
         own = [row for row in rows if row["objective"] == objective]
         if not own:
             continue
