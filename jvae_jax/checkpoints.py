@@ -6,7 +6,8 @@ number go on from them. Reading never changes a folder.
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,6 +105,7 @@ class CheckpointWriter:
         best = preservation_policy.BestN(
             get_metric_fn=lambda metrics: metrics[_METRIC], reverse=True, n=1
         )
+        self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
@@ -130,17 +132,39 @@ class CheckpointWriter:
             tree: of arrays.
             negative_elbo: by which the best is found.
             sums: of the metrics so far, where an epoch isn't finished.
+
+        Raises:
+            CheckpointError: if this or the one before can't be written.
         """
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(jax.device_get(tree))}),
-            metrics={_METRIC: negative_elbo, _SUMS: dict(sums)},
-        )
+        with self._telling():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(jax.device_get(tree))}),
+                metrics={_METRIC: negative_elbo, _SUMS: dict(sums)},
+            )
 
     def close(self) -> None:
-        """Waits until all is on disk."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits until all is on disk.
+
+        Raises:
+            CheckpointError: if it can't be written.
+        """
+        with self._telling():
+            self._manager.wait_until_finished()
+            self._manager.close()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # of Orbax, TensorStore or the operating system
+            good = _steps(self._folder)
+            kept = f"the last good one is of step {max(good)}" if good else "there is none yet"
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(
+                f"a checkpoint can't be written into {self._folder} ({reason}); {kept}. When it "
+                "can be written again, the same command goes on from there"
+            ) from error
 
 
 def _steps(folder: Path) -> list[int]:

@@ -1,6 +1,8 @@
 """What is kept, and what happens to each file that can be damaged."""
 
 import shutil
+import subprocess
+import sys
 from typing import NamedTuple
 
 import jax
@@ -111,3 +113,38 @@ def test_with_none_left_nothing_is_removed(tmp_path):
     with pytest.raises(CheckpointError, match="can be read, and nothing was removed: step 2"):
         restore_latest(tmp_path, state_at(0))
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import jax, jax.numpy as jnp
+from jvae_jax.checkpoints import CheckpointError, CheckpointWriter, restore_latest
+folder = Path(sys.argv[1])
+noise = {"w": jax.random.normal(jax.random.key(0), (1_000_000,))}
+writer = CheckpointWriter(folder)
+writer.save(1, noise, negative_elbo=0.0, sums={})
+writer.close()
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+writer = CheckpointWriter(folder)
+try:
+    writer.save(2, noise, negative_elbo=0.0, sums={})
+    writer.close()
+except CheckpointError as error:
+    print(error)
+state, damaged = restore_latest(folder, noise)
+assert not damaged, damaged
+assert (state["w"] == noise["w"]).all()
+"""
+
+
+@pytest.mark.long
+def test_what_cannot_be_written_leaves_the_last_good_one(tmp_path):
+    """As on a full disk: no file may become as large as a checkpoint."""
+    program = [sys.executable, "-c", FULL, str(tmp_path)]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"a checkpoint can't be written into {tmp_path} (")
+    assert "the last good one is of step 1" in done.stdout
+    assert steps_in(tmp_path) == [1]
