@@ -42,10 +42,13 @@ def fit(
     them before it leaves, as :func:`~jvae_jax.interruptions.interruptions` says; a second one
     doesn't.
 
+    Of several processes (:mod:`~jvae_jax.hosts`), which all must call it alike, only the first one
+    reads and writes the run's folder, speaks and evaluates.
+
     Args:
         config: what to train. What it leaves open is filled in from the data.
         dataset: what to train on.
-        devices: where; default: all.
+        devices: where; default: all, of all processes.
         say: is told, in sentences, what happens.
 
     Returns:
@@ -54,7 +57,8 @@ def fit(
     Raises:
         ValueError: if the folder holds something else or a run of another configuration, the batch
             doesn't fit the data or the devices, or a value is out of range.
-        CheckpointError: if there are checkpoints, but none that can be read.
+        CheckpointError: if there are checkpoints, but none that can be read, or one can't be
+            written.
         DivergedError: if a term isn't finite any more; the last checkpoint is from before.
         OSError: if the folder can't be written.
     """
