@@ -44,7 +44,7 @@ def crash(config: CrashConfig) -> None:
         started = time.monotonic()
         assert not _killed(_start(config, folder / name), None)
     duration = time.monotonic() - started
-    kills = finished = 0
+    kills = saved = finished = 0
     while kills < config.kills:
         run = folder / f"run-{finished}"
         while _killed(
@@ -52,11 +52,14 @@ def crash(config: CrashConfig) -> None:
             moments.uniform(0, 1.1 * duration) if kills < config.kills else None,
         ):
             kills += 1
+            saved += any((run / "checkpoints").glob("[0-9]*"))
         finished += 1
         if different := differences(folder / "whole", run):
             raise RuntimeError(f"after {kills} kills {run} differs in {', '.join(different)}")
         print(
-            f"{kills} of {config.kills} kills, {finished} runs ended as never stopped", flush=True
+            f"{kills} of {config.kills} kills, {saved} of them after something was saved; "
+            f"{finished} runs are as never stopped",
+            flush=True,
         )
 
 

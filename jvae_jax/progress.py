@@ -71,7 +71,9 @@ class ProgressReport:
             flush=True,
         )
 
-    def close(self) -> None:
-        """Leaves the terminal as it was."""
+    def __enter__(self) -> "ProgressReport":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -30,7 +31,10 @@ class Records:
         """Drops the metrics of what came after that step."""
         self._run = run
         self._writing = hosts.is_first()
+        self._closing = ExitStack()
         self._writer = CheckpointWriter(run.checkpoints_path) if self._writing else None
+        if self._writer is not None:
+            self._closing.callback(self._writer.close)
         per_epoch = run.steps_per_epoch
         self.sums: Mapping[str, float] = {}
         """Of the metrics of the epoch so far, where training was left in the middle of one."""
@@ -38,21 +42,20 @@ class Records:
             _keep_lines(run.metrics_path, step // per_epoch)
             if step % per_epoch:
                 self.sums = checkpoints.sums_at(run.checkpoints_path, step)
-        self.progress = ProgressReport(
+        progress = ProgressReport(
             epochs=run.config.epochs,
             steps_per_epoch=per_epoch,
             batch_size=run.config.batch_size,
             step=step,
             stream=sys.stderr if self._writing else io.StringIO(),
         )
+        self.progress = self._closing.enter_context(progress)
 
     def __enter__(self) -> "Records":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.progress.close()
-        if self._writer is not None:
-            self._writer.close()
+        self._closing.close()
 
     def epoch(
         self, epoch: int, step: int, train: Mapping[str, float], test: Mapping[str, float]

@@ -1,5 +1,7 @@
 import io
 
+import pytest
+
 from jvae_jax.progress import ProgressReport
 
 
@@ -9,11 +11,12 @@ class Terminal(io.StringIO):
 
 
 def report_on(stream):
-    report = ProgressReport(epochs=4, steps_per_epoch=10, batch_size=50, step=10, stream=stream)
-    report.steps(15, {"loss": 123.456})
-    report.steps(20, {"loss": 100.0})
-    report.epoch(20, {"loss": 111.0}, {"kl_z": 5.01234})
-    report.close()
+    with ProgressReport(
+        epochs=4, steps_per_epoch=10, batch_size=50, step=10, stream=stream
+    ) as report:
+        report.steps(15, {"loss": 123.456})
+        report.steps(20, {"loss": 100.0})
+        report.epoch(20, {"loss": 111.0}, {"kl_z": 5.01234})
     return stream.getvalue()
 
 
@@ -29,3 +32,12 @@ def test_a_bar_on_a_terminal():
     assert last.startswith("epoch 3/4:  50%")
     assert "1.00k/2.00k" in last
     assert "loss 100" in last
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_it_closes_on_errors(stream):
+    with (
+        pytest.raises(ArithmeticError),
+        ProgressReport(epochs=1, steps_per_epoch=1, batch_size=1, step=0, stream=stream()),
+    ):
+        raise ArithmeticError

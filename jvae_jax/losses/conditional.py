@@ -70,8 +70,8 @@ def cvae(
         KL(label or q(y|x) || uniform), ``cross_entropy`` is not yet weighted by alpha.
 
     Raises:
-        ValueError: if labels aren't one integer for each image, or ``encode`` gives fewer
-            posteriors than it got labels.
+        ValueError: if labels aren't one integer for each image, or ``encode`` doesn't give a
+            posterior for each label.
 
     References:
         Kingma, Rezende, Mohamed and Welling, *Semi-Supervised Learning with Deep Generative
