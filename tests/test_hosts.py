@@ -84,10 +84,14 @@ def together(tmp_path_factory):
 @pytest.mark.long
 def test_only_the_first_tells_and_writes(together):
     first, second = told(together, 0), told(together, 1)
-    assert "120 steps, 12 epochs of 10, on 4 x cpu of 2 processes" in first
-    assert "epoch 12/12" in first
-    assert "accuracy" in first
-    assert [line for line in second.splitlines() if not line.startswith("[Gloo]")] == []
+    # The other's text isn't empty: gloo's threads write there, at times into each other's lines.
+    for text in (
+        "120 steps, 12 epochs of 10, on 4 x cpu of 2 processes",
+        "epoch 12/12",
+        "accuracy",
+    ):
+        assert text in first
+        assert text not in second
     lines = (together / "together" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == list(range(1, 13))
 
