@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import logging
 import os
 import platform
 import sys
@@ -93,6 +94,8 @@ def run(
     args = list(sys.argv[1:] if args is None else args)
     config = parse(config_class, args, description=description)
     _keep_compiled()
+    if "--debug" not in args:
+        _silence_late_callbacks()
     try:
         main(config)
     except KeyboardInterrupt:
@@ -106,6 +109,20 @@ def run(
         print(f"error: {message}{hint}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ValueError) else 1)
     sys.exit(0)
+
+
+def _silence_late_callbacks() -> None:
+    """Hides what Orbax's threads report once a read has failed, which the error tells already."""
+    before = sys.unraisablehook
+    if getattr(before, "__name__", "") == "but_for_closed_loops":
+        return
+
+    def but_for_closed_loops(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = but_for_closed_loops
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 def _keep_compiled() -> None:

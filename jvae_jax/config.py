@@ -1,10 +1,7 @@
 """The one configuration of a training run: the source of flags, config.json and resume checks."""
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +16,14 @@ from jvae_jax.objectives import (
     Objective,
     default_capacity_steps,
 )
-from jvae_jax.options import HYPERPARAMETERS, hyperparameter, hyperparameters, option
+from jvae_jax.options import (
+    HYPERPARAMETERS,
+    check_types,
+    hyperparameter,
+    hyperparameters,
+    option,
+    require,
+)
 from jvae_jax.training import EMA_DECAY
 
 PRECISIONS = {"float32": None, "bfloat16": jnp.bfloat16}
@@ -31,7 +35,8 @@ class TrainConfig:
     """Everything that decides how a run goes. Defaults are the paper's values.
 
     Raises:
-        ValueError: if a value is out of range, or the objective has no such hyperparameter.
+        ValueError: if a value is of another type or out of range, or the objective has no such
+            hyperparameter.
     """
 
     objective: str = option("what to train", default="ours", choices=tuple(OBJECTIVES))
@@ -117,6 +122,7 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name, known in (
             ("objective", OBJECTIVES),
             ("reconstruction_loss", RECONSTRUCTION_LOSSES),
@@ -125,18 +131,18 @@ class TrainConfig:
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"unknown {name} {value!r}; there are {', '.join(known)}")
         for name in ("epochs", "batch_size", "latents", "learning_rate", "temperature"):
-            _require(self, name, lambda value: value > 0, "above 0")
-        _require(self, "ema_decay", lambda value: 0 <= value < 1, "0 or more and below 1")
-        _require(
+            require(self, name, lambda value: value > 0, "above 0")
+        require(self, "ema_decay", lambda value: 0 <= value < 1, "0 or more and below 1")
+        require(
             self,
             "fixed_latents",
             lambda value: 0 <= value <= self.latents,
             f"from 0 to latents, {self.latents}",
         )
         for name in ("seed", *HYPERPARAMETERS):
-            _require(self, name, lambda value: value >= 0, "0 or more")
-        _require(self, "save_every", lambda value: value >= 1, "1 or more")
-        _require(
+            require(self, name, lambda value: value >= 0, "0 or more")
+        require(self, "save_every", lambda value: value >= 1, "1 or more")
+        require(
             self, "image_size", lambda size: size > 0 and size % 8 == 0, "a multiple of 8 above 0"
         )
         if str(self.num_labels).isdecimal():
@@ -153,7 +159,7 @@ class TrainConfig:
                 f"balance_classes needs every label, so num_labels must be all, got "
                 f"{self.num_labels}; the few labels that are kept are balanced anyway"
             )
-        _require(self, "labelled_share", lambda share: 0 < share < 1, "between 0 and 1")
+        require(self, "labelled_share", lambda share: 0 < share < 1, "between 0 and 1")
         own = hyperparameters(self.objective)
         for name in HYPERPARAMETERS:
             if getattr(self, name) is not None and name not in own:
@@ -239,9 +245,3 @@ class TrainConfig:
             self.fixed_latents,
             dtype=PRECISIONS[self.precision],
         )
-
-
-def _require(config: TrainConfig, name: str, holds: Callable[[Any], bool], what: str) -> None:
-    value = getattr(config, name)
-    if value is not None and not (math.isfinite(value) and holds(value)):
-        raise ValueError(f"{name} must be {what}, got {value}")

@@ -6,11 +6,16 @@ from typing import Any
 import numpy as np
 
 from jvae_jax.data import Dataset
+from jvae_jax.options import check_types
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """What a run keeps of its data set."""
+    """What a run keeps of its data set.
+
+    Raises:
+        ValueError: if a value is of another type, or can't be.
+    """
 
     fingerprint: str
     train_examples: int
@@ -19,6 +24,16 @@ class DataFacts:
     class_names: tuple[str, ...]
     labels_per_class: tuple[int, ...] = ()
     """How many training images have the label of each class."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if min(self.image_shape) < 1:
+            raise ValueError(f"image_shape must be above 0, got {self.image_shape}")
+        if len(self.labels_per_class) not in (0, len(self.class_names)):
+            raise ValueError(
+                f"labels_per_class must be one for each of {len(self.class_names)} classes, got "
+                f"{len(self.labels_per_class)}"
+            )
 
     @classmethod
     def of(cls, dataset: Dataset) -> "DataFacts":
@@ -39,7 +54,7 @@ class DataFacts:
         """The same facts, as JSON has them.
 
         Raises:
-            KeyError, TypeError: if they aren't that.
+            KeyError, TypeError, ValueError: if they aren't that.
         """
         lists = ("image_shape", "class_names", "labels_per_class")
         tuples = {name: tuple(contents[name]) for name in lists if name in contents}
