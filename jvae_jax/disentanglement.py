@@ -1,20 +1,15 @@
 """Is c about the character, and z about the style?"""
 
-from functools import partial
 from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jaxtyping import Float, Int
 
-from jvae_jax.batches import BATCH, map_batches
 from jvae_jax.data import Dataset
+from jvae_jax.generation import read
 from jvae_jax.networks import Autoencoder
-from jvae_jax.training import Variables, scale
-from jvae_jax.types import Pixels
+from jvae_jax.training import Variables
 
 
 def disentanglement(model: Autoencoder, variables: Variables, dataset: Dataset) -> dict[str, float]:
@@ -32,19 +27,20 @@ def disentanglement(model: Autoencoder, variables: Variables, dataset: Dataset) 
     for split in ("train", "test"):
         labels = getattr(dataset, f"{split}_labels")
         images = getattr(dataset, f"{split}_images")[labels >= 0]
-        mean, likeliest = jax.device_get(_codes(model, variables, images))
-        codes[split] = mean, likeliest, labels[labels >= 0]
-    (train_z, _, train_labels), (test_z, likeliest, test_labels) = codes["train"], codes["test"]
+        codes[split] = jax.device_get(read(model, variables, images)), labels[labels >= 0]
+    (train, train_labels), (test, test_labels) = codes["train"], codes["test"]
     shares = np.bincount(test_labels) / len(test_labels)
     found = {
-        "probe_accuracy": probe_accuracy(train_z, train_labels, test_z, test_labels),
+        "probe_accuracy": probe_accuracy(train.mean, train_labels, test.mean, test_labels),
         "probe_chance": float(shares.max()),
     }
-    if likeliest is not None:
+    if test.logits is not None:
         # sklearn takes a second to import.
         from sklearn.metrics import mutual_info_score
 
-        found["mutual_information"] = float(mutual_info_score(test_labels, likeliest))
+        found["mutual_information"] = float(
+            mutual_info_score(test_labels, test.logits.argmax(axis=-1))
+        )
         found["label_entropy"] = float(mutual_info_score(test_labels, test_labels))
     return found
 
@@ -63,14 +59,3 @@ def probe_accuracy(
     probe: Any = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     probe.fit(train_z, train_labels)
     return float(probe.score(test_z, test_labels))
-
-
-@partial(jax.jit, static_argnums=0)
-def _codes(model: Autoencoder, variables: Variables, images: Pixels) -> tuple[Array, Array | None]:
-    def codes(images: Array) -> tuple[Array, Array | None]:
-        posterior = nn.apply(Autoencoder.infer, model)(variables, scale(images))
-        if posterior.logits is None:
-            return posterior.mean, None
-        return posterior.mean, jnp.argmax(posterior.logits, axis=-1)
-
-    return map_batches(codes, BATCH, jnp.asarray(images))

@@ -128,6 +128,9 @@ def format_table(evaluation: Evaluation) -> str:
             ("probe_chance", 4, "of the labels, by naming the most frequent"),
             ("judge_accuracy", 4, "of the test images' labels that the judge reads"),
             ("drawn", 4, "of the characters, which the judge reads as what was asked for"),
+            ("restyled", 4, "of test images redrawn as each class, which the judge reads as that"),
+            ("style_kept", 4, "R^2 of the z read from them and the z they were drawn with"),
+            ("style_kept_shuffled", 4, "the same of pairs that don't belong together"),
             ("frechet", 2, "from characters to test images, in the judge's features"),
             ("frechet_floor", 2, "from training images to test images"),
             ("frechet_within_class", 2, "the same two within classes:"),
@@ -138,9 +141,11 @@ def format_table(evaluation: Evaluation) -> str:
     for name, of, what in (
         ("kl_z_per_dimension", "kl_z", "by dimension"),
         ("verdict_changes", "verdicts", "changed by each dimension from -2 to 2"),
+        ("style_kept_per_dimension", "style_kept", "by dimension, where it holds a style"),
     ):
         if name in evaluation:
-            lines.append((of, " ".join(f"{value:.2f}" for value in evaluation[name]), what))
+            values = ["-" if value is None else f"{value:.2f}" for value in evaluation[name]]
+            lines.append((of, " ".join(values), what))
     if 0 < len(evaluation.get("matching", ())) <= _LISTED:
         lines.append(
             ("matching", " ".join(map(str, evaluation["matching"])), "the label of each c")

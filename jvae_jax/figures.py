@@ -137,11 +137,14 @@ def curves(
     for axes, (y_label, series) in zip(
         figure.subplots(1, len(charts)), charts.items(), strict=True
     ):
-        for (name, (x, y)), style in zip(series.items(), ("o-", "s--", "^:"), strict=False):
+        for (name, (x, y)), style in zip(series.items(), ("o-", "s--", "^:", "D-."), strict=False):
             axes.plot(x, y, style, color="black", markersize=4, linewidth=1, label=name)
         axes.set_title(y_label, size=_POINTS)
         axes.set_xlabel(x_label, size=_POINTS)
-        axes.set_xscale("log" if logarithmic else "linear")
+        if logarithmic:
+            axes.set_xscale("log")
+        else:
+            axes.set_xticks(sorted({x for places, _ in series.values() for x in places}))
         axes.tick_params(labelsize=_POINTS - 2)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(fontsize=_POINTS - 2, frameon=False)

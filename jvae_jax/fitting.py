@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from jvae_jax.judge import Judge
 from jvae_jax.objectives import Objective
 from jvae_jax.provenance import environment
 from jvae_jax.records import Records
+from jvae_jax.restyling import restyled
 from jvae_jax.runs import Run, planned, start, visible
 from jvae_jax.trainer import Trainer
 from jvae_jax.training import TrainState
@@ -34,6 +36,7 @@ def fit(
     *,
     devices: Devices | None = None,
     say: Callable[[str], None] = print,
+    show: Callable[[Path], None] | None = None,
 ) -> Run:
     """Trains, or goes on training, as a configuration says, and evaluates at the end.
 
@@ -50,6 +53,7 @@ def fit(
         dataset: what to train on.
         devices: where; default: all, of all processes.
         say: is told, in sentences, what happens.
+        show: is given the path of the sheet of samples whenever that was drawn.
 
     Returns:
         The finished run.
@@ -78,7 +82,7 @@ def fit(
         return run
     for sentence in announcement(run, objective, dataset, devices):
         say(sentence)
-    state = _train(run, objective, dataset, state, devices)
+    state = _train(run, objective, dataset, state, devices, show)
     say(f"evaluating on {run.data.test_examples} test images")
     if first:
         evaluate_run(run, whole, state)
@@ -101,7 +105,7 @@ def evaluate_run(
         state: of its training.
         filename: of the file.
         judge: of the same data; with it, the metrics include those of
-            :func:`~jvae_jax.verdicts.judged` and
+            :func:`~jvae_jax.verdicts.judged`, :func:`~jvae_jax.restyling.restyled` and
             :func:`~jvae_jax.disentanglement.disentanglement`.
 
     Raises:
@@ -117,14 +121,10 @@ def evaluate_run(
     )
     if judge is not None:
         metrics |= disentanglement(run.model, state.average, dataset)
-        metrics |= judged(
-            run.model,
-            state.average,
-            judge,
-            dataset,
-            run.key("test"),
-            matching=metrics.get("matching"),
-        )
+        about = run.model, state.average, judge, dataset, run.key("test")
+        metrics |= judged(*about, matching=metrics.get("matching"))
+        if run.model.classes:
+            metrics |= restyled(*about, matching=metrics.get("matching"))
     evaluation = {"step": int(state.step), **metrics, "environment": environment()}
     write_json(run.workdir / filename, evaluation)
     return evaluation
@@ -157,7 +157,12 @@ def _initial_or_restored(run: Run, say: Callable[[str], None]) -> TrainState:
 
 
 def _train(
-    run: Run, objective: Objective, dataset: Dataset, state: TrainState, devices: Devices
+    run: Run,
+    objective: Objective,
+    dataset: Dataset,
+    state: TrainState,
+    devices: Devices,
+    show: Callable[[Path], None] | None,
 ) -> TrainState:
     """Goes from a state that was saved to the end of the run, or to where someone asks to stop."""
     assert run.config.save_every is not None
@@ -165,7 +170,7 @@ def _train(
     test_split = Batch(dataset.test_images, dataset.test_labels)
     per_epoch = run.steps_per_epoch
     step = int(state.step)
-    with interruptions() as interruption, Records(run, step) as records:
+    with interruptions() as interruption, Records(run, step, show) as records:
         sums = records.sums
         for epoch in range(step // per_epoch + 1, run.config.epochs + 1):
             state, sums = trainer.train_epoch(state, epoch, sums, records.progress, interruption)

@@ -14,10 +14,22 @@ from jaxtyping import Float, Int
 from jvae_jax.batches import BATCH, map_batches
 from jvae_jax.networks import Autoencoder
 from jvae_jax.training import Variables, scale
-from jvae_jax.types import Images, Pixels
+from jvae_jax.types import Images, Pixels, Posterior
 
 
 @partial(jax.jit, static_argnums=0)
+def draw(model: Autoencoder, variables: Variables, latents: Float[Array, "batch inputs"]) -> Images:
+    """Draws what the decoder makes of z, beside c where the model has classes.
+
+    Args:
+        model: any of the six objectives' models.
+        variables: its parameters and statistics.
+        latents: z and then c, which is one-hot for a character, and in between for one in between.
+    """
+    logits = nn.apply(Autoencoder.decode, model)
+    return map_batches(lambda batch: jax.nn.sigmoid(logits(variables, batch)), BATCH, latents)
+
+
 def decode(
     model: Autoencoder,
     variables: Variables,
@@ -35,16 +47,20 @@ def decode(
     Raises:
         ValueError: if labels are given to a model without classes, or are missing for one with.
     """
-    if (labels is None) != (model.classes == 0):
-        raise ValueError(
-            "this model has no classes, so it takes no labels"
-            if model.classes == 0
-            else f"this model has {model.classes} classes, so it needs labels"
-        )
-    if labels is not None:
-        z = jnp.concatenate([z, jax.nn.one_hot(labels, model.classes)], axis=-1)
-    draw = nn.apply(Autoencoder.decode, model)
-    return map_batches(lambda latents: jax.nn.sigmoid(draw(variables, latents)), BATCH, z)
+    return draw(model, variables, _joined(model, z, labels))
+
+
+@partial(jax.jit, static_argnums=0)
+def read(model: Autoencoder, variables: Variables, images: Pixels) -> Posterior:
+    """What the encoder says of images: of each, the mean z is its style.
+
+    Args:
+        model: any of the six objectives' models.
+        variables: its parameters and statistics.
+        images: uint8. ``logits`` are of their labels, where the model has classes.
+    """
+    infer = nn.apply(Autoencoder.infer, model)
+    return map_batches(lambda batch: infer(variables, scale(batch)), BATCH, jnp.asarray(images))
 
 
 def sample(
@@ -77,14 +93,64 @@ def sample(
     return images.reshape(rows, columns, *model.image_shape)
 
 
-@partial(jax.jit, static_argnums=0)
-def reconstruct(
+def reconstruct(model: Autoencoder, variables: Variables, images: Pixels) -> Images:
+    """Images redrawn from the mean z and the likeliest c that the encoder reads."""
+    found = read(model, variables, images)
+    labels = None if found.logits is None else jnp.argmax(found.logits, axis=-1)
+    return decode(model, variables, found.mean, labels)
+
+
+def restyle(
     model: Autoencoder,
     variables: Variables,
     images: Pixels,
-) -> Images:
-    """Images redrawn from the mean z and the likeliest c that the encoder reads."""
-    return jax.nn.sigmoid(nn.apply(Autoencoder.__call__, model)(variables, scale(images)))
+    labels: Int[Array, "columns"],
+) -> Float[Array, "batch columns height width channels"]:
+    """Characters in the hand of others: a row for each image, a column for each label.
+
+    Args:
+        model: one that has classes.
+        variables: its parameters and statistics.
+        images: uint8, of which the mean z is the style.
+        labels: which characters to draw in it.
+
+    Raises:
+        ValueError: if the model has no classes.
+    """
+    styles = read(model, variables, images).mean
+    drawn = decode(
+        model,
+        variables,
+        jnp.repeat(styles, len(labels), axis=0),
+        jnp.tile(jnp.asarray(labels), len(styles)),
+    )
+    return drawn.reshape(len(styles), len(labels), *model.image_shape)
+
+
+def interpolate(
+    model: Autoencoder,
+    variables: Variables,
+    z: Float[Array, "stations latents"],
+    labels: Int[Array, "stations"] | None = None,
+    *,
+    steps: int,
+) -> Float[Array, "steps height width channels"]:
+    """Characters on the way from one style and character to the next, in straight lines.
+
+    Args:
+        model: any of the six objectives' models.
+        variables: its parameters and statistics.
+        z: the styles to go through, two or more; all the same to stay in one.
+        labels: the characters to go through, likewise; None for a model without classes.
+        steps: how many, both ends among them.
+
+    Raises:
+        ValueError: as :func:`decode`.
+    """
+    stations = _joined(model, z, labels)
+    places = jnp.linspace(0, len(stations) - 1, steps)
+    along = jax.vmap(jnp.interp, in_axes=(None, None, 1), out_axes=1)
+    return draw(model, variables, along(places, jnp.arange(len(stations)), stations))
 
 
 def traverse(
@@ -108,3 +174,18 @@ def traverse(
     styles = jnp.where(vary, values[:, None], z).reshape(latents * steps, latents)
     labels = None if label is None else jnp.full(len(styles), label)
     return decode(model, variables, styles, labels).reshape(latents, steps, *model.image_shape)
+
+
+def _joined(
+    model: Autoencoder, z: Float[Array, "batch latents"], labels: Int[Array, "batch"] | None
+) -> Float[Array, "batch inputs"]:
+    """z, and where there are classes the one-hot c of each label beside it."""
+    if (labels is None) != (model.classes == 0):
+        raise ValueError(
+            "this model has no classes, so it takes no labels"
+            if model.classes == 0
+            else f"this model has {model.classes} classes, so it needs labels"
+        )
+    if labels is None:
+        return z
+    return jnp.concatenate([z, jax.nn.one_hot(labels, model.classes)], axis=-1)

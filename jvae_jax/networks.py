@@ -75,9 +75,9 @@ class Trunk(nn.Module):
         for _ in range(3):
             activations = layers.Conv(FILTERS, _uniform, self.dtype)(activations)
             activations = layers.NormReLU(self.train, self.axis_name)(activations)
-        hidden = activations.reshape(len(images), -1)
+        hidden = activations.reshape(images.shape[0], -1)
         if labels is not None:
-            hidden = hidden.repeat(len(labels) // len(images), axis=0)
+            hidden = hidden.repeat(labels.shape[0] // images.shape[0], axis=0)
             hidden = jnp.concatenate([hidden, labels], axis=-1)
         hidden = nn.Dense(HIDDEN, use_bias=False, dtype=self.dtype, kernel_init=_uniform)(hidden)
         return layers.NormReLU(self.train, self.axis_name)(hidden)

@@ -3,7 +3,7 @@
 import io
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -27,9 +27,16 @@ class Records:
     progress: ProgressReport
     """For people, on stderr."""
 
-    def __init__(self, run: Run, step: int) -> None:
-        """Drops the metrics of what came after that step."""
+    def __init__(self, run: Run, step: int, show: Callable[[Path], None] | None = None) -> None:
+        """Drops the metrics of what came after that step.
+
+        Args:
+            run: of the folder.
+            step: at which training begins.
+            show: is given the sheet of samples whenever it was drawn.
+        """
         self._run = run
+        self._show = show
         self._writing = hosts.is_first()
         self._closing = ExitStack()
         self._writer = CheckpointWriter(run.checkpoints_path) if self._writing else None
@@ -92,6 +99,8 @@ class Records:
         names = run.category_names if has_classes else None
         with replacing(run.workdir / "samples.png") as file:
             figures.sheet(np.asarray(images), names).savefig(file, format="png")
+        if self._show is not None:
+            self._show(run.workdir / "samples.png")
 
 
 def _keep_lines(path: Path, count: int) -> None:

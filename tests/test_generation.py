@@ -1,11 +1,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import make_dataset
 
 from jvae_jax import generation
 from jvae_jax.networks import Autoencoder
+from jvae_jax.training import init_state
 
 SHAPE = (8, 16, 1)
 MODEL = Autoencoder(SHAPE, 2, 3)
@@ -73,3 +75,57 @@ def test_many_are_drawn_as_few(key):
         np.testing.assert_allclose(
             many[few], generation.decode(MODEL, variables, z[few], labels[few]), atol=1e-6
         )
+
+
+def test_read_is_what_the_encoder_infers():
+    dataset = make_dataset(size=8)
+    model = Autoencoder((8, 8, 1), 2, 3)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+    found = generation.read(model, variables, dataset.test_images)
+    expected = model.apply(variables, jnp.array(dataset.test_images / 255.0), method="infer")
+    for name in ("mean", "logvar", "logits"):
+        np.testing.assert_allclose(
+            getattr(found, name), getattr(expected, name), rtol=1e-3, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_restyle_draws_every_label_in_each_images_style(conditional):
+    dataset = make_dataset(size=8)
+    model = Autoencoder((8, 8, 1), 2, 3, conditional)
+    variables = init_state(model, optax.sgd(0.1), jax.random.key(0)).average
+    images = dataset.test_images[:4]
+    found = generation.restyle(model, variables, images, jnp.array([2, 0]))
+    assert found.shape == (4, 2, 8, 8, 1)
+    z = generation.read(model, variables, images).mean
+    one = generation.decode(model, variables, z[3:], jnp.array([0]))
+    np.testing.assert_allclose(found[3, 1], one[0], rtol=1e-5)
+
+
+def test_restyling_takes_classes():
+    with pytest.raises(ValueError, match="no classes"):
+        images = np.zeros((1, *SHAPE), np.uint8)
+        generation.restyle(CONTINUOUS, init(CONTINUOUS), images, jnp.array([0]))
+
+
+def test_interpolation_passes_its_stations_and_their_middles():
+    variables = init(MODEL)
+    z, labels = jnp.array([[0.0, 1.0], [2.0, -1.0], [2.0, 3.0]]), jnp.array([1, 1, 2])
+    images = generation.interpolate(MODEL, variables, z, labels, steps=5)
+    np.testing.assert_allclose(
+        images[::2], generation.decode(MODEL, variables, z, labels), rtol=1e-5
+    )
+    between = generation.decode(MODEL, variables, jnp.array([[1.0, 0.0]]), jnp.array([1]))
+    np.testing.assert_allclose(images[1], between[0], rtol=1e-5)
+    both = generation.draw(MODEL, variables, jnp.array([[2.0, 1.0, 0.0, 0.5, 0.5]]))
+    np.testing.assert_allclose(images[3], both[0], rtol=1e-5)
+
+
+def test_interpolation_without_classes(key):
+    z = jax.random.normal(key, (2, 2))
+    variables = init(CONTINUOUS)
+    images = generation.interpolate(CONTINUOUS, variables, z, steps=3)
+    middle = generation.decode(CONTINUOUS, variables, z.mean(axis=0, keepdims=True))
+    np.testing.assert_allclose(images[1], middle[0], rtol=1e-5)
+    with pytest.raises(ValueError, match="3 classes, so it needs labels"):
+        generation.interpolate(MODEL, init(MODEL), z, steps=3)
