@@ -4,7 +4,7 @@ The losses are pure functions of any encoder and decoder (:mod:`jvae_jax.losses`
 trains, evaluates and draws with the paper's own.
 """
 
-from jvae_jax import cli, data, evaluation, generation, losses, runs, sampling
+from jvae_jax import cli, data, evaluation, framing, generation, losses, runs, sampling
 from jvae_jax.checkpoints import CheckpointError
 from jvae_jax.config import TrainConfig
 from jvae_jax.data import Dataset
@@ -22,6 +22,7 @@ from jvae_jax.objectives import (
     Ours,
 )
 from jvae_jax.runs import Run
+from jvae_jax.trained import Trained, load
 from jvae_jax.trainer import DivergedError
 from jvae_jax.types import Batch, Keys, LossTerms, Posterior
 
@@ -47,12 +48,15 @@ __all__ = [
     "Posterior",
     "Run",
     "TrainConfig",
+    "Trained",
     "cli",
     "data",
     "evaluate",
     "evaluation",
     "fit",
+    "framing",
     "generation",
+    "load",
     "losses",
     "runs",
     "sampling",

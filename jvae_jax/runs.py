@@ -25,6 +25,8 @@ from jvae_jax.networks import Autoencoder
 from jvae_jax.provenance import environment
 from jvae_jax.training import TrainState, init_state, state_shape
 
+WEIGHTS = "model.safetensors"
+"""What the folder of an exported model has in the place of checkpoints."""
 _INCIDENTAL = (
     "workdir",
     "data_dir",
@@ -120,14 +122,19 @@ class Run:
         """The trained state, from the latest or the best checkpoint.
 
         Raises:
-            CheckpointError: if there is none yet, or none that can be read.
+            CheckpointError: if there is none yet, or it can't be read.
         """
         like = self.state_shape()
         if checkpoint == "best":
             return checkpoints.restore_best(self.checkpoints_path, like)
-        state, _ = checkpoints.restore_latest(self.checkpoints_path, like)
+        state, damaged = checkpoints.restore_latest(self.checkpoints_path, like)
         if state is None:
             raise checkpoints.CheckpointError(f"{self.workdir} has no checkpoint yet")
+        for step, reason in damaged.items():
+            raise checkpoints.CheckpointError(
+                f"the checkpoint of step {step} in {self.workdir} is damaged ({reason}); to train "
+                f"again goes on from step {int(state.step)}"
+            )
         return state
 
 
@@ -162,6 +169,8 @@ def start(config: TrainConfig, dataset: Dataset) -> Run:
     """
     run = planned(config, dataset)
     workdir = run.workdir
+    if (workdir / WEIGHTS).exists():
+        raise ValueError(f"{workdir} holds an exported model; choose another --workdir")
     if (workdir / "config.json").exists():
         _check_same(load(workdir), run)
         return run

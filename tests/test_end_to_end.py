@@ -92,6 +92,22 @@ def test_generate(trained):
     assert not (folder / "y.png").exists()
 
 
+def test_export_and_draw_from_it(trained, tmp_path):
+    folder, _ = trained
+    workdir = folder / "runs" / "ours-mnist_5k-0"
+    for code in (0, 2):
+        done = call("export", f"--workdir={workdir}", "--output=model", cwd=tmp_path)
+        assert done.returncode == code, done.stderr
+    assert "model holds something already" in done.stderr
+    assert {"config.json", "model.safetensors", "README.md"} <= {
+        path.name for path in (tmp_path / "model").iterdir()
+    }
+    for name, source in (("a", workdir), ("b", tmp_path / "model")):
+        done = call("generate", f"--workdir={source}", f"--output={name}.png", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
