@@ -6,111 +6,31 @@ as JSON, from which ``report`` makes the tables and figures again.
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reproduction import pictures, studies
+from reproduction import configs, pictures, studies
+from reproduction.configs import (
+    Figure3Config,
+    FixedDimensionsConfig,
+    LabelsConfig,
+    ReadingsConfig,
+    StudyConfig,
+    Table1Config,
+)
 from reproduction.report import ReportConfig, report
 
-from jvae_jax import OBJECTIVES, TrainConfig, cli, data, judge
-from jvae_jax.data import Dataset
+from jvae_jax import OBJECTIVES, cli
 from jvae_jax.files import write_json
-from jvae_jax.judge import Judge
-from jvae_jax.options import option
 from jvae_jax.provenance import environment
 from jvae_jax.runs import Run
 
 LATENTS = (2, 4, 6, 10, 16)
 FIXED_OF_10 = (4, 6, 8)
 NUM_LABELS: tuple[int | str, ...] = (10, 100, 600, 1000, 3000, "all")
-DRAWN_OFTEN = 100
-"""So many labels are drawn several times."""
 TRAVERSED = (2, 4, 7)
 """Digits that differ in what style can change."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyConfig(ReportConfig):
-    epochs: int = option("of each run", default=100)
-    capacity_steps: int | None = option(
-        "as train.py's, for the objectives that have capacities", default=None
-    )
-    dataset: str = option("what to train on", default="mnist")
-    data_dir: str = option("folder of the original files or of downloads", default=data.DATA_DIR)
-    runs: str = option("folder of the runs", default="runs/table1")
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ValueError(f"epochs must be 1 or more, got {self.epochs}")
-
-    def load(self, image_size: int = 32) -> Dataset:
-        return data.load(self.dataset, self.data_dir, image_size=image_size, say=print)
-
-    def judge(self, dataset: Dataset) -> Judge:
-        marker = judge.load(dataset, self.data_dir)
-        print(f"the judge reads {marker.accuracy:.4f} of the test images' labels")
-        return marker
-
-    def training(self, objective: str, folder: str, **values: Any) -> TrainConfig:
-        has_capacities = studies.has_capacities(objective)
-        return TrainConfig(
-            objective=objective,
-            dataset=self.dataset,
-            data_dir=self.data_dir,
-            epochs=self.epochs,
-            capacity_steps=self.capacity_steps if has_capacities else None,
-            workdir=f"{self.runs}/{folder}",
-            **values,
-        )
-
-    def trained(
-        self, objective: str, dataset: Dataset, marker: Judge, seed: int = 0, **flags: bool
-    ) -> tuple[Run, studies.Row]:
-        folder = "-".join([objective, f"{self.epochs}-epochs-{seed}", *flags])
-        config = self.training(objective, folder, seed=seed, **flags)
-        return studies.trained(config, dataset, marker, class_names=list(dataset.class_names))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table1Config(StudyConfig):
-    seeds: int = option("runs of each objective", default=3)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.seeds < 1:
-            raise ValueError(f"seeds must be 1 or more, got {self.seeds}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure3Config(StudyConfig):
-    epochs: int = option("of each run", default=500)
-    dataset: str = option("what to train on", default="hiragana73")
-    runs: str = option("folder of the runs", default="runs/figure3")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FixedDimensionsConfig(StudyConfig):
-    epochs: int = option("of each run", default=20)
-    runs: str = option("folder of the runs", default="runs/fixed-dimensions")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadingsConfig(StudyConfig):
-    epochs: int = option("of each run", default=20)
-    runs: str = option("folder of the runs", default="runs/readings")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelsConfig(StudyConfig):
-    epochs: int = option("of each run", default=20)
-    runs: str = option("folder of the runs", default="runs/labels")
-    draws: int = option(f"of {DRAWN_OFTEN} labels; one of other numbers", default=5)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.draws < 1:
-            raise ValueError(f"draws must be 1 or more, got {self.draws}")
 
 
 def table1(config: Table1Config) -> None:
@@ -188,15 +108,27 @@ def labels(config: LabelsConfig) -> None:
     dataset = config.load()
     marker = config.judge(dataset)
     identity = ("dataset", "objective", "epochs", "num_labels", "seed")
-    for count in NUM_LABELS:
-        for seed in range(config.draws if count == DRAWN_OFTEN else 1):
-            for objective in ("ours", "cvae"):
-                folder = f"{objective}-{count}-labels-{seed}"
-                training = config.training(objective, folder, seed=seed, num_labels=count)
-                _, row = studies.trained(training, dataset, marker, num_labels=count)
-                _keep_row(config, "labels", row, identity)
-            row = studies.labels_alone(dataset, count, seed, config.epochs)
-            _keep_row(config, "labels", row, identity)
+    draws = [
+        (count, seed)
+        for count in NUM_LABELS
+        for seed in range(config.draws if count == configs.DRAWN_OFTEN else 1)
+    ]
+    for count, seed in draws:
+        row = studies.labels_alone(dataset, count, seed, config.epochs)
+        _keep_row(config, "labels", row, identity)
+    # The slowest comes last.
+    for name, values in (
+        ("ours", {}),
+        (studies.AGREEING, {"agreement": studies.AGREEMENT}),
+        ("cvae", {"epochs": config.cvae_epochs or config.epochs}),
+    ):
+        objective, _, flags = name.partition(" --")
+        for count, seed in draws:
+            folder = f"{objective}{flags and '-'}{flags}-{count}-labels-{seed}"
+            training = config.training(objective, folder, seed=seed, num_labels=count)
+            training = replace(training, **values)
+            _, row = studies.trained(training, dataset, marker, num_labels=count)
+            _keep_row(config, "labels", {**row, "objective": name}, identity)
     print((Path(config.output) / "labels.md").read_text(encoding="utf-8"))
 
 

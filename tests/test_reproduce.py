@@ -69,8 +69,8 @@ def small(tmp_path, monkeypatch):
     """Options of a study of small images, and where it writes."""
     dataset = make_dataset(train=120)
     marker = judge.train(dataset, steps=60)
-    monkeypatch.setattr(reproduce.data, "load", lambda *_args, **_options: dataset)
-    monkeypatch.setattr(reproduce.judge, "load", lambda *_args: marker)
+    monkeypatch.setattr(reproduce.configs.data, "load", lambda *_args, **_options: dataset)
+    monkeypatch.setattr(reproduce.configs.judge, "load", lambda *_args: marker)
     output = tmp_path / "results"
     return {"epochs": 1, "runs": str(tmp_path / "runs"), "output": str(output)}, output
 
@@ -129,16 +129,19 @@ def test_studies_of_ours(small, monkeypatch):
     assert (output / "fixed-dimensions.png").exists()
 
     monkeypatch.setattr(reproduce, "NUM_LABELS", (6, "all"))
-    monkeypatch.setattr(reproduce, "DRAWN_OFTEN", 6)
+    monkeypatch.setattr(reproduce.configs, "DRAWN_OFTEN", 6)
     quick = partial(reproduce.studies.baseline.labels_alone, steps=50)
     monkeypatch.setattr(reproduce.studies.baseline, "labels_alone", quick)
-    reproduce.labels(reproduce.LabelsConfig(draws=2, **options))
+    reproduce.labels(reproduce.LabelsConfig(draws=2, cvae_epochs=2, **options))
     rows = reproduce.studies.kept_rows(output / "labels.json")
-    names = ["ours", "cvae", "labels alone"]
-    assert [row["objective"] for row in rows] == 3 * names
-    assert [row["num_labels"] for row in rows] == 6 * [6] + 3 * ["all"]
+    names = ["labels alone", "ours", "ours --agreement=30", "cvae"]
+    assert [row["objective"] for row in rows] == [name for name in names for _ in range(3)]
+    assert [row["num_labels"] for row in rows] == 4 * [6, 6, "all"]
     lines = (output / "labels.md").read_text().splitlines()
-    assert lines[2].startswith("| labels | `ours` | `cvae` | labels alone | M2 (Kingma")
+    trained = "| labels | `ours` | `ours --agreement=30` | `cvae` |"
+    assert lines[2].startswith(f"{trained} labels alone | M2 (Kingma")
+    assert trained in lines[3:]
+    assert "2 epochs of `cvae`" in lines[-1]
     assert lines[4].startswith("| 6 | ")
     assert lines[5].startswith("| all | ")
 

@@ -15,7 +15,7 @@ from jvae_jax.figures import Panel
 from jvae_jax.judge import Judge
 from jvae_jax.runs import Run
 from jvae_jax.verdicts import most_confused
-from reproduction.studies import LABELS_ALONE, Row
+from reproduction.studies import AGREEING, LABELS_ALONE, Row
 from reproduction.tables import label_count
 
 Grid = list[list[Panel]]
@@ -149,8 +149,8 @@ def labels(rows: Sequence[Row]) -> figures.Figure:
     """Labels read and drawn as asked, over the number of labels; means over draws."""
     charts: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for title, name, objectives in (
-        ("labels read", "accuracy", ("ours", "cvae", LABELS_ALONE)),
-        ("drawn as asked", "drawn", ("ours", "cvae")),
+        ("labels read", "accuracy", ("ours", AGREEING, "cvae", LABELS_ALONE)),
+        ("drawn as asked", "drawn", ("ours", AGREEING, "cvae")),
     ):
         charts[title] = {}
         for objective in objectives:

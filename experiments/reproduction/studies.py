@@ -36,6 +36,9 @@ READINGS: dict[str, dict[str, Any]] = {
 """What the paper may have done otherwise, in training."""
 BALANCED = "ours --balance_classes"
 """What ours is called among objectives where rare classes were drawn as often as others."""
+AGREEMENT = 30.0
+AGREEING = f"ours --agreement={AGREEMENT:g}"
+"""What ours is called where c is to say the same of slightly distorted images."""
 LABELS_ALONE = "labels alone"
 """What a classifier that sees nothing but the labelled images is called among objectives."""
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from jvae_jax import OBJECTIVES
-from reproduction.studies import BALANCED, LABELS_ALONE, Row
+from reproduction.studies import AGREEING, BALANCED, LABELS_ALONE, Row
 
 PAPER = {
     "vae": {"mse": 0.0068, "kl_z": 18.930},
@@ -92,7 +92,10 @@ def fixed_dimensions(rows: Sequence[Row]) -> str:
 def labels(rows: Sequence[Row]) -> str:
     """Labels read for each number of labels, the published figures beside; then what is drawn."""
     counts = sorted({row["num_labels"] for row in rows}, key=label_count)
-    objectives = ("ours", "cvae", LABELS_ALONE)
+    trained = [
+        name for name in ("ours", AGREEING, "cvae") if any(r["objective"] == name for r in rows)
+    ]
+    objectives = [*trained, LABELS_ALONE]
 
     def cell(name: str, count: int | str, objective: str) -> str:
         own = [row for row in rows if row["num_labels"] == count and row["objective"] == objective]
@@ -106,22 +109,18 @@ def labels(rows: Sequence[Row]) -> str:
         ]
         for count in counts
     ]
-    drawn = [
-        [
-            str(count),
-            *(
-                cell(name, count, objective)
-                for name in ("drawn", "mse")
-                for objective in ("ours", "cvae")
-            ),
-        ]
-        for count in counts
-    ]
+    drawn, errors = (
+        [[str(count), *(cell(name, count, objective) for objective in trained)] for count in counts]
+        for name in ("drawn", "mse")
+    )
+    names = [f"`{name}`" for name in trained]
     return (
         "Labels read:\n\n"
-        + _markdown(["labels", "`ours`", "`cvae`", LABELS_ALONE, *PUBLISHED], read, words=0)
-        + "\nDrawn as asked, and MSE per pixel:\n\n"
-        + _markdown(["labels", "drawn, `ours`", "`cvae`", "MSE, `ours`", "`cvae`"], drawn, words=0)
+        + _markdown(["labels", *names, LABELS_ALONE, *PUBLISHED], read, words=0)
+        + "\nDrawn as asked:\n\n"
+        + _markdown(["labels", *names], drawn, words=0)
+        + "\nMSE per pixel:\n\n"
+        + _markdown(["labels", *names], errors, words=0)
         + f"\n{_about(rows)}\n"
     )
 
@@ -168,8 +167,22 @@ def _about(rows: Sequence[Row]) -> str:
     first = rows[0]
     seeds = ", ".join(map(str, sorted({row["seed"] for row in rows})))
     return (
-        f"{first['dataset']}, {first['epochs']} epochs, seed {seeds}, {first['examples']:,} test "
-        f"images. {_origin(rows)}"
+        f"{first['dataset']}, {_epochs(rows)}, seed {seeds}, {first['examples']:,} test images. "
+        f"{_origin(rows)}"
+    )
+
+
+def _epochs(rows: Sequence[Row]) -> str:
+    objectives: dict[int, list[str]] = {}
+    for row in rows:
+        names = objectives.setdefault(row["epochs"], [])
+        if row["objective"] not in names:
+            names.append(row["objective"])
+    if len(objectives) == 1:
+        return f"{rows[0]['epochs']} epochs"
+    return ", ".join(
+        f"{epochs} epochs of {' and '.join(f'`{name}`' for name in names)}"
+        for epochs, names in objectives.items()
     )
 
 
