@@ -74,7 +74,7 @@ def plan(quick: bool) -> list[tuple[str, int, list[str]]]:
     if quick:
         return [(task, 64, usual) for task in ("train", "sample", "evaluate")]
     usual.append("PyTorch, tuned")
-    every = [*usual, "jvae_jax, 2 devices"]
+    every = [*usual, "jvae_jax, 2 devices", "jvae_jax, 4 devices"]
     return [
         ("train", 64, [*every, "linen, loop"]),
         *(("train", batch_size, every) for batch_size in (16, 256, 1024)),
@@ -119,9 +119,13 @@ def benchmark(quick: bool) -> dict[str, Any]:
             with Process(BASE) as process:
                 process.answer()
                 results["peak_mib"] = process.ask("whole_run")["peak_mib"]
+                results["step_mib"] = [
+                    [size, process.ask("step_memory", size)["mib"]] for size in (64, 1024)
+                ]
         processes = {}
         for name in dict.fromkeys(name for *_, names in plan(quick) for name in names):
-            environment = {"XLA_FLAGS": _two_cpu_devices()} if "2 devices" in name else {}
+            devices = CONTESTANTS[name][2].get("devices", 1)
+            environment = {"XLA_FLAGS": _cpu_devices(devices)} if devices > 1 else {}
             process = Process(name, JAX_COMPILATION_CACHE_DIR=cache, **environment)
             processes[name] = stack.enter_context(process)
         for name, process in list(processes.items()):
@@ -145,8 +149,9 @@ def benchmark(quick: bool) -> dict[str, Any]:
     return results
 
 
-def _two_cpu_devices() -> str:
-    return f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2".strip()
+def _cpu_devices(count: int) -> str:
+    flag = f"--xla_force_host_platform_device_count={count}"
+    return f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 
 
 def report(results: dict[str, Any]) -> str:
@@ -185,6 +190,13 @@ def report(results: dict[str, Any]) -> str:
     if "peak_mib" in results:
         peak = results["peak_mib"]
         lines.append(f"- A whole run on 60,000 images takes {peak:,.0f} MiB at its peak.")
+    if "step_mib" in results:
+        (few, small), (many, large) = results["step_mib"]
+        lines.append(
+            f"- A step of {few} images needs {small:,.0f} MiB beside parameters and optimiser, one "
+            f"of {many:,} needs {large:,.0f}: {1024 * (large - small) / (many - few):,.0f} KiB for "
+            "each image more."
+        )
     lines += [f"- Skipped: {name}." for name in results["missing"]]
     return "\n".join([*lines, f"- Measured with {facts}."])
 

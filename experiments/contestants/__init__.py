@@ -16,6 +16,7 @@ TRAIN_IMAGES, TEST_IMAGES = 60_000, 2_000
 CONTESTANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "jvae_jax": ("with_jax", "JaxContestant", {"devices": 1}),
     "jvae_jax, 2 devices": ("with_jax", "JaxContestant", {"devices": 2}),
+    "jvae_jax, 4 devices": ("with_jax", "JaxContestant", {"devices": 4}),
     "linen, jit": ("with_jax", "JaxContestant", {"linen": True, "loop": False}),
     "linen, loop": ("with_jax", "JaxContestant", {"linen": True, "devices": 1}),
     "PyTorch": ("with_torch", "TorchContestant", {}),

@@ -13,14 +13,14 @@ import tempfile
 import time
 from typing import Any
 
-from contestants import CONTESTANTS, Contestant, Task, noise
+from contestants import CONTESTANTS, Task, noise
 
 
 def main(name: str, started: float) -> None:
     module, maker, arguments = CONTESTANTS[name]
     try:
         make = getattr(importlib.import_module(f"contestants.{module}"), maker)
-        contestant: Contestant = make(**arguments)
+        contestant: Any = make(**arguments)
     except (ModuleNotFoundError, LookupError) as error:
         answer(missing=str(error))
         return
@@ -30,6 +30,9 @@ def main(name: str, started: float) -> None:
         request = json.loads(line)
         if request["task"] == "whole_run":
             answer(peak_mib=whole_run())
+            continue
+        if request["task"] == "step_memory":
+            answer(mib=contestant.step_memory(request["batch_size"]))
             continue
         key = request["task"], request["batch_size"]
         if key not in tasks:

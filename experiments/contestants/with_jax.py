@@ -91,6 +91,15 @@ class JaxContestant:
 
         return steps
 
+    def step_memory(self, batch_size: int) -> float:
+        """MiB that a step needs beside what goes in and comes out, as XLA plans it."""
+        batch = Batch(*noise(batch_size))
+        keys = training.example_keys(self.key, 0, jnp.arange(batch_size))
+        step = jax.jit(training.train_step, static_argnums=(0, 1, 2))
+        about = self.objective, self.model, self.optimizer, self._state(), batch, keys
+        planned: Any = step.lower(*about).compile().memory_analysis()
+        return planned.temp_size_in_bytes / 2**20
+
     def sample(self, batch_size: int) -> Task:
         variables = self._state().variables
         labels = jnp.arange(batch_size) % 10
