@@ -5,7 +5,7 @@ as JSON, from which ``report`` makes the tables and figures again.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,16 @@ from reproduction.configs import (
     FixedDimensionsConfig,
     LabelsConfig,
     ReadingsConfig,
+    SettingsConfig,
     StudyConfig,
     Table1Config,
 )
 from reproduction.report import ReportConfig, report
 
 from jvae_jax import OBJECTIVES, cli
+from jvae_jax.data import Dataset
 from jvae_jax.files import write_json
+from jvae_jax.judge import Judge
 from jvae_jax.provenance import environment
 from jvae_jax.runs import Run
 
@@ -104,6 +107,15 @@ def readings(config: ReadingsConfig) -> None:
     print((Path(config.output) / "readings.md").read_text(encoding="utf-8"))
 
 
+def attempts(config: SettingsConfig) -> None:
+    dataset = config.load()
+    _each(config, "attempts", studies.ATTEMPTS, dataset, config.judge(dataset))
+
+
+def choices(config: SettingsConfig) -> None:
+    _each(config, "choices", studies.CHOICES, studies.validation(config.load()), None)
+
+
 def labels(config: LabelsConfig) -> None:
     dataset = config.load()
     marker = config.judge(dataset)
@@ -130,6 +142,24 @@ def labels(config: LabelsConfig) -> None:
             _, row = studies.trained(training, dataset, marker, num_labels=count)
             _keep_row(config, "labels", {**row, "objective": name}, identity)
     print((Path(config.output) / "labels.md").read_text(encoding="utf-8"))
+
+
+def _each(
+    config: SettingsConfig,
+    study: str,
+    settings: Sequence[tuple[str, dict[str, float]]],
+    dataset: Dataset,
+    marker: Judge | None,
+) -> None:
+    for seed in range(config.seeds):
+        for objective, values in settings:
+            name = studies.with_flags(objective, values)
+            folder = f"{study}-{name.replace(' --', '-')}-{config.epochs}-epochs-{seed}"
+            training = config.training(objective, folder, seed=seed, **values)
+            _, row = studies.trained(training, dataset, marker)
+            row = {**row, "objective": name}
+            _keep_row(config, study, row, ("dataset", "objective", "epochs", "seed"))
+    print((Path(config.output) / f"{study}.md").read_text(encoding="utf-8"))
 
 
 def _keep_row(config: ReportConfig, name: str, row: studies.Row, identity: tuple[str, ...]) -> None:
@@ -166,6 +196,16 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
         fixed_dimensions,
         FixedDimensionsConfig,
         "Ours with fewer dimensions of z: a smaller z, or some of it fixed at 0.",
+    ),
+    "choices": (
+        choices,
+        SettingsConfig,
+        "What helps ours with few labels, told by a sixth of the training images.",
+    ),
+    "attempts": (
+        attempts,
+        SettingsConfig,
+        "What might have c agree more with labels, where none has one or all have.",
     ),
     "labels": (labels, LabelsConfig, "Ours and the CVAE with few labels."),
     "readings": (readings, ReadingsConfig, "What the paper may have done otherwise."),

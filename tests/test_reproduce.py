@@ -145,6 +145,18 @@ def test_studies_of_ours(small, monkeypatch):
     assert lines[4].startswith("| 6 | ")
     assert lines[5].startswith("| all | ")
 
+    settings = (("ours", {"num_labels": 6}), ("ours", {"num_labels": 6, "agreement": 30.0}))
+    for study in ("choices", "attempts"):
+        monkeypatch.setattr(reproduce.studies, study.upper(), settings)
+        getattr(reproduce, study)(reproduce.SettingsConfig(seeds=2, **options))
+        rows = reproduce.studies.kept_rows(output / f"{study}.json")
+        names = ["ours --num_labels=6", "ours --num_labels=6 --agreement=30"]
+        assert [row["objective"] for row in rows] == 2 * names
+        assert [row["seed"] for row in rows] == [0, 0, 1, 1]
+        lines = (output / f"{study}.md").read_text().splitlines()
+        assert lines[3].startswith(f"| `{names[1]}` | 2 | ")
+        assert ("held out" in lines[-1]) == (study == "choices")
+
     monkeypatch.setattr(reproduce.studies, "READINGS", {"as here": {}})
     reproduce.readings(reproduce.ReadingsConfig(**options))
     rows = reproduce.studies.kept_rows(output / "readings.json")
@@ -155,6 +167,14 @@ def test_studies_of_ours(small, monkeypatch):
         assert mse["drawn z, likeliest c"] != mse["mean z, likeliest c"]
         # After one step the average is of that step alone.
         assert last["mse_by_reading"] == mse
+
+
+def test_choices_see_no_test_image():
+    dataset = make_dataset(train=120)
+    split = reproduce.studies.validation(dataset)
+    assert (len(split.train_labels), len(split.test_labels)) == (100, 20)
+    parts = np.concatenate([split.train_images, split.test_images])
+    assert sorted(map(bytes, parts)) == sorted(map(bytes, dataset.train_images))
 
 
 def contents_of(path):

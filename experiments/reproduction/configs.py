@@ -85,6 +85,12 @@ class ReadingsConfig(StudyConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SettingsConfig(Table1Config):
+    epochs: int = option("of each run", default=10)
+    runs: str = option("folder of the runs", default="runs/settings")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelsConfig(StudyConfig):
     epochs: int = option("of each run", default=20)
     runs: str = option("folder of the runs", default="runs/labels")

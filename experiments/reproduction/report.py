@@ -72,6 +72,10 @@ REPORTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
     "traversals": _write_grid,
     "reconstructions": _write_grid,
     "fixed-dimensions": _write_fixed_dimensions,
+    "choices": lambda path, contents: _write(
+        path, tables.settings(contents["rows"], "training images that were held out")
+    ),
+    "attempts": lambda path, contents: _write(path, tables.settings(contents["rows"])),
     "labels": _write_labels,
     "readings": lambda path, contents: _write(path, tables.readings(contents["rows"])),
 }

@@ -3,7 +3,8 @@
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,31 @@ BALANCED = "ours --balance_classes"
 """What ours is called among objectives where rare classes were drawn as often as others."""
 AGREEMENT = 30.0
 AGREEING = f"ours --agreement={AGREEMENT:g}"
-"""What ours is called where c is to say the same of slightly distorted images."""
+"""The same where c is to say the same of slightly distorted images."""
+_FEW = {"num_labels": 100}
+CHOICES: tuple[tuple[str, dict[str, float]], ...] = (
+    ("ours", _FEW),
+    ("ours", {**_FEW, "gamma": 100.0}),
+    ("ours", {**_FEW, "unlabelled_capacity_c": 1.5}),
+    ("ours", {**_FEW, "labelled_share": 0.5}),
+    ("ours", {**_FEW, "agreement": 3.0}),
+    ("ours", {**_FEW, "agreement": 10.0}),
+    ("ours", {**_FEW, "agreement": 30.0}),
+    ("ours", {**_FEW, "agreement": 100.0}),
+    ("ours", {**_FEW, "agreement": 30.0, "labelled_share": 0.5}),
+    ("ours", {**_FEW, "agreement": 30.0, "ema_decay": 0.0}),
+)
+"""What might help where few images have a label."""
+ATTEMPTS: tuple[tuple[str, dict[str, float]], ...] = (
+    ("joint_vae", {}),
+    ("joint_vae", {"temperature": 0.33}),
+    ("joint_vae", {"gamma": 100.0}),
+    ("ours", {"num_labels": 0, "agreement": 30.0}),
+    ("ours", {}),
+    ("ours", {"agreement": 3.0}),
+    ("ours", {"agreement": 30.0}),
+)
+"""What might have c agree more with labels, where none has one or all have."""
 LABELS_ALONE = "labels alone"
 """What a classifier that sees nothing but the labelled images is called among objectives."""
 
@@ -69,6 +94,19 @@ def trained(
     return run, {**common, **about, **origin, **found}
 
 
+def validation(dataset: Dataset) -> Dataset:
+    """The training images alone: a sixth of them, drawn at random, in the place of the test's."""
+    order = np.random.default_rng(0).permutation(len(dataset.train_labels))
+    held_out, kept = np.split(order, [len(order) // 6])
+    return replace(
+        dataset,
+        train_images=dataset.train_images[kept],
+        train_labels=dataset.train_labels[kept],
+        test_images=dataset.train_images[held_out],
+        test_labels=dataset.train_labels[held_out],
+    )
+
+
 def labels_alone(dataset: Dataset, num_labels: int | str, seed: int, epochs: int) -> Row:
     """The same of a classifier that sees the labelled images alone, of which it sees the rest."""
     if isinstance(num_labels, int):
@@ -86,6 +124,11 @@ def labels_alone(dataset: Dataset, num_labels: int | str, seed: int, epochs: int
         "examples": len(dataset.test_labels),
         "environment": facts,
     }
+
+
+def with_flags(objective: str, values: Mapping[str, Any]) -> str:
+    """What an objective with other settings is called among objectives."""
+    return " ".join([objective, *(f"--{name}={value:g}" for name, value in values.items())])
 
 
 def command() -> str:

@@ -89,6 +89,18 @@ def fixed_dimensions(rows: Sequence[Row]) -> str:
     return _markdown(headers, lines) + f"\n{_about(rows)}\n"
 
 
+def settings(rows: Sequence[Row], images: str = "test images") -> str:
+    """A line for each setting: mean ± standard deviation over seeds."""
+    names = [name for name in ("accuracy", "drawn", "mse", "kl_z") if name in rows[0]]
+    columns = {name: COLUMNS[name] for name in names}
+    lines = []
+    for objective in dict.fromkeys(row["objective"] for row in rows):
+        own = [row for row in rows if row["objective"] == objective]
+        lines.append([f"`{objective}`", str(len(own)), *_cells(own, columns)])
+    headers = ["objective", "seeds", *(title for title, _ in columns.values())]
+    return _markdown(headers, lines) + f"\n{_about(rows, images)}\n"
+
+
 def labels(rows: Sequence[Row]) -> str:
     """Labels read for each number of labels, the published figures beside; then what is drawn."""
     counts = sorted({row["num_labels"] for row in rows}, key=label_count)
@@ -163,11 +175,11 @@ def _markdown(headers: Sequence[str], lines: Sequence[Sequence[str]], words: int
     return "".join(f"| {' | '.join(line)} |\n" for line in (headers, rule, *lines))
 
 
-def _about(rows: Sequence[Row]) -> str:
+def _about(rows: Sequence[Row], images: str = "test images") -> str:
     first = rows[0]
     seeds = ", ".join(map(str, sorted({row["seed"] for row in rows})))
     return (
-        f"{first['dataset']}, {_epochs(rows)}, seed {seeds}, {first['examples']:,} test images. "
+        f"{first['dataset']}, {_epochs(rows)}, seed {seeds}, {first['examples']:,} {images}. "
         f"{_origin(rows)}"
     )
 
