@@ -40,7 +40,7 @@ BALANCED = "ours --balance_classes"
 AGREEMENT = 30.0
 AGREEING = f"ours --agreement={AGREEMENT:g}"
 """The same where c is to say the same of slightly distorted images."""
-_FEW = {"num_labels": 100}
+_FEW: dict[str, float] = {"num_labels": 100}
 CHOICES: tuple[tuple[str, dict[str, float]], ...] = (
     ("ours", _FEW),
     ("ours", {**_FEW, "gamma": 100.0}),
