@@ -50,10 +50,9 @@ def _labels(run: Run, dataset: Dataset) -> Iterator[str]:
         return
     per_batch = config.labelled_per_batch(dataset.train_labels)
     share = "" if per_batch is None else f", {per_batch} of every {config.batch_size} in a batch"
-    yield (
-        f"{sum(counts)} of {run.data.train_examples} training images have a label, {min(counts)} "
-        f"to {max(counts)} of a class{share}"
-    )
+    fewest, most = min(counts), max(counts)
+    each = f"{most} of each class" if fewest == most else f"{fewest} to {most} of a class"
+    yield f"{sum(counts)} of {run.data.train_examples} training images have a label, {each}{share}"
     without = [run.data.class_names[index] for index in run.unlabelled_classes]
     if without:
         yield f"no image of these has a label, so c doesn't tell them apart: {', '.join(without)}"

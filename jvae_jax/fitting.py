@@ -189,8 +189,9 @@ def _train(
             if interruption.agree() or last or epoch % run.config.save_every == 0:
                 bound = sum(test_terms.get(name, 0.0) for name in _BOUND)
                 bound = math.inf if math.isnan(bound) else bound
-                records.save(state, negative_elbo=bound, sums=sums)
+                # In this order, since what is saved isn't trained, nor its sheet drawn, again.
                 records.samples(variables)
+                records.save(state, negative_elbo=bound, sums=sums)
             if interruption:
                 interruption.leave()
     return state

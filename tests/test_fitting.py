@@ -102,6 +102,22 @@ def test_going_on_is_as_never_stopped(reference, epoch, tmp_path, monkeypatch):
     assert_same_end(again, run)
 
 
+def test_stopped_as_the_last_is_saved(reference, tmp_path, monkeypatch):
+    real = records.Records.save
+
+    def stopping(self, state, **about):
+        real(self, state, **about)
+        if int(state.step) == 24:
+            raise InterruptedTestError
+
+    config = replace(SMALL, workdir=str(tmp_path / "run"))
+    with monkeypatch.context() as patch:
+        patch.setattr(records.Records, "save", stopping)
+        with pytest.raises(InterruptedTestError):
+            fit(config, make_dataset())
+    assert_same_end(fit(config, make_dataset()), reference[0])
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "left_by", "dispatch"),
