@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contestants import CONTESTANTS, TEST_IMAGES
+import jax
+import optax
+from contestants import CONTESTANTS, TEST_IMAGES, TRAIN_IMAGES
 
 from jvae_jax import Autoencoder, cli
 from jvae_jax.files import write_json
 from jvae_jax.flops import train_step_flops
 from jvae_jax.options import option
+from jvae_jax.training import state_shape
 
 BASE = "jvae_jax"
 SGEMM_SIZE = 2048
@@ -197,6 +200,12 @@ def report(results: dict[str, Any]) -> str:
             f"of {many:,} needs {large:,.0f}: {1024 * (large - small) / (many - few):,.0f} KiB for "
             "each image more."
         )
+    state = state_shape(Autoencoder((32, 32, 1)), optax.adam(1e-3))
+    state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    lines.append(
+        f"- Parameters, their average and the optimiser's moments are {state_bytes / 2**20:.1f} "
+        f"MiB; {TRAIN_IMAGES:,} images are {TRAIN_IMAGES * 32 * 32 / 2**20:.0f}."
+    )
     lines += [f"- Skipped: {name}." for name in results["missing"]]
     return "\n".join([*lines, f"- Measured with {facts}."])
 

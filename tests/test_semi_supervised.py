@@ -219,9 +219,7 @@ def test_few_labels_train_as_said(tmp_path):
     said = []
     config = replace(SMALL, workdir=str(tmp_path / "run"), num_labels=6, epochs=20, gamma=300.0)
     run = fit(config, make_dataset(), say=said.append)
-    assert (
-        "6 of 48 training images have a label, 2 of each class, 2 of every 8 in a batch" in said
-    )
+    assert "6 of 48 training images have a label, 2 of each class, 2 of every 8 in a batch" in said
     assert run.data.labels_per_class == (2, 2, 2)
     assert run.evaluation()["accuracy"] > 0.9
 
