@@ -7,6 +7,7 @@
 
 import importlib.util
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 from jax import Array
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from jvae_jax import layers
 from jvae_jax.cards import card
@@ -75,7 +76,8 @@ def export(trained: Trained, folder: Path, *, onnx: bool = True) -> list[str]:
         if evaluation := run.evaluation():
             write_json(temporary / "evaluation.json", evaluation)
         arrays: Any = flatten_dict(jax.tree.map(np.asarray, trained.variables), sep="/")
-        save_file(arrays, temporary / WEIGHTS)
+        # Their own save_file lets nobody but its owner read it.
+        (temporary / WEIGHTS).write_bytes(save(arrays))
         if onnx:
             write_onnx(trained, temporary)
         (temporary / "README.md").write_text(card(run, origin, onnx=onnx), encoding="utf-8")
@@ -99,6 +101,8 @@ def write_onnx(trained: Trained, folder: Path) -> None:
     """
     from jax2onnx import to_onnx
 
+    # It warns of shapes of values in between, which ONNX infers.
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     model = trained.model.clone(dtype=None)
     variables = trained.variables
     infer, draw = nn.apply(Autoencoder.infer, model), nn.apply(Autoencoder.decode, model)

@@ -51,6 +51,7 @@ def test_the_folder_tells_what_it_is(trained, exported):
         "evaluation.json",
         "model.safetensors",
     }
+    assert len({path.stat().st_mode for path in exported.iterdir()}) == 1
     assert jvae_jax.load(exported).run.evaluation() == evaluation
     assert str(trained.run.workdir) not in (exported / "config.json").read_text()
 
@@ -68,7 +69,7 @@ def test_a_failure_leaves_nothing(trained, tmp_path, monkeypatch):
     def fail(*_args, **_options):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(exporting, "save_file", fail)
+    monkeypatch.setattr(exporting, "save", fail)
     with pytest.raises(OSError, match="No space left"):
         exporting.export(trained, tmp_path / "model", onnx=False)
     assert not list(tmp_path.iterdir())
@@ -101,7 +102,7 @@ def test_neither_run_nor_model(tmp_path):
     [(3, False, None), (3, False, jnp.bfloat16), (3, True, None), (0, False, None)],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_onnx_computes_the_same(classes, conditional, dtype, without_jaxtyping, tmp_path):
+def test_onnx_computes_the_same(classes, conditional, dtype, without_jaxtyping, tmp_path, caplog):
     """For batches of any size, by another program."""
     del without_jaxtyping
     pytest.importorskip("jax2onnx", reason="jax2onnx isn't installed: pip install -e '.[export]'")
@@ -111,6 +112,7 @@ def test_onnx_computes_the_same(classes, conditional, dtype, without_jaxtyping, 
     variables = init_state(model, optax.sgd(0.1), jax.random.key(0)).average
     run = SimpleNamespace(model=model.clone(dtype=dtype))
     exporting.write_onnx(Trained(run=run, variables=variables), tmp_path)
+    assert "onnx_ir" not in caplog.text
     encoder, decoder = (InferenceSession(tmp_path / name) for name in exporting.ONNX)
     for batch in (1, 7):
         images = np.random.default_rng(0).random((batch, 16, 8, 1), np.float32)
