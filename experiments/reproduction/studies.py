@@ -37,7 +37,7 @@ READINGS: dict[str, dict[str, Any]] = {
 """What the paper may have done otherwise, in training."""
 BALANCED = "ours --balance_classes"
 """What ours is called among objectives where rare classes were drawn as often as others."""
-AGREEMENT = 30.0
+AGREEMENT = 100.0
 AGREEING = f"ours --agreement={AGREEMENT:g}"
 """The same where c is to say the same of slightly distorted images."""
 _FEW: dict[str, float] = {"num_labels": 100}
