@@ -147,7 +147,15 @@ def curves(
             axes.set_xticks(sorted({x for places, _ in series.values() for x in places}))
         axes.tick_params(labelsize=_POINTS - 2)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(fontsize=_POINTS - 2, frameon=False)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        names,
+        loc="outside lower center",
+        ncols=len(names),
+        fontsize=_POINTS - 2,
+        frameon=False,
+    )
     return figure
 
 

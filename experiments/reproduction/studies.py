@@ -52,6 +52,10 @@ CHOICES: tuple[tuple[str, dict[str, float]], ...] = (
     ("ours", {**_FEW, "agreement": 100.0}),
     ("ours", {**_FEW, "agreement": 30.0, "labelled_share": 0.5}),
     ("ours", {**_FEW, "agreement": 30.0, "ema_decay": 0.0}),
+    ("cvae", _FEW),
+    ("cvae", {**_FEW, "alpha": 10.0}),
+    ("cvae", {**_FEW, "alpha": 100.0}),
+    ("cvae", {**_FEW, "alpha": 1000.0}),
 )
 """What might help where few images have a label."""
 ATTEMPTS: tuple[tuple[str, dict[str, float]], ...] = (
