@@ -97,7 +97,8 @@ def test_curves_show_every_series():
     np.testing.assert_array_equal(one.get_xydata(), [[1, 0.5], [10, 0.25]])
     np.testing.assert_array_equal(two.get_xydata(), [[1, 0.75]])
     assert not list(none)
-    assert [text.get_text() for text in first.get_legend().get_texts()] == ["one", "two"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["one", "two"]
 
 
 def test_confusion_is_shares_of_rows():
