@@ -6,7 +6,6 @@ as JSON, from which ``report`` makes the tables and figures again.
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,17 +127,11 @@ def labels(config: LabelsConfig) -> None:
     for count, seed in draws:
         row = studies.labels_alone(dataset, count, seed, config.epochs)
         _keep_row(config, "labels", row, identity)
-    # The slowest comes last.
-    for name, values in (
-        ("ours", {}),
-        (studies.AGREEING, {"agreement": studies.AGREEMENT}),
-        ("cvae", {"epochs": config.cvae_epochs or config.epochs}),
-    ):
-        objective, _, flags = name.partition(" --")
+    for objective, values in studies.CHOSEN:
+        name = studies.with_flags(objective, values)
         for count, seed in draws:
-            folder = f"{objective}{flags and '-'}{flags}-{count}-labels-{seed}"
-            training = config.training(objective, folder, seed=seed, num_labels=count)
-            training = replace(training, **values)
+            folder = f"{name.replace(' --', '-')}-{count}-labels-{seed}"
+            training = config.training(objective, folder, seed=seed, num_labels=count, **values)
             _, row = studies.trained(training, dataset, marker, num_labels=count)
             _keep_row(config, "labels", {**row, "objective": name}, identity)
     print((Path(config.output) / "labels.md").read_text(encoding="utf-8"))

@@ -95,12 +95,7 @@ class LabelsConfig(StudyConfig):
     epochs: int = option("of each run", default=20)
     runs: str = option("folder of the runs", default="runs/labels")
     draws: int = option(f"of {DRAWN_OFTEN} labels; one of other numbers", default=5)
-    cvae_epochs: int | None = option(
-        "of the CVAE, which sums over all classes where there is no label; default: as the others",
-        default=None,
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("draws", "cvae_epochs"):
-            require(self, name, lambda value: value >= 1, "1 or more")
+        require(self, "draws", lambda value: value >= 1, "1 or more")

@@ -15,7 +15,7 @@ from jvae_jax.figures import Panel
 from jvae_jax.judge import Judge
 from jvae_jax.runs import Run
 from jvae_jax.verdicts import most_confused
-from reproduction.studies import AGREEING, LABELS_ALONE, Row
+from reproduction.studies import CHOSEN, LABELS_ALONE, Row, with_flags
 from reproduction.tables import label_count
 
 Grid = list[list[Panel]]
@@ -148,9 +148,10 @@ def fixed_dimensions(rows: Sequence[Row]) -> figures.Figure:
 def labels(rows: Sequence[Row]) -> figures.Figure:
     """Labels read and drawn as asked, over the number of labels; means over draws."""
     charts: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    trained = [with_flags(*setting) for setting in CHOSEN]
     for title, name, objectives in (
-        ("labels read", "accuracy", ("ours", AGREEING, "cvae", LABELS_ALONE)),
-        ("drawn as asked", "drawn", ("ours", AGREEING, "cvae")),
+        ("labels read", "accuracy", [*trained, LABELS_ALONE]),
+        ("drawn as asked", "drawn", trained),
     ):
         charts[title] = {}
         for objective in objectives:
@@ -159,7 +160,7 @@ def labels(rows: Sequence[Row]) -> figures.Figure:
                 if row["objective"] == objective:
                     of_count.setdefault(float(label_count(row["num_labels"])), []).append(row[name])
             x = sorted(of_count)
-            charts[title][TITLES.get(objective, objective)] = (
+            charts[title][objective] = (
                 x,
                 [float(np.mean(of_count[count])) for count in x],
             )

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from jvae_jax import OBJECTIVES
-from reproduction.studies import AGREEING, BALANCED, LABELS_ALONE, Row
+from reproduction.studies import BALANCED, CHOSEN, LABELS_ALONE, Row, with_flags
 
 PAPER = {
     "vae": {"mse": 0.0068, "kl_z": 18.930},
@@ -104,9 +104,7 @@ def settings(rows: Sequence[Row], images: str = "test images") -> str:
 def labels(rows: Sequence[Row]) -> str:
     """Labels read for each number of labels, the published figures beside; then what is drawn."""
     counts = sorted({row["num_labels"] for row in rows}, key=label_count)
-    trained = [
-        name for name in ("ours", AGREEING, "cvae") if any(r["objective"] == name for r in rows)
-    ]
+    trained = [with_flags(*setting) for setting in CHOSEN]
     objectives = [*trained, LABELS_ALONE]
 
     def cell(name: str, count: int | str, objective: str) -> str:
@@ -179,22 +177,8 @@ def _about(rows: Sequence[Row], images: str = "test images") -> str:
     first = rows[0]
     seeds = ", ".join(map(str, sorted({row["seed"] for row in rows})))
     return (
-        f"{first['dataset']}, {_epochs(rows)}, seed {seeds}, {first['examples']:,} {images}. "
-        f"{_origin(rows)}"
-    )
-
-
-def _epochs(rows: Sequence[Row]) -> str:
-    objectives: dict[int, list[str]] = {}
-    for row in rows:
-        names = objectives.setdefault(row["epochs"], [])
-        if row["objective"] not in names:
-            names.append(row["objective"])
-    if len(objectives) == 1:
-        return f"{rows[0]['epochs']} epochs"
-    return ", ".join(
-        f"{epochs} epochs of {' and '.join(f'`{name}`' for name in names)}"
-        for epochs, names in objectives.items()
+        f"{first['dataset']}, {first['epochs']} epochs, seed {seeds}, "
+        f"{first['examples']:,} {images}. {_origin(rows)}"
     )
 
 
