@@ -53,6 +53,7 @@ CHOICES: tuple[tuple[str, dict[str, float]], ...] = (
     ("cvae", {**_FEW, "alpha": 10.0}),
     ("cvae", {**_FEW, "alpha": 100.0}),
     ("cvae", {**_FEW, "alpha": 1000.0}),
+    ("cvae", {**_FEW, "alpha": 10000.0}),
 )
 """What might help where few images have a label."""
 CHOSEN: tuple[tuple[str, dict[str, float]], ...] = (
