@@ -134,11 +134,11 @@ def test_studies_of_ours(small, monkeypatch):
     monkeypatch.setattr(reproduce.studies.baseline, "labels_alone", quick)
     reproduce.labels(reproduce.LabelsConfig(draws=2, **options))
     rows = reproduce.studies.kept_rows(output / "labels.json")
-    names = ["labels alone", "ours", "ours --agreement=100", "cvae --alpha=100"]
+    names = ["labels alone", "ours", "ours --agreement=100", "cvae --alpha=1000"]
     assert [row["objective"] for row in rows] == [name for name in names for _ in range(3)]
     assert [row["num_labels"] for row in rows] == 4 * [6, 6, "all"]
     lines = (output / "labels.md").read_text().splitlines()
-    trained = "| labels | `ours` | `ours --agreement=100` | `cvae --alpha=100` |"
+    trained = "| labels | `ours` | `ours --agreement=100` | `cvae --alpha=1000` |"
     assert lines[2].startswith(f"{trained} labels alone | M2 (Kingma")
     assert trained in lines[3:]
     assert lines[4].startswith("| 6 | ")
