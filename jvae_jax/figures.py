@@ -147,12 +147,11 @@ def curves(
             axes.set_xticks(sorted({x for places, _ in series.values() for x in places}))
         axes.tick_params(labelsize=_POINTS - 2)
         axes.spines[["top", "right"]].set_visible(False)
-    handles, names = figure.axes[0].get_legend_handles_labels()
+    lines = figure.axes[0].get_lines()
     figure.legend(
-        handles,
-        names,
         loc="outside lower center",
-        ncols=len(names),
+        handles=lines,
+        ncols=len(lines),
         fontsize=_POINTS - 2,
         frameon=False,
     )
