@@ -41,10 +41,11 @@ def test_a_kept_run_is_whole(folder):
     assert (folder / "samples.png").exists()
 
 
-def test_three_runs_are_kept():
+def test_four_runs_are_kept():
     assert [folder.name for folder in KEPT] == [
         "ours-hiragana73",
         "ours-mnist",
+        "ours-mnist-agreement",
         "ours-mnist_5k",
     ]
 
