@@ -193,7 +193,7 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
     "choices": (
         choices,
         SettingsConfig,
-        "What helps ours with few labels, told by a sixth of the training images.",
+        "What helps where few images have a label, told by a sixth of the training images.",
     ),
     "attempts": (
         attempts,

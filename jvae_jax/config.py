@@ -80,7 +80,9 @@ class TrainConfig:
     reconstruction_loss: str = option(
         "-log p(x|z,c), up to a constant", default="bernoulli_nll", choices=RECONSTRUCTION_LOSSES
     )
-    alpha: float | None = hyperparameter("alpha", "CVAE's classifier's weight; 1000 for few labels")
+    alpha: float | None = hyperparameter(
+        "alpha", "weight of the CVAE's classifier; 1000 suits few labels"
+    )
     agreement: float | None = hyperparameter(
         "agreement",
         "weight of what c says otherwise of slightly distorted images, which helps where few have "

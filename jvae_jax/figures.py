@@ -129,7 +129,7 @@ def curves(
     """Charts side by side over one quantity.
 
     Args:
-        charts: by what the vertical axis shows; each has named series of x and y.
+        charts: by what the vertical axis shows: named series of x and y, all names in the first.
         x_label: what the horizontal axes show.
         logarithmic: whether they are.
     """

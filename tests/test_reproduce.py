@@ -48,6 +48,12 @@ def test_each_length_of_training_has_a_table():
     assert "40 epochs" in second
 
 
+def test_a_table_of_settings_names_every_length_and_seed():
+    metrics = {"accuracy": 0.5, "mse": 0.015, "kl_z": 5.0}
+    rows = [row("ours", 1, **metrics), {**row("ours", 0, **metrics), "epochs": 5}]
+    assert "mnist, 5, 40 epochs, seed 0, 1, 10,000 test images." in tables.settings(rows)
+
+
 def test_a_row_takes_the_place_of_the_one_before(tmp_path):
     path = tmp_path / "rows.json"
     for seed, mse in ((0, 0.5), (1, 0.4), (0, 0.3)):
@@ -141,6 +147,7 @@ def test_studies_of_ours(small, monkeypatch):
     trained = "| labels | `ours` | `ours --agreement=100` | `cvae --alpha=1000` |"
     assert lines[2].startswith(f"{trained} labels alone | M2 (Kingma")
     assert trained in lines[3:]
+    assert "1 epochs, seed 0, 1, " in lines[-1]
     assert lines[4].startswith("| 6 | ")
     assert lines[5].startswith("| all | ")
 

@@ -175,9 +175,11 @@ def _markdown(headers: Sequence[str], lines: Sequence[Sequence[str]], words: int
 
 def _about(rows: Sequence[Row], images: str = "test images") -> str:
     first = rows[0]
-    seeds = ", ".join(map(str, sorted({row["seed"] for row in rows})))
+    epochs, seeds = (
+        ", ".join(map(str, sorted({row[name] for row in rows}))) for name in ("epochs", "seed")
+    )
     return (
-        f"{first['dataset']}, {first['epochs']} epochs, seed {seeds}, "
+        f"{first['dataset']}, {epochs} epochs, seed {seeds}, "
         f"{first['examples']:,} {images}. {_origin(rows)}"
     )
 
