@@ -17,13 +17,13 @@ from typing import Any
 
 import jax
 import optax
-from contestants import CONTESTANTS, TEST_IMAGES, TRAIN_IMAGES
+from benchmarks import CONTESTANTS, TEST_IMAGES, TRAIN_IMAGES
+from benchmarks.flops import train_step_flops
 
 from jvae_jax import Autoencoder, cli
 from jvae_jax.files import write_json
-from jvae_jax.flops import train_step_flops
-from jvae_jax.options import option
-from jvae_jax.training import state_shape
+from jvae_jax.training.step import state_shape
+from jvae_jax.validation import option
 
 BASE = "jvae_jax"
 SGEMM_SIZE = 2048
@@ -41,7 +41,7 @@ class Process:
     def __init__(self, name: str, **environment: str) -> None:
         self.name = name
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "contestants", name, str(time.time())],
+            [sys.executable, "-m", "benchmarks", name, str(time.time())],
             cwd=Path(__file__).parent,
             env={**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false", **environment},
             stdin=subprocess.PIPE,

@@ -15,8 +15,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jvae_jax import cli, runs
-from jvae_jax.options import option
+from jvae_jax import cli
+from jvae_jax.training.run import load_run
+from jvae_jax.validation import option
 
 TRAIN = Path(__file__).with_name("train.py")
 SMALL = ["--dataset=mnist_5k", "--image_size=8", "--batch_size=200", "--latents=3"]
@@ -65,7 +66,7 @@ def crash(config: CrashConfig) -> None:
 
 def differences(one: Path, other: Path) -> list[str]:
     """What isn't bit for bit the same in two runs."""
-    states = [runs.load(path).load_state() for path in (one, other)]
+    states = [load_run(path).load_state() for path in (one, other)]
     paths = jax.tree_util.tree_flatten_with_path(states[0])[0]
     different = [
         jax.tree_util.keystr(path)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from reproduction import configs, pictures, studies
-from reproduction.configs import (
+from paper import configs, pictures, studies
+from paper.configs import (
     Figure3Config,
     FixedDimensionsConfig,
     LabelsConfig,
@@ -19,14 +19,14 @@ from reproduction.configs import (
     StudyConfig,
     Table1Config,
 )
-from reproduction.report import ReportConfig, report
+from paper.report import ReportConfig, report
 
 from jvae_jax import OBJECTIVES, cli
 from jvae_jax.data import Dataset
+from jvae_jax.evaluation.classifier import Judge
 from jvae_jax.files import write_json
-from jvae_jax.judge import Judge
-from jvae_jax.provenance import environment
-from jvae_jax.runs import Run
+from jvae_jax.training.provenance import environment
+from jvae_jax.training.run import Run
 
 LATENTS = (2, 4, 6, 10, 16)
 FIXED_OF_10 = (4, 6, 8)

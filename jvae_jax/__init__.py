@@ -4,13 +4,10 @@ The losses are pure functions of any encoder and decoder (:mod:`jvae_jax.losses`
 trains, evaluates and draws with the paper's own.
 """
 
-from jvae_jax import cli, data, evaluation, framing, generation, losses, runs, sampling
-from jvae_jax.checkpoints import CheckpointError
-from jvae_jax.config import TrainConfig
-from jvae_jax.data import Dataset
-from jvae_jax.evaluation import evaluate
-from jvae_jax.fitting import fit
-from jvae_jax.networks import Autoencoder, Classifier, Decoder, Encoder
+from jvae_jax import cli, data, evaluation, generation, losses, sampling
+from jvae_jax.data import Dataset, framing
+from jvae_jax.evaluation.metrics import evaluate
+from jvae_jax.models.autoencoder import Autoencoder, Classifier, Decoder, Encoder
 from jvae_jax.objectives import (
     CVAE,
     OBJECTIVES,
@@ -21,9 +18,11 @@ from jvae_jax.objectives import (
     Objective,
     Ours,
 )
-from jvae_jax.runs import Run
-from jvae_jax.trained import Trained, load
-from jvae_jax.trainer import DivergedError
+from jvae_jax.pretrained import Trained, load
+from jvae_jax.training.checkpoints import CheckpointError
+from jvae_jax.training.config import TrainConfig
+from jvae_jax.training.loop import DivergedError, fit
+from jvae_jax.training.run import Run
 from jvae_jax.types import Batch, Keys, LossTerms, Posterior
 
 __all__ = [
@@ -58,6 +57,5 @@ __all__ = [
     "generation",
     "load",
     "losses",
-    "runs",
     "sampling",
 ]

@@ -12,16 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jvae_jax import losses
-from jvae_jax.distortions import distort
-from jvae_jax.types import (
-    Images,
-    Keys,
-    Labels,
-    LossTerms,
-    Model,
-    ReconstructionLoss,
-    Scalar,
-)
+from jvae_jax.augmentation import distort
+from jvae_jax.types import Images, Keys, Labels, LossTerms, Model, ReconstructionLoss, Scalar
 
 CAPACITY_STEPS = 25_000
 """Iterations over which the paper raises the capacities..."""

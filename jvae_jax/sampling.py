@@ -11,9 +11,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from jvae_jax.types import PRNGKey
+from jvae_jax.types import Keys, PRNGKey
 
 
 def _draw(draw: Callable[..., Array], key: PRNGKey, shape: tuple[int, ...]) -> Array:
@@ -70,3 +70,15 @@ def gumbel_softmax(
 def one_hot_argmax(logits: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
     """The likeliest c, as one-hot."""
     return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
+
+
+def example_keys(key: Array, step: int | Array, examples: Int[Array, "batch"]) -> Keys:
+    """A step's noise: the run's key folded with the step, then with each example's index.
+
+    The index is the one in the global batch, so that one device and eight draw the same noise.
+    """
+    step_key = jax.random.fold_in(key, step)
+    keys = jax.vmap(lambda example: jax.random.split(jax.random.fold_in(step_key, example), 3))(
+        examples
+    )
+    return Keys(*jnp.unstack(keys, axis=1))

@@ -83,3 +83,7 @@ class Model(Protocol):
     encode: Encode
     decode: Decode
     classify: Classify
+
+
+Variables = dict[str, Any]
+"""Linen's ``{"params": ..., "batch_stats": ...}``."""

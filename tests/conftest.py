@@ -3,7 +3,6 @@
 import os
 import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 # What one test compiled, another needn't, in whatever process: xdist's inherit the environment.
 if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -21,12 +20,10 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 import jax
 import jaxtyping
-import numpy as np
 import pytest
+from helpers import SMALL, make_dataset, shared_data
 
-from jvae_jax.config import TrainConfig
-from jvae_jax.data import Dataset
-from jvae_jax.fitting import fit
+from jvae_jax.training.loop import fit
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -47,32 +44,6 @@ def key():
     return jax.random.key(0)
 
 
-def make_dataset(*, train=48, test=20, size=8, channels=1, classes=3, seed=0, name="toy"):
-    """Noisy blocks whose place tells their class."""
-    rng = np.random.default_rng(seed)
-
-    def split(examples):
-        labels = np.arange(examples, dtype=np.int32) % classes
-        images = rng.integers(0, 60, (examples, size, size, channels), np.uint8)
-        for image, label in zip(images, labels, strict=True):
-            row = label * size // classes
-            image[row : row + size // classes] += 180
-        return images, labels
-
-    (train_images, train_labels), (test_images, test_labels) = split(train), split(test)
-    return Dataset(
-        name=name,
-        train_images=train_images,
-        train_labels=train_labels,
-        test_images=test_images,
-        test_labels=test_labels,
-        class_names=tuple("abcdefgh"[:classes]),
-    )
-
-
-SMALL = TrainConfig(epochs=4, batch_size=8, latents=2, save_every=1)
-
-
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory):
     """A run that was never stopped."""
@@ -85,15 +56,6 @@ def reference(tmp_path_factory):
 @pytest.fixture
 def toy():
     return make_dataset()
-
-
-def shared_data(name):
-    """What JVAE_DATA_DIR has of this name."""
-    folder = os.environ.get("JVAE_DATA_DIR")
-    path = Path(folder, name).absolute() if folder else None
-    if path is None or not path.exists():
-        pytest.skip(f"JVAE_DATA_DIR names no folder with {name}")
-    return path
 
 
 @pytest.fixture

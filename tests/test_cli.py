@@ -4,8 +4,8 @@ import jax
 import pytest
 
 from jvae_jax import cli
-from jvae_jax.config import TrainConfig
-from jvae_jax.options import option
+from jvae_jax.training.config import TrainConfig
+from jvae_jax.validation import option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,16 +8,17 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from conftest import make_dataset
+from helpers import make_dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from jvae_jax import Dataset, TrainConfig, runs
-from jvae_jax.data import arrays
-from jvae_jax.data.pictures import UnreadableError, decode
-from jvae_jax.data.releases import Release
-from jvae_jax.facts import DataFacts
+from jvae_jax import Dataset, TrainConfig
+from jvae_jax.data import npz as npz_source
+from jvae_jax.data.idx import Release
+from jvae_jax.data.images import UnreadableError, decode
+from jvae_jax.data.info import DataFacts
+from jvae_jax.training.run import load_run
 
 fuzzed = settings(
     max_examples=150,
@@ -59,7 +60,7 @@ def test_arrays(content, tmp_path):
     path = tmp_path / "fuzzed.npz"
     path.write_bytes(content)
     try:
-        assert isinstance(arrays.load(path), Dataset)
+        assert isinstance(npz_source.load(path), Dataset)
     except ValueError as error:
         assert "fuzzed.npz" in str(error)
     assert path.read_bytes() == content
@@ -141,7 +142,7 @@ def test_configs_that_are_none(text, tmp_path, without_jaxtyping):
 def check(text, folder):
     (folder / "config.json").write_text(text, encoding="utf-8", errors="surrogatepass")
     try:
-        run = runs.load(folder)
+        run = load_run(folder)
     except ValueError as error:
         assert "config.json can't be understood" in str(error)
         return
@@ -155,4 +156,4 @@ def test_the_damage_reaches_what_is_whole(whole, tmp_path):
     """Undamaged, these are read: what the tests above feed isn't all refused at once."""
     path = tmp_path / "whole.npz"
     path.write_bytes(whole)
-    assert len(arrays.load(path).train_images) == 18
+    assert len(npz_source.load(path).train_images) == 18

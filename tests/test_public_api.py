@@ -18,8 +18,8 @@ import jvae_jax
 from jvae_jax import losses
 from jvae_jax.objectives import OBJECTIVES
 
-ROOT = Path(__file__).parent.parent
-WITH_GRADIO = {"jvae_jax.drawing_pad", "jvae_jax.explorer"}
+ROOT = Path(__file__).parents[1]
+WITH_GRADIO = {"jvae_jax.app.drawing_pad", "jvae_jax.app.page"}
 MODULES = [
     importlib.import_module(module.name)
     for module in pkgutil.walk_packages(jvae_jax.__path__, "jvae_jax.")

@@ -7,18 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_dataset
+from helpers import make_dataset
 
-from jvae_jax import TrainConfig, data, runs
-from jvae_jax.checkpoints import CheckpointWriter
+import jvae_jax
+from jvae_jax import TrainConfig, data
+from jvae_jax.training.checkpoints import CheckpointWriter
+from jvae_jax.training.run import start_run
 
 READING = """
 import sys
-from jvae_jax import data, runs
+from jvae_jax import data
+from jvae_jax.training.run import load_run, start_run
 watched = []
 sys.addaudithook(lambda event, _: watched.append(event) if event == "pickle.find_class" else None)
 folder = sys.argv[1]
-state = runs.load(folder).load_state()
+state = load_run(folder).load_state()
 assert int(state.step) == 0
 data.load(folder + "/digits.npz", folder)
 assert not watched, watched
@@ -32,7 +35,7 @@ assert watched
 def test_no_pickle_is_read(tmp_path):
     """Not of a run, its checkpoints or data; the hook that watches would see one."""
     dataset = make_dataset()
-    run = runs.start(TrainConfig(workdir=str(tmp_path)).resolve(dataset), dataset)
+    run = start_run(TrainConfig(workdir=str(tmp_path)).resolve(dataset), dataset)
     writer = CheckpointWriter(run.checkpoints_path)
     writer.save(0, run.initial_state(), negative_elbo=0.0, sums={})
     writer.close()
@@ -65,7 +68,7 @@ def test_a_pickle_among_arrays_is_refused(tmp_path):
 
 
 def test_nothing_asks_for_pickles():
-    for path in Path(runs.__file__).parent.rglob("*.py"):
+    for path in Path(jvae_jax.__file__).parent.rglob("*.py"):
         text = path.read_text()
         assert "import pickle" not in text
         assert "allow_pickle=True" not in text

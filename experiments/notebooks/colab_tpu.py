@@ -98,9 +98,9 @@ sheet.update(Image((run.workdir / "samples.png").read_bytes(), width=400))
 # Over the whole test split.
 
 # %%
-from jvae_jax import evaluation
+from jvae_jax.evaluation import metrics
 
-print(evaluation.format_table(run.evaluation()))
+print(metrics.format_table(run.evaluation()))
 
 # %% [markdown]
 # ## Any character in this style
@@ -113,16 +113,17 @@ import jax.numpy as jnp
 import numpy as np
 
 import jvae_jax
-from jvae_jax import figures, generation
+from jvae_jax import plotting
+from jvae_jax.generation import characters
 
 HAND = [142, 517, 903]
 
 trained = jvae_jax.load(run.workdir)
 images = dataset.test_images[HAND]
 labels = jnp.arange(len(dataset.class_names))
-drawn = np.asarray(generation.restyle(trained.model, trained.variables, images, labels))
-styles = figures.Panel(images=images[:, None] / np.float32(255), title="style")
-display(figures.panels([[styles, figures.Panel(images=drawn, title="in it")]]))
+drawn = np.asarray(characters.restyle(trained.model, trained.variables, images, labels))
+styles = plotting.Panel(images=images[:, None] / np.float32(255), title="style")
+display(plotting.panels([[styles, plotting.Panel(images=drawn, title="in it")]]))
 
 # %% [markdown]
 # To move styles by hand and to draw with the mouse, install `gradio` and run

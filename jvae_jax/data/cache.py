@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jvae_jax.data.sources import Arrays
+from jvae_jax.data.source import Arrays
 from jvae_jax.files import replacing
 
 HOME = Path("~/.cache/jvae_jax")

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 import jax
 import numpy as np
 
-from jvae_jax.semi_supervised import hide_labels
+from jvae_jax.data.labels import hide_labels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -16,16 +16,16 @@ Conditional Handwritten Characters*. All losses are minimised: the paper's bound
 turned.
 """
 
-from jvae_jax.losses.categorical import joint_vae, ours
-from jvae_jax.losses.conditional import cvae
-from jvae_jax.losses.continuous import annealed_vae, beta_vae, vae
-from jvae_jax.losses.terms import (
+from jvae_jax.losses._cvae import cvae
+from jvae_jax.losses._joint_vae import joint_vae, ours
+from jvae_jax.losses._terms import (
     bernoulli_nll,
     categorical_kl,
     gaussian_kl,
     label_kl,
     squared_error,
 )
+from jvae_jax.losses._vae import annealed_vae, beta_vae, vae
 
 __all__ = [
     "annealed_vae",

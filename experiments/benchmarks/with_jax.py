@@ -1,0 +1,137 @@
+"""This library's training, with its own layers or with linen's."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from benchmarks import TEST_IMAGES, TRAIN_IMAGES, Task, noise
+from benchmarks.with_linen import LinenAutoencoder
+from jvae_jax import Autoencoder, Batch, Ours
+from jvae_jax.evaluation.metrics import mean_test_terms
+from jvae_jax.generation import characters
+from jvae_jax.sampling import example_keys
+from jvae_jax.training import parallel
+from jvae_jax.training.batching import epoch_order
+from jvae_jax.training.provenance import environment
+from jvae_jax.training.step import TrainState, init_state, train_step
+
+
+class JaxContestant:
+    def __init__(self, *, linen: bool = False, loop: bool = True, devices: int | None = None):
+        """``loop``: many steps in a dispatch, as the library has it; else jit around each step.
+
+        Raises:
+            LookupError: if there are fewer devices.
+        """
+        self.linen, self.loop = linen, loop
+        self.devices = jax.devices()[:devices]
+        if len(self.devices) < (devices or 1):
+            raise LookupError(f"there are fewer than {devices} devices")
+        self.model: Any = (LinenAutoencoder if linen else Autoencoder)((32, 32, 1))
+        self.optimizer = optax.adam(1e-3)
+        self.objective = Ours()
+        self.key = jax.random.key(0)
+
+    def facts(self) -> dict[str, str]:
+        found = environment()
+        kinds = ", ".join(found.pop("devices"))
+        return {**found, "device": kinds}
+
+    def sgemm(self, size: int) -> Task:
+        matrix = jnp.ones((size, size))
+        product = jax.jit(jnp.matmul)
+
+        def products(count: int) -> None:
+            for _ in range(count):
+                product(matrix, matrix).block_until_ready()
+
+        return products
+
+    def train(self, batch_size: int) -> Task:
+        state = self._state()
+        data = parallel.replicate(Batch(*noise(TRAIN_IMAGES)), self.devices)
+        order = epoch_order(self.key, 0, TRAIN_IMAGES)
+        if not self.loop:
+            return self._one_by_one(state, jax.tree.map(lambda leaf: leaf[0], data), batch_size)
+        order, state = parallel.place((order, state), self.devices)
+        train_steps = parallel.make_train_steps(
+            self.objective,
+            self.model,
+            self.optimizer,
+            batch_size=batch_size,
+            devices=self.devices,
+        )
+
+        def steps(count: int) -> None:
+            nonlocal state
+            stop = jnp.int32(int(state.step) + count)
+            state, _ = train_steps(state, data, order, self.key, stop)
+            jax.block_until_ready(state)
+
+        return steps
+
+    def _one_by_one(self, state: TrainState, data: Batch, batch_size: int) -> Task:
+        examples = jnp.arange(batch_size)
+
+        @jax.jit
+        def step(state: TrainState, data: Batch) -> TrainState:
+            start = state.step * batch_size % (TRAIN_IMAGES - batch_size)
+            batch = jax.tree.map(
+                lambda leaf: lax.dynamic_slice_in_dim(leaf, start, batch_size), data
+            )
+            keys = example_keys(self.key, state.step, examples)
+            return train_step(self.objective, self.model, self.optimizer, state, batch, keys)[0]
+
+        def steps(count: int) -> None:
+            nonlocal state
+            for _ in range(count):
+                state = step(state, data)
+            jax.block_until_ready(state)
+
+        return steps
+
+    def step_memory(self, batch_size: int) -> float:
+        """MiB that a step needs beside what goes in and comes out, as XLA plans it."""
+        batch = Batch(*noise(batch_size))
+        keys = example_keys(self.key, 0, jnp.arange(batch_size))
+        step = jax.jit(train_step, static_argnums=(0, 1, 2))
+        about = self.objective, self.model, self.optimizer, self._state(), batch, keys
+        planned: Any = step.lower(*about).compile().memory_analysis()
+        return planned.temp_size_in_bytes / 2**20
+
+    def sample(self, batch_size: int) -> Task:
+        variables = self._state().variables
+        labels = jnp.arange(batch_size) % 10
+        decode = partial(_decode if self.linen else characters.decode, self.model, variables)
+
+        def draws(count: int) -> None:
+            for _ in range(count):
+                z = jax.random.normal(self.key, (batch_size, 10))
+                decode(z, labels).block_until_ready()
+
+        return draws
+
+    def evaluate(self, batch_size: int) -> Task:  # noqa: ARG002  # the library has its own
+        variables = self._state().variables
+        split = Batch(*noise(TEST_IMAGES))
+
+        def evaluations(count: int) -> None:
+            for _ in range(count):
+                mean_test_terms(self.objective, self.model, variables, 0, split, self.key)
+
+        return evaluations
+
+    def _state(self) -> TrainState:
+        return init_state(self.model, self.optimizer, self.key)
+
+
+@partial(jax.jit, static_argnums=0)
+def _decode(model: LinenAutoencoder, variables: Any, z: jax.Array, labels: jax.Array) -> jax.Array:
+    """What ``characters.decode`` does, for linen's layers."""
+    latents = jnp.concatenate([z, jax.nn.one_hot(labels, 10)], axis=-1)
+    logits: Any = model.apply(variables, latents, method="decode")
+    return jax.nn.sigmoid(logits)

@@ -1,0 +1,233 @@
+"""Data sets released as four arrays, in IDX or .npz files: each is a few lines in a table."""
+
+import gzip
+import hashlib
+import io
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jvae_jax.data.archives import damaged, members
+from jvae_jax.data.source import Arrays, Say
+
+_UNSIGNED_BYTE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """A :class:`~jvae_jax.data.source.Source` of 28x28 images whose ink is bright already.
+
+    Attributes:
+        name: what ``load`` knows it by.
+        url: the folder, on the web, of its files, or of the archive that holds them.
+        files: of train images, train labels, test images and test labels, with their checksums:
+            ``<algorithm> <digest>``, of the file; or ``content <sha256>``, of what the .gz holds;
+            or nothing, where none is known.
+        class_names: one for each class.
+        archive: the name of the zip archive that holds the files, and its checksum.
+        first_label: what the files call the first class.
+        transposed: whether rows and columns of the images change places.
+    """
+
+    name: str
+    url: str
+    files: Mapping[str, str]
+    class_names: tuple[str, ...]
+    archive: tuple[str, str] | None = None
+    first_label: int = 0
+    transposed: bool = False
+
+    image_shape = 28, 28, 1
+
+    @property
+    def checked(self) -> bool:
+        """Whether there is a checksum for every file."""
+        return all(self.files.values())
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Of the archive, or of each file."""
+        names = self.files if self.archive is None else self.archive[:1]
+        return {name: self.url + name for name in names}
+
+    def find(self, directory: Path) -> dict[str, Path] | None:
+        """Looks in the folder of its name first, then in ``directory`` itself."""
+        for folder in (directory / self.name.split("/")[0], directory):
+            for names in (self.files, self.urls):
+                paths = {name: folder / name for name in names}
+                if all(path.exists() for path in paths.values()):
+                    return paths
+        return None
+
+    def read(self, paths: Mapping[str, Path], say: Say) -> Arrays:
+        """Checks the files and reads their arrays."""
+        del say
+        contents: Mapping[str, bytes]
+        if self.archive is not None and self.archive[0] in paths:
+            name, checksum = self.archive
+            _check_file(paths[name], checksum)
+            contents = {
+                path.name: content
+                for path, content in members(paths[name], lambda path: path.name in self.files)
+            }
+        else:
+            for name, checksum in self.files.items():
+                _check_file(paths[name], checksum)
+            contents = {name: paths[name].read_bytes() for name in self.files}
+        images, labels, test_images, test_labels = (
+            _array(paths.get(name, name), contents[name], checksum, is_npz=name.endswith(".npz"))
+            for name, checksum in self.files.items()
+        )
+        return {
+            "train_images": self._upright(images),
+            "train_labels": labels.astype(np.int32) - self.first_label,
+            "test_images": self._upright(test_images),
+            "test_labels": test_labels.astype(np.int32) - self.first_label,
+        }
+
+    def _upright(self, images: np.ndarray) -> np.ndarray:
+        return (images.swapaxes(1, 2) if self.transposed else images)[..., None]
+
+
+def _check_file(path: Path, checksum: str) -> None:
+    algorithm, _, expected = checksum.partition(" ")
+    if algorithm in ("", "content"):
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, algorithm).hexdigest()
+    if found != expected:
+        raise ValueError(_not_it(path, f"its {algorithm} is {found}, not {expected}"))
+
+
+def _array(path: Path | str, content: bytes, checksum: str, *, is_npz: bool) -> np.ndarray:
+    """The one array of an .npz file, or of a gzipped IDX file of bytes."""
+    try:
+        if is_npz:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                return arrays["arr_0"]
+        content = gzip.decompress(content)
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise damaged(path, error) from error
+    algorithm, _, expected = checksum.partition(" ")
+    found = hashlib.sha256(content).hexdigest()
+    if algorithm == "content" and found != expected:
+        raise ValueError(_not_it(path, f"the sha256 of its content is {found}, not {expected}"))
+    try:
+        *_, kind, dimensions = content[:4]
+        if kind != _UNSIGNED_BYTE:
+            raise ValueError("it is no IDX file of bytes")
+        shape = np.frombuffer(content, ">u4", count=dimensions, offset=4)
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    except ValueError as error:
+        raise damaged(path, error) from error
+
+
+def _not_it(path: Path | str, why: str) -> str:
+    return (
+        f"{path} isn't the file that this data set has under that name: {why}; remove it, or put "
+        "the right one there, or into a folder of the data set's name"
+    )
+
+
+def _idx(train: str, test: str, *checksums: str) -> dict[str, str]:
+    """The usual four files, for prefixes of their names, with their checksums."""
+    names = [
+        f"{prefix}-{kind}-ubyte.gz"
+        for prefix in (train, test)
+        for kind in ("images-idx3", "labels-idx1")
+    ]
+    return dict(zip(names, checksums, strict=True))
+
+
+def _emnist(split: str, class_names: str, *, first_label: int = 0) -> Release:
+    """One of EMNIST's splits, all of which are in one archive."""
+    return Release(
+        name=f"emnist/{split}",
+        url="https://biometrics.nist.gov/cs_links/EMNIST/",
+        archive=(
+            "gzip.zip",
+            "sha256 fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e",
+        ),
+        files=_idx(f"emnist-{split}-train", f"emnist-{split}-test", "", "", "", ""),
+        class_names=tuple(class_names),
+        first_label=first_label,
+        transposed=True,
+    )
+
+
+_DIGITS = "0123456789"
+_CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+_TABLE = (
+    Release(
+        name="mnist",
+        url="https://storage.googleapis.com/cvdf-datasets/mnist/",
+        files=_idx(
+            "train",
+            "t10k",
+            "content ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "content 65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "content 0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "content ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
+        class_names=tuple(_DIGITS),
+    ),
+    Release(
+        name="fashion_mnist",
+        url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        files=_idx(
+            "train",
+            "t10k",
+            "sha256 3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            "sha256 a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            "sha256 346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            "sha256 67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+        ),
+        class_names=(
+            "T-shirt",
+            "trouser",
+            "pullover",
+            "dress",
+            "coat",
+            "sandal",
+            "shirt",
+            "sneaker",
+            "bag",
+            "boot",
+        ),
+    ),
+    Release(
+        name="kmnist",
+        url="http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+        files=_idx(
+            "train",
+            "t10k",
+            "sha256 51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+            "sha256 e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+            "sha256 edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
+            "sha256 20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
+        ),
+        class_names=tuple("おきすつなはまやれを"),
+    ),
+    Release(
+        name="k49",
+        url="http://codh.rois.ac.jp/kmnist/dataset/k49/",
+        files={
+            "k49-train-imgs.npz": "md5 7ac088b20481cf51dcd01ceaab89d821",
+            "k49-train-labels.npz": "md5 44a8e1b893f81e63ff38d73cad420f7a",
+            "k49-test-imgs.npz": "md5 d352e201d846ce6b94f42c990966f374",
+            "k49-test-labels.npz": "md5 4da6f7a62e67a832d5eb1bd85c5ee448",
+        },
+        class_names=tuple(
+            "あいうえおかきくけこさしすせそたちつてとなにぬねのはひふへほまみむめもやゆよらりるれろわゐゑをんゝ"
+        ),
+    ),
+    _emnist("digits", _DIGITS),
+    _emnist("letters", _CAPITALS, first_label=1),
+    _emnist("balanced", f"{_DIGITS}{_CAPITALS}abdefghnqrt"),
+)
+RELEASES = {release.name: release for release in _TABLE}

@@ -1,0 +1,97 @@
+"""generate.py, in anyone's hand and from one to another."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jvae_jax import TrainConfig, cli, data, fit
+from jvae_jax.commands.generate import GenerateConfig
+from jvae_jax.commands.generate import run_command as main
+
+SMALL = TrainConfig(
+    dataset="mnist_5k", image_size=8, batch_size=200, latents=3, epochs=1, workdir="run"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("user")
+    dataset = data.load("mnist_5k", image_size=8, say=lambda _: None)
+    fit(replace(SMALL, workdir=str(folder / "run")), dataset, say=lambda _: None)
+    return folder
+
+
+@pytest.fixture
+def generate(folder, monkeypatch, capsys):
+    """The script in that folder: its exit status and what it said."""
+
+    def start(*args):
+        monkeypatch.chdir(folder)
+        with pytest.raises(SystemExit) as stop:
+            cli.run(main, GenerateConfig, description="", args=["--workdir=run", *map(str, args)])
+        said = capsys.readouterr()
+        return stop.value.code, said.out, said.err
+
+    return start
+
+
+def test_in_anyones_hand(generate, folder, tmp_path):
+    stroke = np.full((120, 90), 230, np.uint8)
+    stroke[20:100, 40:50] = 30
+    Image.fromarray(stroke).save(folder / "one.png")
+    sizes = {}
+    for name, args in {
+        "one": ["--style_image=one.png"],
+        "two": ["--style_image=one.png,one.png", "--labels=3,1"],
+        "test": ["--style_index=17,3"],
+        "labels": ["--style_index=17", "--interpolate=labels", "--labels=3,8"],
+        "styles": ["--interpolate=styles", "--samples=4"],
+    }.items():
+        status, out, err = generate(*args, f"--output={tmp_path / name}.png")
+        assert status == 0, err
+        sizes[name] = re.search(r"(\d+ x \d+) characters", out).group(1)
+    assert sizes == {
+        "one": "1 x 10",
+        "two": "2 x 2",
+        "test": "2 x 10",
+        "labels": "1 x 10",
+        "styles": "10 x 7",
+    }
+
+
+def test_what_moves_goes_round(generate, tmp_path):
+    args = ["--interpolate=styles", "--labels=3,8", "--samples=4", f"--output={tmp_path / 'x.gif'}"]
+    status, _, err = generate(*args)
+    assert status == 0, err
+    with Image.open(tmp_path / "x.gif") as animation:
+        assert animation.n_frames == 9  # three ways of three steps each
+        assert animation.info["loop"] == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["--style_image=none.png"], 2, "none.png: No such file"),
+        (["--style_image=blank.png"], 2, "blank.png: nothing is drawn on it"),
+        (["--style_index=1000"], 2, "there is no test image 1000; they are 0 to 999"),
+        (["--style_index=x"], 2, "style_index must be numbers from 0, got 'x'"),
+        (["--style_index=1", "--style_image=blank.png"], 2, "give one of them"),
+        (["--style_index=1", "--interpolate=styles"], 2, "takes two or more, got 1"),
+        (["--interpolate=labels", "--labels=3"], 2, "takes two --labels or more"),
+        (["--interpolate=styles", "--samples=1"], 2, "must be 2 or more to interpolate, got 1"),
+        (["--output=x.gif"], 2, "x.gif is to move, which takes --interpolate"),
+        (["--output=x.bmp3"], 2, "'bmp3' is not supported"),
+        (["--output=none/x.png"], 1, "there is no folder none"),
+    ],
+)
+def test_bad_styles_are_told(args, code, message, generate, folder):
+    Image.new("L", (30, 30), 255).save(folder / "blank.png")
+    before = {path for path in folder.rglob("*") if path.is_file()}
+    status, _, err = generate(*args)
+    assert status == code
+    assert message in err
+    assert err.count("\n") == 1
+    assert {path for path in folder.rglob("*") if path.is_file()} == before

@@ -1,0 +1,120 @@
+"""IDX and .npz releases: small ones of our own, in the forms of the real ones."""
+
+import gzip
+import hashlib
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import idx_file, make_release, write_files
+
+from jvae_jax.data import idx
+from jvae_jax.data.idx import RELEASES
+
+
+def read(release, folder):
+    return release.read(release.find(folder), pytest.fail)
+
+
+def test_the_table_is_complete():
+    assert {
+        name: (len(release.class_names), len(release.files)) for name, release in RELEASES.items()
+    } == {
+        "mnist": (10, 4),
+        "fashion_mnist": (10, 4),
+        "kmnist": (10, 4),
+        "k49": (49, 4),
+        "emnist/digits": (10, 4),
+        "emnist/letters": (26, 4),
+        "emnist/balanced": (47, 4),
+    }
+    lengths = {"md5": 32, "sha256": 64, "content": 64}
+    for release in RELEASES.values():
+        checksums = [*release.files.values(), *(release.archive or ())[1:]]
+        for algorithm, _, digest in (checksum.partition(" ") for checksum in checksums if checksum):
+            assert len(bytes.fromhex(digest)) * 2 == lengths[algorithm]
+        assert len(set(release.class_names)) == len(release.class_names)
+
+
+@pytest.mark.parametrize("name", RELEASES)
+@pytest.mark.parametrize("sub_folder", [True, False])
+def test_found_files_are_read(name, sub_folder, tmp_path):
+    release, contents, arrays = make_release(RELEASES[name])
+    write_files(tmp_path / name.split("/")[0] if sub_folder else tmp_path, contents)
+    found = read(release, tmp_path)
+    images = arrays[0].transpose(0, 2, 1) if name.startswith("emnist") else arrays[0]
+    np.testing.assert_array_equal(found["train_images"][..., 0], images)
+    np.testing.assert_array_equal(found["test_labels"], np.arange(10))
+    assert found["train_labels"].dtype == np.int32
+
+
+def test_files_in_an_archive_are_read(tmp_path):
+    release, contents, _ = make_release(RELEASES["emnist/letters"])
+    write_files(tmp_path / "plain", contents)
+    with zipfile.ZipFile(tmp_path / "gzip.zip", "w") as archive:
+        for name, content in {**contents, "other-images.gz": b"not looked at"}.items():
+            archive.writestr(f"gzip/{name}", content)
+    digest = hashlib.sha256((tmp_path / "gzip.zip").read_bytes()).hexdigest()
+    expected = read(release, tmp_path / "plain")
+    assert list(release.urls) == ["gzip.zip"]
+    found = read(replace(release, archive=("gzip.zip", f"sha256 {digest}")), tmp_path)
+    for key in expected:
+        np.testing.assert_array_equal(found[key], expected[key])
+    with pytest.raises(ValueError, match=rf"gzip\.zip isn't the file .* its sha256 is {digest}"):
+        read(release, tmp_path)
+
+
+def test_a_release_that_is_not_whole_is_not_found(tmp_path):
+    release, contents, _ = make_release(RELEASES["kmnist"])
+    contents.popitem()
+    write_files(tmp_path, contents)
+    assert release.find(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["kmnist", "k49"])
+def test_other_files_of_the_same_name_are_told(name, tmp_path):
+    _, contents, _ = make_release(RELEASES[name])
+    write_files(tmp_path, contents)
+    first = next(iter(contents))
+    message = rf"{first} isn't the file .* its (md5|sha256) is .*; remove it, .* data set's name"
+    with pytest.raises(ValueError, match=message):
+        read(RELEASES[name], tmp_path)
+
+
+def test_the_content_is_checked_where_its_checksum_is_known(tmp_path):
+    """MNIST's files are compressed differently here and there."""
+    _, contents, _ = make_release(RELEASES["mnist"])
+    write_files(tmp_path, contents)
+    with pytest.raises(ValueError, match=r"idx3-ubyte\.gz isn't .* the sha256 of its content is"):
+        read(RELEASES["mnist"], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["emnist/letters", "k49"])
+@pytest.mark.parametrize("kept", [0, 0.5])
+def test_damaged_files_are_told(name, kept, tmp_path):
+    release, contents, _ = make_release(RELEASES[name])
+    first, content = next(iter(contents.items()))
+    write_files(tmp_path, contents | {first: content[: int(kept * len(content))]})
+    unchecked = replace(release, files=dict.fromkeys(release.files, ""))
+    with pytest.raises(ValueError, match=rf"{first} is damaged \(.+\); remove it"):
+        read(unchecked, tmp_path)
+
+
+def test_a_file_that_is_no_idx_is_told(tmp_path):
+    release, contents, _ = make_release(RELEASES["emnist/letters"])
+    first = next(iter(contents))
+    unchecked = replace(release, files=dict.fromkeys(release.files, ""))
+    for content in (b"", b"abc", b"some text that is long enough", idx_file(np.ones((3, 28, 28)))):
+        write_files(tmp_path, contents | {first: gzip.compress(content)})
+        with pytest.raises(ValueError, match=rf"{first} is damaged"):
+            read(unchecked, tmp_path)
+
+
+def test_every_file_has_its_address():
+    assert RELEASES["mnist"].urls["t10k-labels-idx1-ubyte.gz"].startswith("https://")
+    assert all(
+        url.endswith(file) for release in RELEASES.values() for file, url in release.urls.items()
+    )
+    assert idx.RELEASES["k49"].checked
+    assert not idx.RELEASES["emnist/letters"].checked

@@ -1,0 +1,197 @@
+"""The paper's table, from small runs and from figures made up."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+import reproduce
+from helpers import make_dataset
+from paper import tables
+
+from jvae_jax import plotting
+from jvae_jax.evaluation import classifier
+from jvae_jax.objectives import OBJECTIVES
+
+
+def row(objective, seed, **metrics):
+    common = {"dataset": "mnist", "epochs": 40, "examples": 10_000, "judge_accuracy": 0.996}
+    floors = {"frechet_floor": 0.25, "frechet_within_class_floor": 0.5, "probe_chance": 0.1135}
+    machine = {"python": "3.11", "jax": "0.10.2", "machine": "2 cores"}
+    origin = {"command": "python x", "trained_with": "abc", "environment": machine}
+    return {"objective": objective, "seed": seed, **common, **floors, **origin, **metrics}
+
+
+def test_the_table_has_means_deviations_and_the_papers_figures():
+    rows = [
+        row("ours", 0, mse=0.015, kl_z=5.0, accuracy=0.99, drawn=0.998, frechet=1.0),
+        row("ours", 1, mse=0.017, kl_z=5.2, accuracy=0.99, drawn=1.0, frechet=3.0),
+        row("beta_vae", 0, mse=0.03, kl_z=2.5, frechet=9.5),
+    ]
+    header, _, beta_vae, ours, _, about = tables.table1(rows).splitlines()
+    assert header.startswith(
+        "| objective | seeds | MSE | paper | MSE, sampled | KL(z) | paper | labels read |"
+    )
+    assert ours.startswith(
+        "| `ours` | 2 | 0.0160 ± 0.0014 | 0.0243 |  | 5.100 ± 0.141 | 4.986 | "
+        "0.9900 ± 0.0000 | 0.9990 ± 0.0014 |"
+    )
+    assert beta_vae == "| `beta_vae` | 1 | 0.0300 |  |  | 2.500 |  |  |  |  |  | 9.50 |  |"
+    assert "40 epochs, 10,000 test images. The judge reads 0.9960" in about
+    assert about.endswith("`python x`; commit `abc`, Python 3.11, jax 0.10.2, 2 cores.")
+
+
+def test_each_length_of_training_has_a_table():
+    metrics = {"mse": 0.015, "kl_z": 5.0}
+    rows = [row("ours", 0, **metrics), {**row("ours", 0, **metrics), "epochs": 100}]
+    first, second = tables.table1(rows).split("\n\n| objective")
+    assert "100 epochs" in first
+    assert "40 epochs" in second
+
+
+def test_a_table_of_settings_names_every_length_and_seed():
+    metrics = {"accuracy": 0.5, "mse": 0.015, "kl_z": 5.0}
+    rows = [row("ours", 1, **metrics), {**row("ours", 0, **metrics), "epochs": 5}]
+    assert "mnist, 5, 40 epochs, seed 0, 1, 10,000 test images." in tables.settings(rows)
+
+
+def test_a_row_takes_the_place_of_the_one_before(tmp_path):
+    path = tmp_path / "rows.json"
+    for seed, mse in ((0, 0.5), (1, 0.4), (0, 0.3)):
+        reproduce.studies.keep(path, {"seed": seed, "mse": mse}, ["seed"])
+    assert reproduce.studies.kept_rows(path) == [{"seed": 0, "mse": 0.3}, {"seed": 1, "mse": 0.4}]
+
+
+def test_panels_come_back_from_json():
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8, 1), np.uint8) / np.float32(255)
+    grid = [[plotting.Panel(images=images, title="t", row_names=["a", "b"])]]
+    packed = json.loads(json.dumps(reproduce.pictures.pack(grid)))
+    ((panel,),) = reproduce.pictures.unpack(packed)
+    np.testing.assert_array_equal(panel.images, images)
+    assert (panel.title, panel.row_names) == ("t", ["a", "b"])
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Options of a study of small images, and where it writes."""
+    dataset = make_dataset(train=120)
+    marker = classifier.train(dataset, steps=60)
+    monkeypatch.setattr(reproduce.configs.data, "load", lambda *_args, **_options: dataset)
+    monkeypatch.setattr(reproduce.configs.judge, "load", lambda *_args: marker)
+    output = tmp_path / "results"
+    return {"epochs": 1, "runs": str(tmp_path / "runs"), "output": str(output)}, output
+
+
+@pytest.mark.long
+def test_every_objective_is_trained_once(small, monkeypatch, capsys):
+    options, output = small
+    three = {name: OBJECTIVES[name] for name in ("vae", "joint_vae", "ours")}
+    monkeypatch.setattr(reproduce, "OBJECTIVES", three)
+    config = reproduce.Table1Config(seeds=1, **options)
+    reproduce.table1(config)
+    found = reproduce.studies.kept_rows(output / "table1.json")
+    assert [row["objective"] for row in found] == list(three)
+    table = (output / "table1.md").read_text()
+    assert table in capsys.readouterr().out
+
+    (output / "table1.md").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(reproduce.studies, "evaluate_run", pytest.fail)
+        reproduce.table1(config)
+    assert reproduce.studies.kept_rows(output / "table1.json") == found
+    assert (output / "table1.md").read_text() == table
+
+    study = reproduce.StudyConfig(**options)
+    monkeypatch.setattr(reproduce, "TRAVERSED", (0, 2))
+    for name in ("figure2", "traversals", "reconstructions"):
+        getattr(reproduce, name)(study)
+    monkeypatch.setattr(reproduce.pictures, "LOOK_ALIKES", ("ac",))
+    reproduce.figure3(reproduce.Figure3Config(**options))
+    shapes = {"figure2": 2, "traversals": 2, "reconstructions": 1, "figure3": 3}
+    for name, panels in shapes.items():
+        contents = json.loads((output / f"{name}.json").read_text())
+        assert {len(row) for row in contents["panels"]} == {panels}
+        assert (output / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    rows = reproduce.studies.kept_rows(output / "hiragana.json")
+    assert [row["objective"] for row in rows] == ["ours", "joint_vae", "ours --balance_classes"]
+    originals, *redrawn = contents_of(output / "reconstructions.json")[0][0].images
+    dataset = make_dataset(train=120)
+    np.testing.assert_allclose(originals[0] * 255, dataset.test_images[0], atol=0.01)
+    assert len(redrawn) == len(three)
+    assert len(contents_of(output / "figure3.json")) == 2
+    assert contents_of(output / "figure3.json")[0][0].images.shape[:2] == (2, 1)
+
+
+@pytest.mark.long
+def test_studies_of_ours(small, monkeypatch):
+    options, output = small
+    monkeypatch.setattr(reproduce, "LATENTS", (2,))
+    monkeypatch.setattr(reproduce, "FIXED_OF_10", (8,))
+    reproduce.fixed_dimensions(reproduce.FixedDimensionsConfig(**options))
+    rows = reproduce.studies.kept_rows(output / "fixed-dimensions.json")
+    assert [(row["latents"], row["fixed_latents"]) for row in rows] == [(2, 0), (10, 8)]
+    assert rows[1]["kl_z_per_dimension"][2:] == [0.0] * 8
+    lines = (output / "fixed-dimensions.md").read_text().splitlines()
+    assert [line[:9] for line in lines[2:4]] == ["| 2 | 2 |", "| 2 | 10 "]
+    assert (output / "fixed-dimensions.png").exists()
+
+    monkeypatch.setattr(reproduce, "NUM_LABELS", (6, "all"))
+    monkeypatch.setattr(reproduce.configs, "DRAWN_OFTEN", 6)
+    quick = partial(reproduce.studies.baseline.labels_alone, steps=50)
+    monkeypatch.setattr(reproduce.studies.baseline, "labels_alone", quick)
+    reproduce.labels(reproduce.LabelsConfig(draws=2, **options))
+    rows = reproduce.studies.kept_rows(output / "labels.json")
+    names = ["labels alone", "ours", "ours --agreement=100", "cvae --alpha=1000"]
+    assert [row["objective"] for row in rows] == [name for name in names for _ in range(3)]
+    assert [row["num_labels"] for row in rows] == 4 * [6, 6, "all"]
+    lines = (output / "labels.md").read_text().splitlines()
+    trained = "| labels | `ours` | `ours --agreement=100` | `cvae --alpha=1000` |"
+    assert lines[2].startswith(f"{trained} labels alone | M2 (Kingma")
+    assert trained in lines[3:]
+    assert "1 epochs, seed 0, 1, " in lines[-1]
+    assert lines[4].startswith("| 6 | ")
+    assert lines[5].startswith("| all | ")
+
+    settings = (("ours", {"num_labels": 6}), ("ours", {"num_labels": 6, "agreement": 30.0}))
+    for study in ("choices", "attempts"):
+        monkeypatch.setattr(reproduce.studies, study.upper(), settings)
+        getattr(reproduce, study)(reproduce.SettingsConfig(seeds=2, **options))
+        rows = reproduce.studies.kept_rows(output / f"{study}.json")
+        names = ["ours --num_labels=6", "ours --num_labels=6 --agreement=30"]
+        assert [row["objective"] for row in rows] == 2 * names
+        assert [row["seed"] for row in rows] == [0, 0, 1, 1]
+        lines = (output / f"{study}.md").read_text().splitlines()
+        assert lines[3].startswith(f"| `{names[1]}` | 2 | ")
+        assert ("held out" in lines[-1]) == (study == "choices")
+
+    monkeypatch.setattr(reproduce.studies, "READINGS", {"as here": {}})
+    reproduce.readings(reproduce.ReadingsConfig(**options))
+    rows = reproduce.studies.kept_rows(output / "readings.json")
+    assert [row["reading"] for row in rows] == 2 * ["as here", "the last weights"]
+    for average, last in (rows[:2], rows[2:]):
+        mse = average["mse_by_reading"]
+        assert mse["mean z, likeliest c"] == pytest.approx(average["mse"], rel=1e-5)
+        assert mse["drawn z, likeliest c"] != mse["mean z, likeliest c"]
+        # After one step the average is of that step alone.
+        assert last["mse_by_reading"] == mse
+
+
+def test_choices_see_no_test_image():
+    dataset = make_dataset(train=120)
+    split = reproduce.studies.validation(dataset)
+    assert (len(split.train_labels), len(split.test_labels)) == (100, 20)
+    parts = np.concatenate([split.train_images, split.test_images])
+    assert sorted(map(bytes, parts)) == sorted(map(bytes, dataset.train_images))
+
+
+def contents_of(path):
+    return reproduce.pictures.unpack(json.loads(path.read_text())["panels"])
+
+
+@pytest.mark.long
+def test_labels_alone_teach_what_they_can():
+    """All that is known of a class without label is that it is none of the others."""
+    dataset = make_dataset()
+    assert reproduce.studies.baseline.labels_alone(dataset, 0, steps=100) == 1.0
+    two = dataset.with_labels(2, 0)
+    assert reproduce.studies.baseline.labels_alone(two, 0, steps=100) < 0.75

@@ -1,0 +1,131 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import make_dataset
+
+from jvae_jax.generation import characters
+from jvae_jax.models.autoencoder import Autoencoder
+from jvae_jax.training.step import init_state
+
+SHAPE = (8, 16, 1)
+MODEL = Autoencoder(SHAPE, 2, 3)
+CONTINUOUS = Autoencoder(SHAPE, 2, 0)
+
+
+def init(model):
+    return jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *SHAPE)))
+
+
+def test_rows_fix_c_and_columns_fix_z(key):
+    variables = init(MODEL)
+    sheet = characters.sample(MODEL, variables, key, labels=jnp.array([2, 0]), columns=4)
+    assert sheet.shape == (2, 4, *SHAPE)
+    assert 0 <= sheet.min() <= sheet.max() <= 1
+    z = jax.random.normal(key, (4, 2))
+    one = characters.decode(MODEL, variables, z[3:], jnp.array([2]))
+    np.testing.assert_allclose(sheet[0, 3], one[0], rtol=1e-5)
+    logits = MODEL.apply(variables, jnp.array([[*z[3], 0.0, 0.0, 1.0]]), method="decode")
+    np.testing.assert_allclose(one, jax.nn.sigmoid(logits), rtol=1e-5)
+
+
+def test_models_without_classes_sample_too(key):
+    variables = init(CONTINUOUS)
+    sheet = characters.sample(CONTINUOUS, variables, key, rows=3, columns=4)
+    assert sheet.shape == (3, 4, *SHAPE)
+    assert len(np.unique(np.asarray(sheet).reshape(12, -1), axis=0)) == 12
+
+
+def test_labels_must_fit_the_model(key):
+    with pytest.raises(ValueError, match="3 classes, so it needs labels"):
+        characters.decode(MODEL, init(MODEL), jnp.zeros((1, 2)))
+    with pytest.raises(ValueError, match="no classes, so it takes no labels"):
+        characters.sample(CONTINUOUS, init(CONTINUOUS), key, labels=jnp.array([0]), columns=1)
+
+
+def test_reconstruct():
+    dataset = make_dataset(size=8)
+    model = Autoencoder((8, 8, 1), 2, 3)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+    found = characters.reconstruct(model, variables, dataset.test_images)
+    posterior = model.apply(variables, jnp.array(dataset.test_images / 255.0), method="infer")
+    labels = jnp.argmax(posterior.logits, axis=1)
+    expected = characters.decode(model, variables, posterior.mean, labels)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_traverse_changes_one_dimension_at_a_time():
+    variables = init(MODEL)
+    z, values = jnp.array([0.5, -0.5]), jnp.array([-2.0, 0.0, 2.0])
+    images = characters.traverse(MODEL, variables, z, values, label=1)
+    assert images.shape == (2, 3, *SHAPE)
+    expected = characters.decode(MODEL, variables, jnp.array([[0.5, 2.0]]), jnp.array([1]))
+    np.testing.assert_allclose(images[1, 2], expected[0], rtol=1e-5)
+
+
+def test_many_are_drawn_as_few(key):
+    """More than a batch, and not a whole number of batches."""
+    variables = init(MODEL)
+    z = jax.random.normal(key, (450, 2))
+    labels = jnp.arange(450) % 3
+    many = characters.decode(MODEL, variables, z, labels)
+    for start in range(0, 450, 150):
+        few = slice(start, start + 150)
+        np.testing.assert_allclose(
+            many[few], characters.decode(MODEL, variables, z[few], labels[few]), atol=1e-6
+        )
+
+
+def test_read_is_what_the_encoder_infers():
+    dataset = make_dataset(size=8)
+    model = Autoencoder((8, 8, 1), 2, 3)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+    found = characters.read(model, variables, dataset.test_images)
+    expected = model.apply(variables, jnp.array(dataset.test_images / 255.0), method="infer")
+    for name in ("mean", "logvar", "logits"):
+        np.testing.assert_allclose(
+            getattr(found, name), getattr(expected, name), rtol=1e-3, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_restyle_draws_every_label_in_each_images_style(conditional):
+    dataset = make_dataset(size=8)
+    model = Autoencoder((8, 8, 1), 2, 3, conditional)
+    variables = init_state(model, optax.sgd(0.1), jax.random.key(0)).average
+    images = dataset.test_images[:4]
+    found = characters.restyle(model, variables, images, jnp.array([2, 0]))
+    assert found.shape == (4, 2, 8, 8, 1)
+    z = characters.read(model, variables, images).mean
+    one = characters.decode(model, variables, z[3:], jnp.array([0]))
+    np.testing.assert_allclose(found[3, 1], one[0], rtol=1e-5)
+
+
+def test_restyling_takes_classes():
+    with pytest.raises(ValueError, match="no classes"):
+        images = np.zeros((1, *SHAPE), np.uint8)
+        characters.restyle(CONTINUOUS, init(CONTINUOUS), images, jnp.array([0]))
+
+
+def test_interpolation_passes_its_stations_and_their_middles():
+    variables = init(MODEL)
+    z, labels = jnp.array([[0.0, 1.0], [2.0, -1.0], [2.0, 3.0]]), jnp.array([1, 1, 2])
+    images = characters.interpolate(MODEL, variables, z, labels, steps=5)
+    np.testing.assert_allclose(
+        images[::2], characters.decode(MODEL, variables, z, labels), rtol=1e-5
+    )
+    between = characters.decode(MODEL, variables, jnp.array([[1.0, 0.0]]), jnp.array([1]))
+    np.testing.assert_allclose(images[1], between[0], rtol=1e-5)
+    both = characters.draw(MODEL, variables, jnp.array([[2.0, 1.0, 0.0, 0.5, 0.5]]))
+    np.testing.assert_allclose(images[3], both[0], rtol=1e-5)
+
+
+def test_interpolation_without_classes(key):
+    z = jax.random.normal(key, (2, 2))
+    variables = init(CONTINUOUS)
+    images = characters.interpolate(CONTINUOUS, variables, z, steps=3)
+    middle = characters.decode(CONTINUOUS, variables, z.mean(axis=0, keepdims=True))
+    np.testing.assert_allclose(images[1], middle[0], rtol=1e-5)
+    with pytest.raises(ValueError, match="3 classes, so it needs labels"):
+        characters.interpolate(MODEL, init(MODEL), z, steps=3)

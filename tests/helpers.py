@@ -1,0 +1,114 @@
+"""Data sets and configurations that several tests share."""
+
+import gzip
+import hashlib
+import io
+import os
+import tarfile
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jvae_jax.data import Dataset
+from jvae_jax.training.config import TrainConfig
+
+
+def make_dataset(*, train=48, test=20, size=8, channels=1, classes=3, seed=0, name="toy"):
+    """Noisy blocks whose place tells their class."""
+    rng = np.random.default_rng(seed)
+
+    def split(examples):
+        labels = np.arange(examples, dtype=np.int32) % classes
+        images = rng.integers(0, 60, (examples, size, size, channels), np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            row = label * size // classes
+            image[row : row + size // classes] += 180
+        return images, labels
+
+    (train_images, train_labels), (test_images, test_labels) = split(train), split(test)
+    return Dataset(
+        name=name,
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+        class_names=tuple("abcdefgh"[:classes]),
+    )
+
+
+SMALL = TrainConfig(epochs=4, batch_size=8, latents=2, save_every=1)
+
+
+def shared_data(name):
+    """What JVAE_DATA_DIR has of this name."""
+    folder = os.environ.get("JVAE_DATA_DIR")
+    path = Path(folder, name).absolute() if folder else None
+    if path is None or not path.exists():
+        pytest.skip(f"JVAE_DATA_DIR names no folder with {name}")
+    return path
+
+
+def encoded(image, kind="png", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def character(size=(16, 16), ink=0, paper=255):
+    """A stroke in the middle: dark on bright, if nothing else is said."""
+    pixels = np.full(size, paper, np.uint8)
+    pixels[size[0] // 4 : -size[0] // 4, size[1] // 2 - 1 : size[1] // 2 + 2] = ink
+    return Image.fromarray(pixels)
+
+
+def write_zip(path, files):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def write_tar(path, files):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def idx_file(array):
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    return gzip.compress(header + array.tobytes(), mtime=0)
+
+
+def npz_file(array):
+    buffer = io.BytesIO()
+    np.savez(buffer, array)
+    return buffer.getvalue()
+
+
+def make_release(release, examples=(30, 10)):
+    """Files as a release has them, and the release with their checksums."""
+    rng = np.random.default_rng(0)
+    arrays = []
+    for count in examples:
+        arrays.append(rng.integers(0, 256, (count, 28, 28), np.uint8))
+        labels = np.arange(count) % len(release.class_names) + release.first_label
+        arrays.append(labels.astype(np.uint8))
+    contents = {
+        name: (npz_file if name.endswith(".npz") else idx_file)(array)
+        for name, array in zip(release.files, arrays, strict=True)
+    }
+    known = {name: f"md5 {hashlib.md5(content).hexdigest()}" for name, content in contents.items()}
+    return replace(release, files=known), contents, arrays
+
+
+def write_files(folder, contents):
+    folder.mkdir(exist_ok=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)

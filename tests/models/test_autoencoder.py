@@ -1,0 +1,183 @@
+"""The architecture of the paper, counted by hand, and PyTorch's defaults."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jvae_jax import losses
+from jvae_jax.models.autoencoder import Autoencoder, Decoder, Encoder
+
+
+def count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def variables_of(model, size=32, channels=1):
+    return jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, channels)))
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "latents", "classes"), [(32, 1, 10, 10), (64, 3, 4, 73), (8, 2, 1, 2)]
+)
+def test_parameters_by_hand(size, channels, latents, classes):
+    model = Autoencoder((size, size, channels), latents, classes)
+    variables = jax.eval_shape(partial(variables_of, model, size, channels))
+    flat = (size // 8) ** 2 * 32
+    norm = lambda features: 2 * features  # noqa: E731
+    convolutions = 16 * channels * 32 + 2 * 16 * 32 * 32 + 3 * norm(32)
+    heads = (2 * latents + classes) * (256 + 1)
+    encoder = convolutions + flat * 256 + norm(256) + heads
+    linear = (latents + classes) * 256 + norm(256) + 256 * flat + norm(flat)
+    transposed = 2 * (16 * 32 * 32 + norm(32)) + 16 * 32 * channels + channels
+    assert count(variables["params"]["encoder"]) == encoder
+    assert count(variables["params"]["decoder"]) == linear + transposed
+    # Batch normalisation keeps a mean and a variance for each of its features.
+    assert count(variables["batch_stats"]) == 3 * 64 + 2 * 256 + 2 * 256 + 2 * flat + 2 * 64
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 1), (8, 24, 3), (64, 16, 2)])
+def test_shapes(shape):
+    model = Autoencoder(shape, latents=4, classes=5)
+    images = jnp.zeros((2, *shape))
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    posterior = jax.eval_shape(partial(model.apply, method="encode"), variables, images)
+    assert posterior.mean.shape == posterior.logvar.shape == (2, 4)
+    assert posterior.logits is not None
+    assert posterior.logits.shape == (2, 5)
+    decode = partial(model.apply, method="decode")
+    assert jax.eval_shape(decode, variables, jnp.zeros((2, 9))).shape == images.shape
+
+
+def test_continuous_model_has_no_classes():
+    model = Autoencoder((8, 8, 1), latents=4, classes=0)
+    images = jnp.zeros((2, 8, 8, 1))
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    assert model.apply(variables, images, method="encode").logits is None
+    assert model.apply(variables, images).shape == images.shape
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_fixed_latents_are_always_0(conditional):
+    model = Autoencoder((8, 8, 1), 4, classes=3, conditional=conditional, fixed_latents=2)
+    images = jax.random.uniform(jax.random.key(1), (2, 8, 8, 1))
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    read = model.apply(variables, images, method="infer")
+    assert (np.asarray(read.mean)[:, 2:] == 0).all()
+    assert (np.asarray(losses.gaussian_kl(read.mean[:, 2:], read.logvar[:, 2:])) == 0).all()
+    assert (np.asarray(read.mean)[:, :2] != 0).all()
+    latents = jnp.ones((1, 7))
+    draw = lambda latents: model.apply(variables, latents, method="decode")  # noqa: E731
+    np.testing.assert_array_equal(draw(latents), draw(latents.at[:, 2:4].set(9)))
+    for kept in (1, 4):
+        assert not np.allclose(draw(latents), draw(latents.at[:, kept].set(9)))
+
+
+def test_conditional_model_takes_labels():
+    model = Autoencoder((8, 8, 1), latents=4, classes=3, conditional=True)
+    images = jax.random.uniform(jax.random.key(1), (2, 8, 8, 1))
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    assert model.apply(variables, images, method="classify").shape == (2, 3)
+    encode = lambda labels: model.apply(  # noqa: E731
+        variables, images, jnp.eye(3)[jnp.array(labels)], method="encode"
+    )
+    assert encode([0, 1]).logits is None
+    assert not np.allclose(encode([0, 1]).mean, encode([1, 2]).mean)
+    both = encode([0, 1, 2, 0])
+    np.testing.assert_allclose(both.mean[::2], encode([0, 2]).mean, rtol=1e-6)
+    np.testing.assert_allclose(both.mean[1::2], encode([1, 0]).mean, rtol=1e-6)
+    read = model.apply(variables, images, method="infer")
+    labels = np.argmax(read.logits, axis=1)
+    np.testing.assert_allclose(read.mean, encode(labels).mean, rtol=1e-6)
+
+
+def test_sizes_not_divisible_by_8_are_told():
+    model = Autoencoder((28, 28, 1))
+    with pytest.raises(ValueError, match="divisible by 8, got 28x28"):
+        model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+
+
+def test_initialisation_is_pytorchs():
+    """U(-b, b) with b = 1 / sqrt(fan-in), ConvTranspose2d counting its fan-in over the outputs."""
+    params = variables_of(Autoencoder((32, 32, 1)))["params"]
+    encoder, decoder = params["encoder"], params["decoder"]
+    for weights, fan_in in (
+        (encoder["Trunk_0"]["Conv_0"]["kernel"], 16),
+        (encoder["Trunk_0"]["Conv_1"]["kernel"], 16 * 32),
+        (encoder["Trunk_0"]["Dense_0"]["kernel"], 512),
+        (encoder["mean"]["Dense_0"]["kernel"], 256),
+        (encoder["logits"]["Dense_0"]["bias"], 256),
+        (decoder["Dense_0"]["kernel"], 20),
+        (decoder["ConvTranspose_0"]["kernel"], 16 * 32),
+        (decoder["ConvTranspose_2"]["kernel"], 16),
+    ):
+        bound = fan_in**-0.5
+        assert np.abs(weights).max() <= bound
+        if weights.size > 500:
+            assert np.abs(weights).max() > 0.98 * bound
+            assert abs(np.std(weights) - bound / 3**0.5) < 0.06 * bound
+    assert np.abs(decoder["bias"]).max() <= 1 / 4
+
+
+def test_batch_normalisation_is_pytorchs():
+    """Momentum 0.1 in PyTorch's sense, and the first convolution's statistics by hand."""
+    model = Autoencoder((8, 8, 1), latents=2, classes=2, train=True)
+    images = jax.random.uniform(jax.random.key(1), (16, 8, 8, 1))
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    _, updates = jax.jit(partial(model.apply, mutable=["batch_stats"]))(variables, images)
+    kernel = variables["params"]["encoder"]["Trunk_0"]["Conv_0"]["kernel"]
+    convolved = jax.lax.conv_general_dilated(
+        images, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    found = updates["batch_stats"]["encoder"]["Trunk_0"]["NormReLU_0"]
+    np.testing.assert_allclose(found["mean"], 0.1 * convolved.mean((0, 1, 2)), atol=1e-5)
+    np.testing.assert_allclose(found["var"], 0.9 + 0.1 * convolved.var((0, 1, 2)), rtol=1e-4)
+
+
+def test_encoder_against_plain_lax():
+    """The whole encoder in evaluation mode, written again without linen."""
+    encoder = Encoder(latents=2, classes=3)
+    images = jax.random.uniform(jax.random.key(1), (4, 16, 16, 1))
+    variables = jax.jit(encoder.init)(jax.random.key(0), images)
+    # Statistics that aren't the initial ones, so that they matter.
+    stats = jax.tree.map(lambda leaf: leaf + 0.1, variables["batch_stats"])["Trunk_0"]
+    params = variables["params"]
+
+    def norm_relu(x, index):
+        mean, var = (stats[f"NormReLU_{index}"][name] for name in ("mean", "var"))
+        return jnp.maximum((x - mean) / jnp.sqrt(var + 1e-5), 0)
+
+    x = images
+    for index in range(3):
+        x = jax.lax.conv_general_dilated(
+            x,
+            params["Trunk_0"][f"Conv_{index}"]["kernel"],
+            (2, 2),
+            ((1, 1), (1, 1)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        x = norm_relu(x, index)
+    x = norm_relu(x.reshape(4, -1) @ params["Trunk_0"]["Dense_0"]["kernel"], 3)
+    found = jax.jit(encoder.apply)({"params": params, "batch_stats": {"Trunk_0": stats}}, images)
+    for name in ("mean", "logvar", "logits"):
+        head = params[name]["Dense_0"]
+        np.testing.assert_allclose(
+            getattr(found, name), x @ head["kernel"] + head["bias"], rtol=1e-4, atol=1e-5
+        )
+
+
+def test_decoder_ends_in_logits():
+    decoder = Decoder((8, 8, 1))
+    latents = 50 * jax.random.normal(jax.random.key(1), (4, 3))
+    logits, _ = decoder.init_with_output(jax.random.key(0), latents)
+    assert np.min(logits) < 0 or np.max(logits) > 1
+
+
+def test_tabulate_is_one_call_away():
+    images = jnp.zeros((1, 32, 32, 1))
+    table = Autoencoder((32, 32, 1)).tabulate(
+        jax.random.key(0), images, console_kwargs={"width": 200}
+    )
+    assert "ConvTranspose_2" in table

@@ -1,0 +1,241 @@
+"""The training loop: one device and two, one compilation, gradients by hand, broken numbers."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import make_dataset
+
+from jvae_jax.models.autoencoder import Autoencoder
+from jvae_jax.objectives import OBJECTIVES
+from jvae_jax.sampling import example_keys
+from jvae_jax.training import parallel
+from jvae_jax.training import step as training_step
+from jvae_jax.training.batching import epoch_order
+from jvae_jax.training.step import init_state
+from jvae_jax.types import Batch
+
+KEY = jax.random.key(3)
+
+
+def setup(
+    name,
+    devices,
+    *,
+    optimizer=None,
+    batch_size=8,
+    dtype=jnp.float32,
+    dataset=None,
+    ema_decay=0.999,
+    **values,
+):
+    dataset = make_dataset() if dataset is None else dataset
+    objective = OBJECTIVES[name](**values)
+    classes = 3 if objective.discrete or objective.conditional else 0
+    model = Autoencoder((8, 8, 1), 2, classes, objective.conditional)
+    optimizer = optimizer or optax.adam(1e-3)
+    devices = jax.devices()[:devices]
+    train_steps = parallel.make_train_steps(
+        objective,
+        model,
+        optimizer,
+        batch_size=batch_size,
+        ema_decay=ema_decay,
+        devices=devices,
+    )
+    state = init_state(model, optimizer, jax.random.key(0))
+    cast = lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x  # noqa: E731
+    state = parallel.place(jax.tree.map(cast, state), devices)
+    data = parallel.replicate(Batch(dataset.train_images, dataset.train_labels), devices)
+    return train_steps, state, data
+
+
+@cache
+def ours_on(devices):
+    return setup("ours", devices, capacity_steps=10)
+
+
+def dispatch(train_steps, state, data, stop, per_epoch=6):
+    """One dispatch, of a copy: the state that goes in is used up."""
+    order = epoch_order(KEY, int(state.step) // per_epoch, data.images.shape[1])
+    return train_steps(jax.tree.map(jnp.copy, state), data, order, KEY, jnp.int32(stop))
+
+
+def run_steps(train_steps, state, data, steps, per_epoch=6):
+    sums = None
+    while int(state.step) < steps:
+        stop = min(steps, (int(state.step) // per_epoch + 1) * per_epoch)
+        state, progress = dispatch(train_steps, state, data, stop)
+        sums = progress.sums if sums is None else jax.tree.map(jnp.add, sums, progress.sums)
+    return jax.device_get(state), jax.device_get(sums)
+
+
+def test_there_are_two_devices():
+    assert len(jax.devices()) == 2
+
+
+@pytest.mark.parametrize("name", ["ours", pytest.param("cvae", marks=pytest.mark.long)])
+def test_one_and_two_devices_agree(name):
+    """20 steps of SGD with the same seed and data.
+
+    Two devices add up the same numbers in another order, so float32 results differ by rounding,
+    which 20 small steps hardly amplify. With a shard's own sign of KL - C in place of the whole
+    batch's they differ by 6e-2 (the capacity is one that the KL crosses), with its own statistics
+    by 2e-1. Adam isn't used here since it divides by the gradient's size: where a gradient is
+    nothing but rounding, it takes a full step in that direction.
+    """
+    labels = make_dataset()
+    labels.train_labels[::3] = -1
+    states = []
+    for devices in (1, 2):
+        pieces = setup(name, devices, optimizer=optax.sgd(1e-5), dataset=labels, **SCHEDULES[name])
+        states.append(run_steps(*pieces, 20))
+    (one, one_sums), (two, two_sums) = states
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        one.variables,
+        two.variables,
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), one_sums, two_sums)
+
+
+SCHEDULES = {
+    "ours": {"capacity_steps": 10, "capacity_z": 0.25, "labelled_fraction": 0.1},
+    "cvae": {"labelled_fraction": 0.1},
+}
+
+
+@pytest.mark.long
+def test_one_and_two_devices_agree_in_float64(monkeypatch):
+    """With Adam, in float64: what float32 hides under rounding must agree to 1e-6."""
+    monkeypatch.setattr(
+        training_step, "scale", lambda images: jnp.asarray(images, jnp.float64) / 255
+    )
+    jax.config.update("jax_enable_x64", True)
+    try:
+        states = [
+            run_steps(
+                *setup("ours", devices, dtype=jnp.float64, capacity_steps=10, agreement=1.0), 20
+            )[0]
+            for devices in (1, 2)
+        ]
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    assert states[0].variables["params"]["decoder"]["bias"].dtype == np.float64
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6),
+        states[0].variables,
+        states[1].variables,
+    )
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_run_compiles_once(devices):
+    """Whatever the number of steps, and on the state that the last dispatch returned."""
+    train_steps, state, data = setup("ours", devices)
+    stop = [jnp.int32(n) for n in range(13)]
+    orders = [epoch_order(KEY, epoch, 48) for epoch in (0, 1)]
+    orders = parallel.place(orders, jax.devices()[:devices])
+    jax.block_until_ready((state, data, stop, orders))
+    compilations = []
+
+    def listen(event, _duration, **_):
+        if event.endswith("backend_compile_duration"):
+            compilations.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    for target in (1, 4, 6, 12):
+        order = orders[0 if target <= 6 else 1]
+        state, _ = train_steps(state, data, order, KEY, stop[target])
+        jax.block_until_ready(state)
+    assert len(compilations) == 1
+
+
+def test_a_dispatch_works_in_place():
+    """The state's buffers are used again, unless someone on the host still looks at them."""
+    train_steps, state, data = ours_on(1)
+    order = epoch_order(KEY, 0, 48)
+    mine = jax.tree.map(jnp.copy, state)
+    after, _ = train_steps(mine, data, order, KEY, jnp.int32(1))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(mine))
+    seen = jax.device_get(after)
+    kept = jax.tree.map(np.copy, seen)
+    train_steps(after, data, order, KEY, jnp.int32(2))
+    jax.tree.map(np.testing.assert_array_equal, seen, kept)
+
+
+def test_one_dispatch_is_as_many():
+    train_steps, state, data = ours_on(1)
+    whole, _ = dispatch(train_steps, state, data, 6)
+    for stop in range(1, 7):
+        state, _ = dispatch(train_steps, state, data, stop)
+    jax.tree.map(np.testing.assert_array_equal, whole.variables, state.variables)
+
+
+@pytest.mark.long
+def test_the_average_is_of_the_steps_before():
+    """A float64 loop over single steps; from the tenth on the decay is the one asked for."""
+    train_steps, state, data = setup("ours", 1, ema_decay=0.5)
+    expected = 0.0
+    for step in range(14):
+        state, _ = dispatch(train_steps, state, data, step + 1)
+        decay = min(0.5, step / (step + 10))
+        leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(state.variables)]
+        expected = decay * expected + (1 - decay) * np.concatenate([x.ravel() for x in leaves])
+    average = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.average)])
+    np.testing.assert_allclose(average, expected, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(average, np.concatenate([x.ravel() for x in leaves]), rtol=1e-3)
+
+
+@pytest.mark.long
+def test_without_decay_the_average_is_the_last():
+    train_steps, state, data = setup("ours", 1, ema_decay=0.0)
+    state, _ = dispatch(train_steps, state, data, 6)
+    jax.tree.map(np.testing.assert_array_equal, state.average, state.variables)
+
+
+def test_an_epoch_visits_every_example_once():
+    """Each once, in another order in another epoch."""
+    order = epoch_order(KEY, 0, 48)
+    assert sorted(np.asarray(order)) == list(range(48))
+    assert not np.array_equal(order, epoch_order(KEY, 1, 48))
+
+
+def test_noise_is_the_examples_own():
+    whole = example_keys(KEY, 5, jnp.arange(8))
+    half = example_keys(KEY, 5, jnp.arange(4, 8))
+    later = example_keys(KEY, 6, jnp.arange(8))
+    data = jax.random.key_data
+    np.testing.assert_array_equal(data(whole.gaussian)[4:], data(half.gaussian))
+    assert not np.any(data(whole.gaussian) == data(whole.gumbel))
+    assert not np.any(data(whole.gaussian) == data(later.gaussian))
+
+
+def test_training_lowers_the_loss():
+    train_steps, state, data = ours_on(2)
+    _, first = dispatch(train_steps, state, data, 6)
+    state, _ = run_steps(train_steps, state, data, 60)
+    _, last = dispatch(train_steps, parallel.place(state, jax.devices()), data, 66)
+    assert last.sums["reconstruction"] < 0.8 * first.sums["reconstruction"]
+    assert set(map(int, last.first_bad_step.values())) == {-1}
+
+
+def test_broken_numbers_are_located():
+    train_steps, state, data = setup("ours", 1, optimizer=optax.sgd(1e30))
+    _, progress = dispatch(train_steps, state, data, 6)
+    steps = {name: int(step) for name, step in progress.first_bad_step.items()}
+    assert steps["reconstruction"] > 0
+    assert max(steps.values()) < 6
+
+
+def test_bad_batches_are_told():
+    for batch_size, message in (
+        (7, "a batch of 7 can't be shared equally by 2 devices"),
+        (64, "48 training examples don't fill one batch of 64"),
+    ):
+        pieces = setup("ours", 2, batch_size=batch_size)
+        with pytest.raises(ValueError, match=message):
+            dispatch(*pieces, 1)
