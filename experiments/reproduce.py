@@ -23,7 +23,7 @@ from paper.report import ReportConfig, report
 
 from jvae_jax import OBJECTIVES, cli
 from jvae_jax.data import Dataset
-from jvae_jax.evaluation.classifier import Judge
+from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.files import write_json
 from jvae_jax.training.provenance import environment
 from jvae_jax.training.run import Run
@@ -37,54 +37,58 @@ TRAVERSED = (2, 4, 7)
 
 def table1(config: Table1Config) -> None:
     dataset = config.load()
-    marker = config.judge(dataset)
+    eval_classifier = config.eval_classifier(dataset)
     # Seed by seed, so that each objective has a figure as soon as may be.
     for seed in range(config.seeds):
         for objective in OBJECTIVES:
-            _, row = config.trained(objective, dataset, marker, seed)
+            _, row = config.trained(objective, dataset, eval_classifier, seed)
             _keep_row(config, "table1", row, ("dataset", "objective", "epochs", "seed"))
     print((Path(config.output) / "table1.md").read_text(encoding="utf-8"))
 
 
 def figure2(config: StudyConfig) -> None:
     dataset = config.load()
-    marker = config.judge(dataset)
-    pairs = [config.trained(objective, dataset, marker) for objective in ("ours", "joint_vae")]
+    eval_classifier = config.eval_classifier(dataset)
+    pairs = [
+        config.trained(objective, dataset, eval_classifier) for objective in ("ours", "joint_vae")
+    ]
     _keep_grid(config, "figure2", pictures.figure2([run for run, _ in pairs]), pairs)
 
 
 def figure3(config: Figure3Config) -> None:
     dataset = config.load()
-    marker = config.judge(dataset)
-    pairs = [config.trained(objective, dataset, marker) for objective in ("ours", "joint_vae")]
-    _, balanced = config.trained("ours", dataset, marker, balance_classes=True)
+    eval_classifier = config.eval_classifier(dataset)
+    pairs = [
+        config.trained(objective, dataset, eval_classifier) for objective in ("ours", "joint_vae")
+    ]
+    _, balanced = config.trained("ours", dataset, eval_classifier, balance_classes=True)
     for row in (*(row for _, row in pairs), {**balanced, "objective": studies.BALANCED}):
         _keep_row(config, "hiragana", row, ("dataset", "objective", "epochs", "seed"))
-    grid = pictures.figure3([run for run, _ in pairs], dataset, marker)
+    grid = pictures.figure3([run for run, _ in pairs], dataset, eval_classifier)
     _keep_grid(config, "figure3", grid, pairs)
 
 
 def traversals(config: StudyConfig) -> None:
     dataset = config.load()
-    run, row = config.trained("ours", dataset, config.judge(dataset))
+    run, row = config.trained("ours", dataset, config.eval_classifier(dataset))
     _keep_grid(config, "traversals", pictures.traversals(run, row, TRAVERSED), [(run, row)])
 
 
 def reconstructions(config: StudyConfig) -> None:
     dataset = config.load()
-    marker = config.judge(dataset)
-    pairs = [config.trained(objective, dataset, marker) for objective in OBJECTIVES]
+    eval_classifier = config.eval_classifier(dataset)
+    pairs = [config.trained(objective, dataset, eval_classifier) for objective in OBJECTIVES]
     grid = pictures.reconstructions([run for run, _ in pairs], dataset)
     _keep_grid(config, "reconstructions", grid, pairs)
 
 
 def fixed_dimensions(config: FixedDimensionsConfig) -> None:
     dataset = config.load()
-    marker = config.judge(dataset)
+    eval_classifier = config.eval_classifier(dataset)
     for latents, fixed in [(size, 0) for size in LATENTS] + [(10, fixed) for fixed in FIXED_OF_10]:
         sizes = {"latents": latents, "fixed_latents": fixed}
         training = config.training("ours", f"{latents}-latents-{fixed}-fixed", **sizes)
-        _, row = studies.trained(training, dataset, marker, **sizes)
+        _, row = studies.trained(training, dataset, eval_classifier, **sizes)
         _keep_row(config, "fixed-dimensions", row, ("dataset", "epochs", *sizes))
     print((Path(config.output) / "fixed-dimensions.md").read_text(encoding="utf-8"))
 
@@ -100,15 +104,15 @@ def readings(config: ReadingsConfig) -> None:
             if not values:
                 weights["the last weights"] = state.variables
             for name, variables in weights.items():
-                mse = studies.mse_by_reading(run, variables, dataset)
-                row = {**row, "reading": name, "mse_by_reading": mse}
+                mse = studies.mse_by_protocol(run, variables, dataset)
+                row = {**row, "reading": name, "mse_by_protocol": mse}
                 _keep_row(config, "readings", row, ("dataset", "objective", "epochs", "reading"))
     print((Path(config.output) / "readings.md").read_text(encoding="utf-8"))
 
 
 def attempts(config: SettingsConfig) -> None:
     dataset = config.load()
-    _each(config, "attempts", studies.ATTEMPTS, dataset, config.judge(dataset))
+    _each(config, "attempts", studies.ATTEMPTS, dataset, config.eval_classifier(dataset))
 
 
 def choices(config: SettingsConfig) -> None:
@@ -117,7 +121,7 @@ def choices(config: SettingsConfig) -> None:
 
 def labels(config: LabelsConfig) -> None:
     dataset = config.load()
-    marker = config.judge(dataset)
+    eval_classifier = config.eval_classifier(dataset)
     identity = ("dataset", "objective", "epochs", "num_labels", "seed")
     draws = [
         (count, seed)
@@ -132,7 +136,7 @@ def labels(config: LabelsConfig) -> None:
         for count, seed in draws:
             folder = f"{name.replace(' --', '-')}-{count}-labels-{seed}"
             training = config.training(objective, folder, seed=seed, num_labels=count, **values)
-            _, row = studies.trained(training, dataset, marker, num_labels=count)
+            _, row = studies.trained(training, dataset, eval_classifier, num_labels=count)
             _keep_row(config, "labels", {**row, "objective": name}, identity)
     print((Path(config.output) / "labels.md").read_text(encoding="utf-8"))
 
@@ -142,14 +146,14 @@ def _each(
     study: str,
     settings: Sequence[tuple[str, dict[str, float]]],
     dataset: Dataset,
-    marker: Judge | None,
+    eval_classifier: EvalClassifier | None,
 ) -> None:
     for seed in range(config.seeds):
         for objective, values in settings:
             name = studies.with_flags(objective, values)
             folder = f"{study}-{name.replace(' --', '-')}-{config.epochs}-epochs-{seed}"
             training = config.training(objective, folder, seed=seed, **values)
-            _, row = studies.trained(training, dataset, marker)
+            _, row = studies.trained(training, dataset, eval_classifier)
             row = {**row, "objective": name}
             _keep_row(config, study, row, ("dataset", "objective", "epochs", "seed"))
     print((Path(config.output) / f"{study}.md").read_text(encoding="utf-8"))

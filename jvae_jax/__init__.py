@@ -18,7 +18,7 @@ from jvae_jax.objectives import (
     Objective,
     Ours,
 )
-from jvae_jax.pretrained import Trained, load
+from jvae_jax.pretrained import TrainedModel, load
 from jvae_jax.training.checkpoints import CheckpointError
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.loop import DivergedError, fit
@@ -47,7 +47,7 @@ __all__ = [
     "Posterior",
     "Run",
     "TrainConfig",
-    "Trained",
+    "TrainedModel",
     "cli",
     "data",
     "evaluate",

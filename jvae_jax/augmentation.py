@@ -11,7 +11,7 @@ from jvae_jax.types import Images, PRNGKey
 _SHEAR, _SHIFT = 0.15, 1 / 16
 
 
-def distort(key: PRNGKey, images: Images) -> Images:
+def random_affine(key: PRNGKey, images: Images) -> Images:
     """Images sheared, scaled and turned by up to 15 %, and shifted by up to a sixteenth.
 
     Args:

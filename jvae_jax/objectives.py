@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jvae_jax import losses
-from jvae_jax.augmentation import distort
+from jvae_jax.augmentation import random_affine
 from jvae_jax.types import Images, Keys, Labels, LossTerms, Model, ReconstructionLoss, Scalar
 
 CAPACITY_STEPS = 25_000
@@ -188,7 +188,7 @@ class Ours(JointVAE):
 
     capacity_c: float = 0.0
     """C_c of labelled examples after the ramp, in nats."""
-    agreement: float = 0.0
+    consistency_weight: float = 0.0
     """Weight of what q(c|x) says otherwise of a slightly distorted x. Not in the paper."""
     unlabelled_capacity_c: float = 5.0
     """C_c of unlabelled examples after the ramp, in nats. The ramp stops at log K."""
@@ -198,10 +198,10 @@ class Ours(JointVAE):
     @property
     def terms(self) -> tuple[str, ...]:  # type: ignore[override]
         """The fields of ``LossTerms`` that it fills."""
-        return (*JointVAE.terms, *(["disagreement"] if self.agreement else []))
+        return (*JointVAE.terms, *(["consistency"] if self.consistency_weight else []))
 
     def loss(self, model, images, labels, *, step, keys, axis_name=None):
-        distorted = distort(keys.distortion, images) if self.agreement else None
+        distorted = random_affine(keys.augmentation, images) if self.consistency_weight else None
         return losses.ours(
             model.encode,
             model.decode,
@@ -217,8 +217,8 @@ class Ours(JointVAE):
                 step, self.unlabelled_capacity_c, self.capacity_steps, model
             ),
             labelled_fraction=self.labelled_fraction,
-            distorted_images=distorted,
-            agreement=self.agreement,
+            augmented_images=distorted,
+            consistency_weight=self.consistency_weight,
             temperature=self.temperature,
             reconstruction_loss=self._reconstruction_loss,
             axis_name=axis_name,

@@ -15,7 +15,7 @@ from jvae_jax.types import Variables
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Trained:
+class TrainedModel:
     """A model with what it learned, as :mod:`~jvae_jax.generation.characters` takes them.
 
     Attributes:
@@ -32,7 +32,7 @@ class Trained:
         return self.run.model
 
 
-def load(path: str | Path, *, checkpoint: str = "latest") -> Trained:
+def load(path: str | Path, *, checkpoint: str = "latest") -> TrainedModel:
     """Opens a trained model.
 
     Args:
@@ -46,8 +46,8 @@ def load(path: str | Path, *, checkpoint: str = "latest") -> Trained:
     """
     run = load_run(path)
     if not (run.workdir / WEIGHTS).exists():
-        return Trained(run=run, variables=run.load_state(checkpoint).average)
-    return Trained(run=run, variables=_read_weights(run))
+        return TrainedModel(run=run, variables=run.load_state(checkpoint).average)
+    return TrainedModel(run=run, variables=_read_weights(run))
 
 
 def _read_weights(run: Run) -> Variables:

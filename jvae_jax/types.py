@@ -43,7 +43,7 @@ class LossTerms(NamedTuple):
     """KL of the categorical posterior to its prior."""
     cross_entropy: PerExample | None = None
     """-log q(y|x) of the CVAE's classifier; 0 where there is no label."""
-    disagreement: PerExample | None = None
+    consistency: PerExample | None = None
     """Cross-entropy of q(c|distorted x) to the label, or to q(c|x) where there is none."""
 
 
@@ -52,7 +52,7 @@ class Keys(NamedTuple):
 
     gaussian: PRNGKey
     gumbel: PRNGKey
-    distortion: PRNGKey
+    augmentation: PRNGKey
 
 
 class Batch(NamedTuple):

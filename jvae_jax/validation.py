@@ -15,7 +15,7 @@ def option(help: str, *, default: Any = MISSING, choices: Iterable[str] | None =
 
 
 HYPERPARAMETERS = (
-    "agreement",
+    "consistency_weight",
     "alpha",
     "beta",
     "gamma",

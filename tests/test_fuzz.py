@@ -17,7 +17,7 @@ from jvae_jax import Dataset, TrainConfig
 from jvae_jax.data import npz as npz_source
 from jvae_jax.data.idx import Release
 from jvae_jax.data.images import UnreadableError, decode
-from jvae_jax.data.info import DataFacts
+from jvae_jax.data.info import DatasetInfo
 from jvae_jax.training.run import load_run
 
 fuzzed = settings(
@@ -110,7 +110,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_
 values = scalars | st.lists(scalars, max_size=3) | st.dictionaries(st.text(max_size=3), scalars)
 WHOLE = {
     "config": asdict(TrainConfig(workdir="run", dataset="mnist_5k")),
-    "data": asdict(DataFacts.of(make_dataset())),
+    "data": asdict(DatasetInfo.of(make_dataset())),
 }
 places = st.sampled_from(
     [(part, name) for part, contents in WHOLE.items() for name in [*contents, "other"]]

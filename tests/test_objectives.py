@@ -32,7 +32,7 @@ def test_the_six_have_the_papers_values():
         "ours": {
             **joint,
             "capacity_c": 0.0,
-            "agreement": 0.0,
+            "consistency_weight": 0.0,
             "unlabelled_capacity_c": 5.0,
             "labelled_fraction": None,
         },

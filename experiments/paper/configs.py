@@ -6,7 +6,7 @@ from typing import Any
 from jvae_jax import TrainConfig, data
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation import classifier
-from jvae_jax.evaluation.classifier import Judge
+from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.training.run import Run
 from jvae_jax.validation import option, require
 from paper import studies
@@ -32,10 +32,10 @@ class StudyConfig(ReportConfig):
     def load(self, image_size: int = 32) -> Dataset:
         return data.load(self.dataset, self.data_dir, image_size=image_size, say=print)
 
-    def judge(self, dataset: Dataset) -> Judge:
-        marker = classifier.load(dataset, self.data_dir)
-        print(f"the judge reads {marker.accuracy:.4f} of the test images' labels")
-        return marker
+    def eval_classifier(self, dataset: Dataset) -> EvalClassifier:
+        eval_classifier = classifier.load(dataset, self.data_dir)
+        print(f"the judge reads {eval_classifier.accuracy:.4f} of the test images' labels")
+        return eval_classifier
 
     def training(self, objective: str, folder: str, **values: Any) -> TrainConfig:
         has_capacities = studies.has_capacities(objective)
@@ -50,11 +50,18 @@ class StudyConfig(ReportConfig):
         )
 
     def trained(
-        self, objective: str, dataset: Dataset, marker: Judge, seed: int = 0, **flags: bool
+        self,
+        objective: str,
+        dataset: Dataset,
+        eval_classifier: EvalClassifier,
+        seed: int = 0,
+        **flags: bool,
     ) -> tuple[Run, studies.Row]:
         folder = "-".join([objective, f"{self.epochs}-epochs-{seed}", *flags])
         config = self.training(objective, folder, seed=seed, **flags)
-        return studies.trained(config, dataset, marker, class_names=list(dataset.class_names))
+        return studies.trained(
+            config, dataset, eval_classifier, class_names=list(dataset.class_names)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

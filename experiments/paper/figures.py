@@ -11,7 +11,7 @@ import numpy as np
 
 from jvae_jax import plotting
 from jvae_jax.data import Dataset
-from jvae_jax.evaluation.classifier import Judge
+from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.conditional import most_confused
 from jvae_jax.generation import characters
 from jvae_jax.plotting import Panel
@@ -42,12 +42,12 @@ def figure2(runs: Sequence[Run]) -> Grid:
     return [[_characters(run, range(run.model.classes)) for run in runs]]
 
 
-def figure3(runs: Sequence[Run], dataset: Dataset, marker: Judge) -> Grid:
+def figure3(runs: Sequence[Run], dataset: Dataset, eval_classifier: EvalClassifier) -> Grid:
     """The same for characters that look alike, each beside a test image of it."""
     names = dataset.class_names
     known = [group for group in LOOK_ALIKES if set(group) <= set(names)]
     groups = [[names.index(name) for name in group] for group in known]
-    groups.append(most_confused(marker, dataset))
+    groups.append(most_confused(eval_classifier, dataset))
     return [
         [_examples(dataset, group), *(_characters(run, group) for run in runs)] for group in groups
     ]
@@ -58,7 +58,7 @@ def traversals(run: Run, row: Row, labels: Sequence[int]) -> Grid:
 
     A row's name is the dimension's KL, in nats.
     """
-    kl = np.array(row["kl_z_per_dimension"])
+    kl = np.array(row["kl_z_per_latent"])
     order = np.argsort(-kl)
     variables = run.load_state().average
     panels = []
@@ -132,8 +132,8 @@ def fixed_dimensions(rows: Sequence[Row]) -> plotting.Figure:
     charts: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for title, name in (
         ("MSE per pixel", "mse"),
-        ("labels read from z", "probe_accuracy"),
-        ("drawn as asked", "drawn"),
+        ("labels read from z", "linear_probe_accuracy"),
+        ("drawn as asked", "conditional_accuracy"),
     ):
         charts[title] = {}
         for series, fixed in (("size of z", False), ("of 10, the rest at 0", True)):
@@ -152,7 +152,7 @@ def labels(rows: Sequence[Row]) -> plotting.Figure:
     trained = [with_flags(*setting) for setting in CHOSEN]
     for title, name, objectives in (
         ("labels read", "accuracy", [*trained, LABELS_ALONE]),
-        ("drawn as asked", "drawn", trained),
+        ("drawn as asked", "conditional_accuracy", trained),
     ):
         charts[title] = {}
         for objective in objectives:
@@ -171,9 +171,9 @@ def labels(rows: Sequence[Row]) -> plotting.Figure:
 def _characters(run: Run, classes: Sequence[int]) -> Panel:
     """Rows of characters in ten styles; an unsupervised c is the one that means the class."""
     categories = list(classes)
-    if "matching" in run.evaluation():
-        matching = run.evaluation()["matching"]
-        categories = [matching.index(label) for label in classes]
+    if "category_to_class" in run.evaluation():
+        category_to_class = run.evaluation()["category_to_class"]
+        categories = [category_to_class.index(label) for label in classes]
     images = characters.sample(
         run.model,
         run.load_state().average,

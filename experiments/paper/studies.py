@@ -16,7 +16,7 @@ from jax import Array
 
 from jvae_jax import OBJECTIVES, TrainConfig, fit, losses, sampling
 from jvae_jax.data import Dataset
-from jvae_jax.evaluation.classifier import Judge
+from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.metrics import over_split
 from jvae_jax.files import write_json
 from jvae_jax.models.autoencoder import Autoencoder
@@ -43,13 +43,13 @@ CHOICES: tuple[tuple[str, dict[str, float]], ...] = (
     ("ours", _FEW),
     ("ours", {**_FEW, "gamma": 100.0}),
     ("ours", {**_FEW, "unlabelled_capacity_c": 1.5}),
-    ("ours", {**_FEW, "labelled_share": 0.5}),
-    ("ours", {**_FEW, "agreement": 3.0}),
-    ("ours", {**_FEW, "agreement": 10.0}),
-    ("ours", {**_FEW, "agreement": 30.0}),
-    ("ours", {**_FEW, "agreement": 100.0}),
-    ("ours", {**_FEW, "agreement": 30.0, "labelled_share": 0.5}),
-    ("ours", {**_FEW, "agreement": 30.0, "ema_decay": 0.0}),
+    ("ours", {**_FEW, "labelled_batch_fraction": 0.5}),
+    ("ours", {**_FEW, "consistency_weight": 3.0}),
+    ("ours", {**_FEW, "consistency_weight": 10.0}),
+    ("ours", {**_FEW, "consistency_weight": 30.0}),
+    ("ours", {**_FEW, "consistency_weight": 100.0}),
+    ("ours", {**_FEW, "consistency_weight": 30.0, "labelled_batch_fraction": 0.5}),
+    ("ours", {**_FEW, "consistency_weight": 30.0, "ema_decay": 0.0}),
     ("cvae", _FEW),
     ("cvae", {**_FEW, "alpha": 10.0}),
     ("cvae", {**_FEW, "alpha": 100.0}),
@@ -59,7 +59,7 @@ CHOICES: tuple[tuple[str, dict[str, float]], ...] = (
 """What might help where few images have a label."""
 CHOSEN: tuple[tuple[str, dict[str, float]], ...] = (
     ("ours", {}),
-    ("ours", {"agreement": 100.0}),
+    ("ours", {"consistency_weight": 100.0}),
     ("cvae", {"alpha": 1000.0}),
 )
 """What few labels are measured with: the paper's form, and the best of the choices."""
@@ -67,10 +67,10 @@ ATTEMPTS: tuple[tuple[str, dict[str, float]], ...] = (
     ("joint_vae", {}),
     ("joint_vae", {"temperature": 0.33}),
     ("joint_vae", {"gamma": 100.0}),
-    ("ours", {"num_labels": 0, "agreement": 30.0}),
+    ("ours", {"num_labels": 0, "consistency_weight": 30.0}),
     ("ours", {}),
-    ("ours", {"agreement": 3.0}),
-    ("ours", {"agreement": 30.0}),
+    ("ours", {"consistency_weight": 3.0}),
+    ("ours", {"consistency_weight": 30.0}),
 )
 """What might have c agree more with labels, where none has one or all have."""
 LABELS_ALONE = "labels alone"
@@ -83,15 +83,15 @@ def has_capacities(objective: str) -> bool:
 
 
 def trained(
-    config: TrainConfig, dataset: Dataset, marker: Judge | None, **about: Any
+    config: TrainConfig, dataset: Dataset, eval_classifier: EvalClassifier | None, **about: Any
 ) -> tuple[Run, Row]:
     """A run, trained and evaluated unless it is already, and what is kept of it."""
     # What runs compiled is mapped into memory, and Linux gives a process only 65,530 mappings.
     jax.clear_caches()
     run = fit(config, dataset)
     found = run.evaluation()
-    if marker is not None and "judge_accuracy" not in found:
-        found = evaluate_run(run, dataset, run.load_state(), judge=marker)
+    if eval_classifier is not None and "eval_classifier_accuracy" not in found:
+        found = evaluate_run(run, dataset, run.load_state(), eval_classifier=eval_classifier)
     started = json.loads((run.workdir / "config.json").read_text(encoding="utf-8"))
     common = {
         "objective": config.objective,
@@ -161,7 +161,7 @@ def kept_rows(path: Path) -> list[Row]:
     return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
 
 
-def mse_by_reading(run: Run, variables: Variables, dataset: Dataset) -> dict[str, float]:
+def mse_by_protocol(run: Run, variables: Variables, dataset: Dataset) -> dict[str, float]:
     """The test MSE per pixel with z the mean or one draw, and c one-hot, soft or relaxed."""
     split = Batch(dataset.test_images, dataset.test_labels)
     temperature = run.config.make_objective().temperature  # type: ignore[attr-defined]

@@ -26,11 +26,11 @@ COLUMNS = {
     "mse_sampled": ("MSE, sampled", 4),
     "kl_z": ("KL(z)", 3),
     "accuracy": ("labels read", 4),
-    "drawn": ("drawn as asked", 4),
-    "probe_accuracy": ("labels read from z", 4),
+    "conditional_accuracy": ("drawn as asked", 4),
+    "linear_probe_accuracy": ("labels read from z", 4),
     "mutual_information": ("c and label, nats", 3),
-    "frechet": ("Fréchet", 2),
-    "frechet_within_class": ("Fréchet within class", 2),
+    "frechet_distance": ("Fréchet", 2),
+    "intra_class_frechet_distance": ("Fréchet within class", 2),
 }
 
 
@@ -63,14 +63,14 @@ def _objectives(rows: Sequence[Row]) -> str:
                 line.append("" if paper is None else f"{paper:.{COLUMNS[name][1]}f}")
         lines.append(line)
     floor = ""
-    if "frechet_within_class_floor" in first:
-        floor = f", within classes {first['frechet_within_class_floor']:.2f}"
+    if "intra_class_frechet_distance_real" in first:
+        floor = f", within classes {first['intra_class_frechet_distance_real']:.2f}"
     return (
         _markdown(headers, lines)
         + f"\n{first['dataset']}, {first['epochs']} epochs, {first['examples']:,} test images. "
-        f"The judge reads {first['judge_accuracy']:.4f} of their labels. Between training and test "
-        f"images the Fréchet distance is {first['frechet_floor']:.2f}{floor}; naming the most "
-        f"frequent label reads {first['probe_chance']:.4f} of them. {_origin(rows)}\n"
+        f"The judge reads {first['eval_classifier_accuracy']:.4f} of their labels. Between training and test "
+        f"images the Fréchet distance is {first['frechet_distance_real']:.2f}{floor}; naming the most "
+        f"frequent label reads {first['majority_class_accuracy']:.4f} of them. {_origin(rows)}\n"
     )
 
 
@@ -78,7 +78,14 @@ def fixed_dimensions(rows: Sequence[Row]) -> str:
     """A line for each number of free dimensions, made either way."""
     columns = {
         name: COLUMNS[name]
-        for name in ("mse", "kl_z", "accuracy", "drawn", "probe_accuracy", "frechet")
+        for name in (
+            "mse",
+            "kl_z",
+            "accuracy",
+            "conditional_accuracy",
+            "linear_probe_accuracy",
+            "frechet_distance",
+        )
     }
     headers = ["free", "of", *(title for title, _ in columns.values())]
     ordered = sorted(rows, key=lambda row: (row["latents"] - row["fixed_latents"], row["latents"]))
@@ -91,7 +98,9 @@ def fixed_dimensions(rows: Sequence[Row]) -> str:
 
 def settings(rows: Sequence[Row], images: str = "test images") -> str:
     """A line for each setting: mean ± standard deviation over seeds."""
-    names = [name for name in ("accuracy", "drawn", "mse", "kl_z") if name in rows[0]]
+    names = [
+        name for name in ("accuracy", "conditional_accuracy", "mse", "kl_z") if name in rows[0]
+    ]
     columns = {name: COLUMNS[name] for name in names}
     lines = []
     for objective in dict.fromkeys(row["objective"] for row in rows):
@@ -121,7 +130,7 @@ def labels(rows: Sequence[Row]) -> str:
     ]
     drawn, errors = (
         [[str(count), *(cell(name, count, objective) for objective in trained)] for count in counts]
-        for name in ("drawn", "mse")
+        for name in ("conditional_accuracy", "mse")
     )
     names = [f"`{name}`" for name in trained]
     return (
@@ -142,13 +151,13 @@ def label_count(num_labels: int | str) -> int:
 
 def readings(rows: Sequence[Row]) -> str:
     """A line for each reading of training, a column for each of measuring."""
-    headers = ["objective", "reading", "KL(z)", *rows[0]["mse_by_reading"]]
+    headers = ["objective", "reading", "KL(z)", *rows[0]["mse_by_protocol"]]
     lines = [
         [
             f"`{row['objective']}`",
             row["reading"],
             f"{row['kl_z']:.3f}",
-            *(f"{mse:.4f}" for mse in row["mse_by_reading"].values()),
+            *(f"{mse:.4f}" for mse in row["mse_by_protocol"].values()),
         ]
         for row in rows
     ]

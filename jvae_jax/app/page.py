@@ -21,7 +21,7 @@ from jvae_jax.app.drawing_pad import CLEAR, drawing_pad, picture_of
 from jvae_jax.data import framing
 from jvae_jax.export.model_card import data_name
 from jvae_jax.generation import characters
-from jvae_jax.pretrained import Trained
+from jvae_jax.pretrained import TrainedModel
 
 _RANGE = 3.0
 """Sliders go so many of the prior's standard deviations to both sides."""
@@ -49,7 +49,7 @@ _SAVE = """async () => {
 class _Pen:
     """What the page asks of the model."""
 
-    def __init__(self, trained: Trained) -> None:
+    def __init__(self, trained: TrainedModel) -> None:
         self._model, self._variables = trained.model, trained.variables
         self.names = trained.run.category_names if trained.model.classes else ()
 
@@ -80,7 +80,7 @@ class _Pen:
             ValueError: if it can't be read, or nothing is drawn on it.
         """
         images = framing.framed(picture, self._frame, self._model.image_shape)
-        found = characters.read(self._model, self._variables, images)
+        found = characters.encode(self._model, self._variables, images)
         assert found.logits is not None
         shares = np.asarray(jax.nn.softmax(found.logits[0])).tolist()
         redrawn = np.asarray(characters.reconstruct(self._model, self._variables, images))
@@ -93,11 +93,11 @@ def _shown(images: np.ndarray, columns: int | None = None) -> Image.Image:
     return animation.frames(images[None], columns=columns, width=_WIDTH, largest=_LARGEST)[0]
 
 
-def explorer(trained: Trained) -> gr.Blocks:
+def explorer(trained: TrainedModel) -> gr.Blocks:
     """The page of a trained model: sliders and, where it has classes, paper to draw on."""
     pen = _Pen(trained)
     latents = trained.model.latents
-    per_dimension = trained.run.evaluation().get("kl_z_per_dimension", [np.inf] * latents)
+    per_dimension = trained.run.evaluation().get("kl_z_per_latent", [np.inf] * latents)
     order = np.argsort(-np.array(per_dimension), kind="stable").tolist()
 
     def redraw(chosen: list[int], *values: float) -> Any:

@@ -19,7 +19,7 @@ class EvaluateConfig:
     data_dir: str | None = option(
         "folder of downloads and prepared data; default: the one it was trained from", default=None
     )
-    judge: bool = option(
+    eval_classifier: bool = option(
         "have its characters marked by a classifier, which is trained first where there is none "
         "yet, and see what z and c know of the label",
         default=False,
@@ -34,12 +34,12 @@ def run_command(config: EvaluateConfig) -> None:
     suffix = "" if config.checkpoint == "latest" else f"-{config.checkpoint}"
     filename = f"evaluation{suffix}.json"
     print(f"step {int(state.step)} of {run.total_steps}, {len(dataset.test_labels)} test images")
-    marker = None
-    if config.judge:
+    eval_classifier = None
+    if config.eval_classifier:
         # Nothing is written into a folder of the user's own pictures.
         kept_in = data.DATA_DIR if dataset.name == "folder" else data_dir
-        marker = classifier.load(dataset, kept_in)
-    found = evaluate_run(run, dataset, state, filename=filename, judge=marker)
+        eval_classifier = classifier.load(dataset, kept_in)
+    found = evaluate_run(run, dataset, state, filename=filename, eval_classifier=eval_classifier)
     print(metrics.format_table(found))
     print(f"written to {run.workdir / filename}")
     if "confusion" in found:

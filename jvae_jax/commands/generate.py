@@ -13,7 +13,7 @@ from jvae_jax import animation, cli, data, plotting
 from jvae_jax.data import framing
 from jvae_jax.files import replacing
 from jvae_jax.generation import characters
-from jvae_jax.pretrained import Trained, load
+from jvae_jax.pretrained import TrainedModel, load
 from jvae_jax.training.run import Run
 from jvae_jax.validation import option
 
@@ -89,7 +89,7 @@ def chosen_categories(run: Run, labels: str | None) -> list[int] | None:
     return [names.index(label) for label in _parts(labels)]
 
 
-def style_images(config: GenerateConfig, trained: Trained) -> np.ndarray | None:
+def style_images(config: GenerateConfig, trained: TrainedModel) -> np.ndarray | None:
     """The images in whose hand to draw, as the training data are; None to draw styles."""
     if config.style_image is not None:
         frame = framing.frame_of_characters(trained.model, trained.variables)
@@ -109,14 +109,16 @@ def style_images(config: GenerateConfig, trained: Trained) -> np.ndarray | None:
     return dataset.test_images[indices]
 
 
-def _framed(path: str, frame: framing.Frame, trained: Trained) -> np.ndarray:
+def _framed(path: str, frame: framing.Frame, trained: TrainedModel) -> np.ndarray:
     try:
         return framing.framed(Path(path).expanduser(), frame, trained.model.image_shape)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def in_their_hand(trained: Trained, images: np.ndarray, categories: list[int] | None) -> np.ndarray:
+def in_their_hand(
+    trained: TrainedModel, images: np.ndarray, categories: list[int] | None
+) -> np.ndarray:
     """Characters in the hand of each image, a row each; many in one hand take several."""
     if categories is None:
         raise ValueError(f"{trained.run.config.objective} has no classes, so none to restyle into")
@@ -129,7 +131,7 @@ def in_their_hand(trained: Trained, images: np.ndarray, categories: list[int] | 
 
 
 def between(
-    config: GenerateConfig, trained: Trained, styles: np.ndarray, categories: list[int] | None
+    config: GenerateConfig, trained: TrainedModel, styles: np.ndarray, categories: list[int] | None
 ) -> np.ndarray:
     """Rows of characters that go from style to style, or in one style from label to label."""
     ways: Sequence[tuple[Sequence[np.ndarray], Sequence[int] | None]]
@@ -172,7 +174,7 @@ def run_command(config: GenerateConfig) -> None:
         if images is None:
             styles = np.asarray(jax.random.normal(key, (STYLES, model.latents)))
         else:
-            styles = np.asarray(characters.read(model, variables, images).mean)
+            styles = np.asarray(characters.encode(model, variables, images).mean)
         drawn = between(config, trained, styles, categories)
         names = names if config.interpolate == "styles" else None
     elif images is not None:

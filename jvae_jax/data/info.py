@@ -10,7 +10,7 @@ from jvae_jax.validation import check_types
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataFacts:
+class DatasetInfo:
     """What a run keeps of its data set.
 
     Raises:
@@ -36,7 +36,7 @@ class DataFacts:
             )
 
     @classmethod
-    def of(cls, dataset: Dataset) -> "DataFacts":
+    def of(cls, dataset: Dataset) -> "DatasetInfo":
         """The facts of a data set."""
         labels = dataset.train_labels
         counts = np.bincount(labels[labels >= 0], minlength=len(dataset.class_names))
@@ -50,7 +50,7 @@ class DataFacts:
         )
 
     @classmethod
-    def from_json(cls, contents: dict[str, Any]) -> "DataFacts":
+    def from_json(cls, contents: dict[str, Any]) -> "DatasetInfo":
         """The same facts, as JSON has them.
 
         Raises:

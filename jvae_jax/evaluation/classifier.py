@@ -20,7 +20,7 @@ from jax import Array, lax
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
-from jvae_jax.augmentation import distort
+from jvae_jax.augmentation import random_affine
 from jvae_jax.data import DATA_DIR, Dataset
 from jvae_jax.files import replacing
 from jvae_jax.models import layers
@@ -61,7 +61,7 @@ class Network(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class EvalClassifier:
     """A trained classifier.
 
     Attributes:
@@ -96,7 +96,7 @@ class Judge:
         return _read(Network(self.classes), self.variables, images)
 
 
-def load(dataset: Dataset, directory: str | Path = DATA_DIR) -> Judge:
+def load(dataset: Dataset, directory: str | Path = DATA_DIR) -> EvalClassifier:
     """The judge of a data set, trained if there is none in ``directory`` yet.
 
     Training takes 7,000 steps of 128 images.
@@ -105,18 +105,20 @@ def load(dataset: Dataset, directory: str | Path = DATA_DIR) -> Judge:
         ValueError: if there is no labelled image to train or to test with.
         OSError: if it can't be kept.
     """
-    path = Path(directory).expanduser() / "judges" / f"{dataset.fingerprint}_{_VERSION}.npz"
-    judge = _kept(path, len(dataset.class_names))
-    if judge is None:
-        judge = train(dataset)
+    path = (
+        Path(directory).expanduser() / "eval_classifiers" / f"{dataset.fingerprint}_{_VERSION}.npz"
+    )
+    classifier = _kept(path, len(dataset.class_names))
+    if classifier is None:
+        classifier = train(dataset)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
-            variables: Any = flatten_dict(judge.variables, sep="/")
-            np.savez(file, allow_pickle=False, accuracy=np.array(judge.accuracy), **variables)
-    return judge
+            variables: Any = flatten_dict(classifier.variables, sep="/")
+            np.savez(file, allow_pickle=False, accuracy=np.array(classifier.accuracy), **variables)
+    return classifier
 
 
-def train(dataset: Dataset, *, steps: int = _STEPS) -> Judge:
+def train(dataset: Dataset, *, steps: int = _STEPS) -> EvalClassifier:
     """Trains a judge on the labelled training images, and tests it on the labelled test images.
 
     Raises:
@@ -136,7 +138,7 @@ def train(dataset: Dataset, *, steps: int = _STEPS) -> Judge:
         state = _train_steps(network, optimizer, state, images, labels, train_key, chunk)
     logits, _ = _read(Network(classes), state[0], scale(test_images))
     accuracy = float(np.mean(np.argmax(logits, axis=-1) == test_labels))
-    return Judge(classes, jax.device_get(state[0]), accuracy)
+    return EvalClassifier(classes, jax.device_get(state[0]), accuracy)
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
@@ -160,9 +162,11 @@ def _train_steps(
 
     def step(state: _State, step: Array) -> tuple[_State, None]:
         variables, opt_state = state
-        choice_key, distortion_key, dropout_key = jax.random.split(jax.random.fold_in(key, step), 3)
+        choice_key, augmentation_key, dropout_key = jax.random.split(
+            jax.random.fold_in(key, step), 3
+        )
         chosen = jax.random.randint(choice_key, (_BATCH_SIZE,), 0, len(images))
-        distorted = distort(distortion_key, scale(images[chosen]))
+        distorted = random_affine(augmentation_key, scale(images[chosen]))
         params, statistics = variables["params"], {"batch_stats": variables["batch_stats"]}
         gradients, statistics = jax.grad(loss, has_aux=True)(
             params, statistics, distorted, labels[chosen], dropout_key
@@ -190,7 +194,7 @@ def _labelled(images: np.ndarray, labels: np.ndarray, split: str) -> tuple[np.nd
     return images[labelled], labels[labelled]
 
 
-def _kept(path: Path, classes: int) -> Judge | None:
+def _kept(path: Path, classes: int) -> EvalClassifier | None:
     """The judge that a file holds, or None if there is no whole one."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -198,4 +202,4 @@ def _kept(path: Path, classes: int) -> Judge | None:
             accuracy = float(kept.pop("accuracy"))
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         return None
-    return Judge(classes, unflatten_dict(kept, sep="/"), accuracy)
+    return EvalClassifier(classes, unflatten_dict(kept, sep="/"), accuracy)

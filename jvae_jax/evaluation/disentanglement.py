@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jvae_jax.data import Dataset
-from jvae_jax.generation.characters import read
+from jvae_jax.generation.characters import encode
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.types import Variables
 
@@ -16,10 +16,10 @@ def disentanglement(model: Autoencoder, variables: Variables, dataset: Dataset) 
     """What z and c know of the label.
 
     Returns:
-        - ``probe_accuracy``: of a linear probe that reads labels of the test split from the mean z,
+        - ``linear_probe_accuracy``: of a linear probe that reads labels of the test split from the mean z,
           having learned it from the train split. The nearer to chance, the less of the character is
           in z.
-        - ``probe_chance``: of always naming the most frequent class.
+        - ``majority_class_accuracy``: of always naming the most frequent class.
         - where there are classes: ``mutual_information`` of the likeliest c and the label on the
           test split, in nats; at most ``label_entropy``.
     """
@@ -27,12 +27,14 @@ def disentanglement(model: Autoencoder, variables: Variables, dataset: Dataset) 
     for split in ("train", "test"):
         labels = getattr(dataset, f"{split}_labels")
         images = getattr(dataset, f"{split}_images")[labels >= 0]
-        codes[split] = jax.device_get(read(model, variables, images)), labels[labels >= 0]
+        codes[split] = jax.device_get(encode(model, variables, images)), labels[labels >= 0]
     (train, train_labels), (test, test_labels) = codes["train"], codes["test"]
     shares = np.bincount(test_labels) / len(test_labels)
     found = {
-        "probe_accuracy": probe_accuracy(train.mean, train_labels, test.mean, test_labels),
-        "probe_chance": float(shares.max()),
+        "linear_probe_accuracy": linear_probe_accuracy(
+            train.mean, train_labels, test.mean, test_labels
+        ),
+        "majority_class_accuracy": float(shares.max()),
     }
     if test.logits is not None:
         # sklearn takes a second to import.
@@ -45,7 +47,7 @@ def disentanglement(model: Autoencoder, variables: Variables, dataset: Dataset) 
     return found
 
 
-def probe_accuracy(
+def linear_probe_accuracy(
     train_z: Float[np.ndarray, "examples latents"],
     train_labels: Int[np.ndarray, "examples"],
     test_z: Float[np.ndarray, "others latents"],

@@ -59,18 +59,18 @@ def evaluate(
         split: uint8 images and their labels; -1 doesn't count towards accuracy.
         key: noise of the sampled figures.
         unlabelled_classes: of which training saw no label. Their values of c may mean any of them,
-            so they are read through the best one-to-one matching.
+            so they are read through the best one-to-one category_to_class.
 
     Returns:
         - ``examples``
         - ``mse``, ``mse_sampled``: squared error per pixel and channel of the reconstruction from
           the mean z and the likeliest c, and from one draw of both.
-        - ``nll``, ``nll_sampled``: their Bernoulli -log p(x|z,c), nats per image.
-        - ``kl_z``, ``kl_z_per_dimension``: KL(q(z|x) || N(0, 1)), nats per image.
+        - ``reconstruction_nll``, ``reconstruction_nll_sampled``: their Bernoulli -log p(x|z,c), nats per image.
+        - ``kl_z``, ``kl_z_per_latent``: KL(q(z|x) || N(0, 1)), nats per image.
         - where there are classes: ``kl_c_uniform`` (eq. 9) and ``kl_c_label`` (eq. 11), nats per
           image; ``accuracy``, the share of labels read, and ``accuracy_per_class``, None where the
           split has none.
-        - with unlabelled classes: ``matching``, the label of each c; and, if other classes have
+        - with unlabelled classes: ``category_to_class``, the label of each c; and, if other classes have
           labels, ``accuracy_unlabelled``, the share of labels read of those that have none.
     """
     pixels = int(np.prod(split.images.shape[1:]))
@@ -81,10 +81,10 @@ def evaluate(
         "examples": len(split.labels),
         "mse": float(means["squared_error"] / pixels),
         "mse_sampled": float(means["squared_error_sampled"] / pixels),
-        "nll": float(means["nll"]),
-        "nll_sampled": float(means["nll_sampled"]),
+        "reconstruction_nll": float(means["reconstruction_nll"]),
+        "reconstruction_nll_sampled": float(means["reconstruction_nll_sampled"]),
         "kl_z": float(means["kl_z"].sum()),
-        "kl_z_per_dimension": means["kl_z"].tolist(),
+        "kl_z_per_latent": means["kl_z"].tolist(),
     }
     if likeliest is None:
         return metrics
@@ -96,9 +96,9 @@ def evaluate(
     read, labels = likeliest[labelled], labels[labelled]
     metrics["kl_c_label"] = float(outputs["kl_c_label"][labelled].mean(dtype=np.float64))
     if unlabelled_classes:
-        matching = best_matching(read, labels, model.classes, unlabelled_classes)
-        metrics["matching"] = matching.tolist()
-        read = matching[read]
+        category_to_class = match_categories(read, labels, model.classes, unlabelled_classes)
+        metrics["category_to_class"] = category_to_class.tolist()
+        read = category_to_class[read]
     right = read == labels
     metrics["accuracy"] = float(np.mean(right))
     members = [right[labels == label] for label in range(model.classes)]
@@ -116,8 +116,8 @@ def format_table(evaluation: Evaluation) -> str:
         for name, digits, unit in (
             ("mse", 4, "per pixel, from the mean z and the likeliest c"),
             ("mse_sampled", 4, "per pixel, from one draw of z and c"),
-            ("nll", 2, "nats per image, from the mean z and the likeliest c"),
-            ("nll_sampled", 2, "nats per image, from one draw of z and c"),
+            ("reconstruction_nll", 2, "nats per image, from the mean z and the likeliest c"),
+            ("reconstruction_nll_sampled", 2, "nats per image, from one draw of z and c"),
             ("kl_z", 3, "nats per image"),
             ("kl_c_uniform", 4, "nats per image, to the uniform prior"),
             ("kl_c_label", 4, "nats per image, to the label's prior"),
@@ -125,31 +125,43 @@ def format_table(evaluation: Evaluation) -> str:
             ("accuracy_unlabelled", 4, "of those of classes that had no label in training"),
             ("mutual_information", 4, "nats, of c and the label"),
             ("label_entropy", 4, "nats, the most that this can be"),
-            ("probe_accuracy", 4, "of the labels that a linear probe reads from z alone"),
-            ("probe_chance", 4, "of the labels, by naming the most frequent"),
-            ("judge_accuracy", 4, "of the test images' labels that the judge reads"),
-            ("drawn", 4, "of the characters, which the judge reads as what was asked for"),
-            ("restyled", 4, "of test images redrawn as each class, which the judge reads as that"),
-            ("style_kept", 4, "R^2 of the z read from them and the z they were drawn with"),
-            ("style_kept_shuffled", 4, "the same of pairs that don't belong together"),
-            ("frechet", 2, "from characters to test images, in the judge's features"),
-            ("frechet_floor", 2, "from training images to test images"),
-            ("frechet_within_class", 2, "the same two within classes:"),
-            ("frechet_within_class_floor", 2, "characters, and training images"),
+            ("linear_probe_accuracy", 4, "of the labels that a linear probe reads from z alone"),
+            ("majority_class_accuracy", 4, "of the labels, by naming the most frequent"),
+            ("eval_classifier_accuracy", 4, "of the test images' labels that the judge reads"),
+            (
+                "conditional_accuracy",
+                4,
+                "of the characters, which the judge reads as what was asked for",
+            ),
+            (
+                "style_transfer_accuracy",
+                4,
+                "of test images redrawn as each class, which the judge reads as that",
+            ),
+            ("style_r2", 4, "R^2 of the z read from them and the z they were drawn with"),
+            ("style_r2_shuffled", 4, "the same of pairs that don't belong together"),
+            ("frechet_distance", 2, "from characters to test images, in the judge's features"),
+            ("frechet_distance_real", 2, "from training images to test images"),
+            ("intra_class_frechet_distance", 2, "the same two within classes:"),
+            ("intra_class_frechet_distance_real", 2, "characters, and training images"),
         )
         if name in evaluation
     ]
     for name, of, what in (
-        ("kl_z_per_dimension", "kl_z", "by dimension"),
-        ("verdict_changes", "verdicts", "changed by each dimension from -2 to 2"),
-        ("style_kept_per_dimension", "style_kept", "by dimension, where it holds a style"),
+        ("kl_z_per_latent", "kl_z", "by dimension"),
+        ("class_flip_rate_per_latent", "verdicts", "changed by each dimension from -2 to 2"),
+        ("style_r2_per_latent", "style_r2", "by dimension, where it holds a style"),
     ):
         if name in evaluation:
             values = ["-" if value is None else f"{value:.2f}" for value in evaluation[name]]
             lines.append((of, " ".join(values), what))
-    if 0 < len(evaluation.get("matching", ())) <= _LISTED:
+    if 0 < len(evaluation.get("category_to_class", ())) <= _LISTED:
         lines.append(
-            ("matching", " ".join(map(str, evaluation["matching"])), "the label of each c")
+            (
+                "category_to_class",
+                " ".join(map(str, evaluation["category_to_class"])),
+                "the label of each c",
+            )
         )
     width = max(13, *(len(name) for name, *_ in lines))
     return "\n".join(f"{name:{width}} {value:>8}  {unit}" for name, value, unit in lines)
@@ -226,8 +238,8 @@ def _measure(
     figures = {
         "squared_error": losses.squared_error(logits, images),
         "squared_error_sampled": losses.squared_error(sampled_logits, images),
-        "nll": losses.bernoulli_nll(logits, images),
-        "nll_sampled": losses.bernoulli_nll(sampled_logits, images),
+        "reconstruction_nll": losses.bernoulli_nll(logits, images),
+        "reconstruction_nll_sampled": losses.bernoulli_nll(sampled_logits, images),
         "kl_z": kl_z,
     }
     if posterior.logits is not None:
@@ -254,7 +266,7 @@ def eval_step(
     return terms
 
 
-def best_matching(
+def match_categories(
     categories: Int[np.ndarray, "examples"],
     labels: Int[np.ndarray, "examples"],
     classes: int,
@@ -273,6 +285,6 @@ def best_matching(
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (categories, labels), 1)
     _, matched = linear_sum_assignment(counts[np.ix_(free, free)], maximize=True)
-    matching = np.arange(classes)
-    matching[list(free)] = np.asarray(free)[matched]
-    return matching
+    category_to_class = np.arange(classes)
+    category_to_class[list(free)] = np.asarray(free)[matched]
+    return category_to_class

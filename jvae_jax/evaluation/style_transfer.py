@@ -10,8 +10,8 @@ from jax import Array
 from jaxtyping import Float
 
 from jvae_jax.data import Dataset
-from jvae_jax.evaluation.classifier import Judge
-from jvae_jax.generation.characters import read, restyle
+from jvae_jax.evaluation.classifier import EvalClassifier
+from jvae_jax.generation.characters import encode, restyle
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.types import Variables
 
@@ -22,11 +22,11 @@ _SPREAD = 0.1
 def restyled(
     model: Autoencoder,
     variables: Variables,
-    judge: Judge,
+    eval_classifier: EvalClassifier,
     dataset: Dataset,
     key: Array,
     *,
-    matching: Sequence[int] | None = None,
+    category_to_class: Sequence[int] | None = None,
     characters: int = 10_000,
 ) -> dict[str, Any]:
     """Redraws test images as every character in their own hand, and reads what came out.
@@ -34,19 +34,19 @@ def restyled(
     Args:
         model: one that has classes.
         variables: its parameters and statistics.
-        judge: of the same data.
+        eval_classifier: of the same data.
         dataset: what the model was trained on.
         key: chooses the test images.
-        matching: the class that each c means, where c is unsupervised.
+        category_to_class: the class that each c means, where c is unsupervised.
         characters: how many to draw, about.
 
     Returns:
-        - ``restyled``: the share that the judge reads as the class asked for
-        - if any dimension of z holds a style, ``style_kept``: R^2 of the style read again from the
+        - ``style_transfer_accuracy``: the share that the judge reads as the class asked for
+        - if any dimension of z holds a style, ``style_r2``: R^2 of the style read again from the
           characters, as a prediction of the one they were drawn in: 1 if it is the same, 0 if it
           tells no more than the mean would, below 0 if less
-        - ``style_kept_shuffled``: the same of pairs that don't belong together
-        - ``style_kept_per_dimension``; None for those that hold no style
+        - ``style_r2_shuffled``: the same of pairs that don't belong together
+        - ``style_r2_per_latent``; None for those that hold no style
     """
     choosing, shuffling = jax.random.split(key)
     count = min(max(2, characters // model.classes), len(dataset.test_images))
@@ -55,21 +55,23 @@ def restyled(
     drawn = restyle(model, variables, images, jnp.arange(model.classes))
     drawn = np.asarray(drawn).reshape(-1, *model.image_shape)
     asked = np.tile(np.arange(model.classes), count)
-    if matching is not None:
-        asked = np.asarray(matching)[asked]
-    verdicts, _ = judge(jnp.asarray(drawn))
-    style = np.asarray(read(model, variables, images).mean).repeat(model.classes, axis=0)
+    if category_to_class is not None:
+        asked = np.asarray(category_to_class)[asked]
+    verdicts, _ = eval_classifier(jnp.asarray(drawn))
+    style = np.asarray(encode(model, variables, images).mean).repeat(model.classes, axis=0)
     pixels = (255 * drawn).round().astype(np.uint8)
-    style_again = np.asarray(read(model, variables, pixels).mean)
+    style_again = np.asarray(encode(model, variables, pixels).mean)
     others = np.asarray(jax.random.permutation(shuffling, len(style)))
-    found: dict[str, Any] = {"restyled": float(np.mean(np.asarray(verdicts) == asked))}
+    found: dict[str, Any] = {
+        "style_transfer_accuracy": float(np.mean(np.asarray(verdicts) == asked))
+    }
     held = style.std(axis=0) >= _SPREAD
     if held.any():
         kept = iter(r_squared(style[:, held], style_again[:, held]).tolist())
         found |= {
-            "style_kept": _pooled(style, style_again),
-            "style_kept_shuffled": _pooled(style, style_again[others]),
-            "style_kept_per_dimension": [next(kept) if holds else None for holds in held],
+            "style_r2": _pooled(style, style_again),
+            "style_r2_shuffled": _pooled(style, style_again[others]),
+            "style_r2_per_latent": [next(kept) if holds else None for holds in held],
         }
     return found
 

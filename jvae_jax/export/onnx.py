@@ -1,4 +1,4 @@
-"""Trained models for others: weights as safetensors, networks as ONNX, and a card that tells all.
+"""TrainedModel models for others: weights as safetensors, networks as ONNX, and a card that tells all.
 
 ``jvae_jax.load`` takes the folder.
 """
@@ -28,7 +28,7 @@ from jvae_jax.export.model_card import card
 from jvae_jax.files import write_json
 from jvae_jax.models import layers
 from jvae_jax.models.autoencoder import Autoencoder
-from jvae_jax.pretrained import Trained
+from jvae_jax.pretrained import TrainedModel
 from jvae_jax.training.run import WEIGHTS
 
 ONNX = ("encoder.onnx", "decoder.onnx")
@@ -39,7 +39,7 @@ def can_write_onnx() -> bool:
     return importlib.util.find_spec("jax2onnx") is not None
 
 
-def export(trained: Trained, folder: Path, *, onnx: bool = True) -> list[str]:
+def export(trained: TrainedModel, folder: Path, *, onnx: bool = True) -> list[str]:
     """Writes a trained model into a folder of its own, whole or not at all.
 
     Args:
@@ -89,7 +89,7 @@ def export(trained: Trained, folder: Path, *, onnx: bool = True) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def write_onnx(trained: Trained, folder: Path) -> None:
+def write_onnx(trained: TrainedModel, folder: Path) -> None:
     """Writes both networks as ONNX, for batches of any size, in float32.
 
     encoder.onnx: ``images``, (batch, height, width, channels) in [0, 1], to ``mean`` and

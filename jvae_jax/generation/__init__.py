@@ -2,13 +2,12 @@
 
 from jvae_jax.generation.characters import (
     decode,
-    draw,
+    encode,
     interpolate,
-    read,
     reconstruct,
     restyle,
     sample,
     traverse,
 )
 
-__all__ = ["decode", "draw", "interpolate", "read", "reconstruct", "restyle", "sample", "traverse"]
+__all__ = ["decode", "encode", "interpolate", "reconstruct", "restyle", "sample", "traverse"]

@@ -17,7 +17,9 @@ from jvae_jax.types import Images, Pixels, Posterior, Variables
 
 
 @partial(jax.jit, static_argnums=0)
-def draw(model: Autoencoder, variables: Variables, latents: Float[Array, "batch inputs"]) -> Images:
+def _decode_latents(
+    model: Autoencoder, variables: Variables, latents: Float[Array, "batch inputs"]
+) -> Images:
     """Draws what the decoder makes of z, beside c where the model has classes.
 
     Args:
@@ -46,11 +48,11 @@ def decode(
     Raises:
         ValueError: if labels are given to a model without classes, or are missing for one with.
     """
-    return draw(model, variables, _joined(model, z, labels))
+    return _decode_latents(model, variables, _joined(model, z, labels))
 
 
 @partial(jax.jit, static_argnums=0)
-def read(model: Autoencoder, variables: Variables, images: Pixels) -> Posterior:
+def encode(model: Autoencoder, variables: Variables, images: Pixels) -> Posterior:
     """What the encoder says of images: of each, the mean z is its style.
 
     Args:
@@ -94,7 +96,7 @@ def sample(
 
 def reconstruct(model: Autoencoder, variables: Variables, images: Pixels) -> Images:
     """Images redrawn from the mean z and the likeliest c that the encoder reads."""
-    found = read(model, variables, images)
+    found = encode(model, variables, images)
     labels = None if found.logits is None else jnp.argmax(found.logits, axis=-1)
     return decode(model, variables, found.mean, labels)
 
@@ -116,7 +118,7 @@ def restyle(
     Raises:
         ValueError: if the model has no classes.
     """
-    styles = read(model, variables, images).mean
+    styles = encode(model, variables, images).mean
     drawn = decode(
         model,
         variables,
@@ -149,7 +151,7 @@ def interpolate(
     stations = _joined(model, z, labels)
     places = jnp.linspace(0, len(stations) - 1, steps)
     along = jax.vmap(jnp.interp, in_axes=(None, None, 1), out_axes=1)
-    return draw(model, variables, along(places, jnp.arange(len(stations)), stations))
+    return _decode_latents(model, variables, along(places, jnp.arange(len(stations)), stations))
 
 
 def traverse(

@@ -104,8 +104,8 @@ def ours(
     capacity_c: float | Scalar,
     unlabelled_capacity_c: float | Scalar | None = None,
     labelled_fraction: float | None = None,
-    distorted_images: Images | None = None,
-    agreement: float = 0.0,
+    augmented_images: Images | None = None,
+    consistency_weight: float = 0.0,
     temperature: float,
     reconstruction_loss: ReconstructionLoss = bernoulli_nll,
     axis_name: str | None = None,
@@ -127,15 +127,15 @@ def ours(
         labelled_fraction: the share of the data set that is labelled, where a batch holds another
             share: reconstruction and KL(z) are then weighted to be those of the data set. Without
             it each example weighs the same.
-        distorted_images: the images, slightly distorted, if c is to say the same of both.
-        agreement: weight of the cross-entropy of q(c|distorted x) to the label, or where there is
+        augmented_images: the images, slightly distorted, if c is to say the same of both.
+        consistency_weight: weight of the cross-entropy of q(c|distorted x) to the label, or where there is
             none to q(c|x), which it doesn't move. Not in the paper.
 
     Raises:
         ValueError: if the posterior has no logits, or there isn't one label for each image.
     """
     check_labels(images, labels)
-    both = images if distorted_images is None else jnp.concatenate([images, distorted_images])
+    both = images if augmented_images is None else jnp.concatenate([images, augmented_images])
     posterior, batch = encode(both), len(images)
     if posterior.logits is None:
         raise ValueError("encode must return a Posterior with logits: its logits are None")
@@ -149,9 +149,9 @@ def ours(
         kl_z=gaussian_kl(mean, logvar),
         kl_c=kl_c,
     )
-    if distorted_images is not None:
-        disagreement = _disagreement(posterior.logits[batch:], logits, labels)
-        terms = terms._replace(disagreement=disagreement)
+    if augmented_images is not None:
+        consistency = _consistency(posterior.logits[batch:], logits, labels)
+        terms = terms._replace(consistency=consistency)
     if unlabelled_capacity_c is None:
         unlabelled_capacity_c = capacity_c
     weights = population_weights(labelled, labelled_fraction, axis_name)
@@ -161,13 +161,13 @@ def ours(
         + gamma * _distance_by_share(kl_c, labelled, capacity_c, axis_name)
         + gamma * _distance_by_share(kl_c, ~labelled, unlabelled_capacity_c, axis_name)
     )
-    if terms.disagreement is not None:
-        loss += agreement * jnp.mean(terms.disagreement)
+    if terms.consistency is not None:
+        loss += consistency_weight * jnp.mean(terms.consistency)
     return loss, terms
 
 
-def _disagreement(
-    distorted_logits: Float[Array, "batch classes"],
+def _consistency(
+    augmented_logits: Float[Array, "batch classes"],
     logits: Float[Array, "batch classes"],
     labels: Labels,
 ) -> PerExample:
@@ -175,7 +175,7 @@ def _disagreement(
     said = lax.stop_gradient(jax.nn.softmax(logits))
     one_hot = jax.nn.one_hot(labels, logits.shape[-1])
     targets = jnp.where(labels[:, None] >= 0, one_hot, said)
-    return -jnp.sum(targets * jax.nn.log_softmax(distorted_logits), axis=-1)
+    return -jnp.sum(targets * jax.nn.log_softmax(augmented_logits), axis=-1)
 
 
 def _distance_by_share(

@@ -61,7 +61,7 @@ class TrainConfig:
         "training images that keep their label, as many of each class, chosen by the seed",
         default="all",
     )
-    labelled_share: float = option(
+    labelled_batch_fraction: float = option(
         "of each batch that has a label, where fewer of the data have one", default=0.25
     )
     balance_classes: bool = option(
@@ -78,8 +78,8 @@ class TrainConfig:
     alpha: float | None = hyperparameter(
         "alpha", "weight of the CVAE's classifier; 1000 suits few labels"
     )
-    agreement: float | None = hyperparameter(
-        "agreement",
+    consistency_weight: float | None = hyperparameter(
+        "consistency_weight",
         "weight of what c says otherwise of slightly distorted images, which helps where few have "
         "a label",
     )
@@ -156,7 +156,7 @@ class TrainConfig:
                 f"balance_classes needs every label, so num_labels must be all, got "
                 f"{self.num_labels}; the few labels that are kept are balanced anyway"
             )
-        require(self, "labelled_share", lambda share: 0 < share < 1, "between 0 and 1")
+        require(self, "labelled_batch_fraction", lambda share: 0 < share < 1, "between 0 and 1")
         own = hyperparameters(self.objective)
         for name in HYPERPARAMETERS:
             if getattr(self, name) is not None and name not in own:
@@ -226,9 +226,11 @@ class TrainConfig:
             none, or as large a share of the data has one.
         """
         labelled = np.mean(labels >= 0)
-        if not self.reads_labels or labelled == 0 or labelled >= self.labelled_share:
+        if not self.reads_labels or labelled == 0 or labelled >= self.labelled_batch_fraction:
             return None
-        return min(max(1, round(self.batch_size * self.labelled_share)), self.batch_size - 1)
+        return min(
+            max(1, round(self.batch_size * self.labelled_batch_fraction)), self.batch_size - 1
+        )
 
     def make_model(self, *, image_shape: tuple[int, int, int], classes: int) -> Autoencoder:
         """The model that the objective trains."""

@@ -11,8 +11,8 @@ import numpy as np
 from jax import Array
 
 from jvae_jax.data import Dataset
-from jvae_jax.evaluation.classifier import Judge
-from jvae_jax.evaluation.conditional import judged
+from jvae_jax.evaluation.classifier import EvalClassifier
+from jvae_jax.evaluation.conditional import conditional_metrics
 from jvae_jax.evaluation.disentanglement import disentanglement
 from jvae_jax.evaluation.metrics import Evaluation, evaluate, mean_test_terms
 from jvae_jax.evaluation.style_transfer import restyled
@@ -25,7 +25,7 @@ from jvae_jax.training.distributed import Interruption, interruptions
 from jvae_jax.training.progress import ProgressReport
 from jvae_jax.training.provenance import environment
 from jvae_jax.training.run import Run, plan_run, start_run, visible_dataset
-from jvae_jax.training.run_writer import Records
+from jvae_jax.training.run_writer import RunWriter
 from jvae_jax.training.step import TrainState, metric_names
 from jvae_jax.training.summary import announcement
 from jvae_jax.types import Batch, Devices
@@ -99,7 +99,7 @@ def evaluate_run(
     state: TrainState,
     *,
     filename: str = "evaluation.json",
-    judge: Judge | None = None,
+    eval_classifier: EvalClassifier | None = None,
 ) -> Evaluation:
     """A trained run's metrics over the whole test split, which it keeps in a file of its folder.
 
@@ -108,8 +108,8 @@ def evaluate_run(
         dataset: what it was trained on.
         state: of its training.
         filename: of the file.
-        judge: of the same data; with it, the metrics include those of
-            :func:`~jvae_jax.evaluation.conditional.judged`, :func:`~jvae_jax.evaluation.style_transfer.restyled` and
+        eval_classifier: of the same data; with it, the metrics include those of
+            :func:`~jvae_jax.evaluation.conditional.conditional_metrics`, :func:`~jvae_jax.evaluation.style_transfer.restyled` and
             :func:`~jvae_jax.evaluation.disentanglement.disentanglement`.
 
     Raises:
@@ -123,12 +123,12 @@ def evaluate_run(
         run.key("test"),
         unlabelled_classes=run.unlabelled_classes if run.model.classes else (),
     )
-    if judge is not None:
+    if eval_classifier is not None:
         metrics |= disentanglement(run.model, state.average, dataset)
-        about = run.model, state.average, judge, dataset, run.key("test")
-        metrics |= judged(*about, matching=metrics.get("matching"))
+        about = run.model, state.average, eval_classifier, dataset, run.key("test")
+        metrics |= conditional_metrics(*about, category_to_class=metrics.get("category_to_class"))
         if run.model.classes:
-            metrics |= restyled(*about, matching=metrics.get("matching"))
+            metrics |= restyled(*about, category_to_class=metrics.get("category_to_class"))
     evaluation = {"step": int(state.step), **metrics, "environment": environment()}
     write_json(run.workdir / filename, evaluation)
     return evaluation
@@ -174,7 +174,7 @@ def _train(
     test_split = Batch(dataset.test_images, dataset.test_labels)
     per_epoch = run.steps_per_epoch
     step = int(state.step)
-    with interruptions() as interruption, Records(run, step, show) as records:
+    with interruptions() as interruption, RunWriter(run, step, show) as records:
         sums = records.sums
         for epoch in range(step // per_epoch + 1, run.config.epochs + 1):
             state, sums = trainer.train_epoch(state, epoch, sums, records.progress, interruption)

@@ -17,7 +17,7 @@ import optax
 from jax import Array
 
 from jvae_jax.data import Dataset
-from jvae_jax.data.info import DataFacts
+from jvae_jax.data.info import DatasetInfo
 from jvae_jax.files import write_json
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.training import checkpoints
@@ -45,7 +45,7 @@ class Run:
 
     workdir: Path
     config: TrainConfig
-    data: DataFacts
+    data: DatasetInfo
 
     @property
     def model(self) -> Autoencoder:
@@ -92,7 +92,7 @@ class Run:
     def check_data(self, dataset: Dataset) -> None:
         """Raises ValueError unless it was trained on these data, some labels hidden or none."""
         if differences := _differences(
-            self.data, DataFacts.of(visible_dataset(self.config, dataset))
+            self.data, DatasetInfo.of(visible_dataset(self.config, dataset))
         ):
             raise ValueError(f"{self.workdir} was trained on other data: {'; '.join(differences)}")
 
@@ -154,7 +154,7 @@ def visible_dataset(config: TrainConfig, dataset: Dataset) -> Dataset:
 def plan_run(config: TrainConfig, dataset: Dataset) -> Run:
     """A run that has no folder yet, of a configuration that is resolved for the data."""
     assert config.workdir is not None
-    facts = DataFacts.of(visible_dataset(config, dataset))
+    facts = DatasetInfo.of(visible_dataset(config, dataset))
     return Run(workdir=Path(config.workdir).expanduser(), config=config, data=facts)
 
 
@@ -209,7 +209,7 @@ def load_run(workdir: str | Path) -> Run:
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
         config = TrainConfig(**contents["config"])
-        facts = DataFacts.from_json(contents["data"])
+        facts = DatasetInfo.from_json(contents["data"])
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(f"{workdir} is no run: it has no config.json") from error
     except (KeyError, TypeError, ValueError) as error:

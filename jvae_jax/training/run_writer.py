@@ -22,7 +22,7 @@ from jvae_jax.types import Variables
 _SHEET_SIDE = 10
 
 
-class Records:
+class RunWriter:
     """Metrics, checkpoints and sample sheets, from the step at which training begins or goes on."""
 
     progress: ProgressReport
@@ -59,7 +59,7 @@ class Records:
         )
         self.progress = self._closing.enter_context(progress)
 
-    def __enter__(self) -> "Records":
+    def __enter__(self) -> "RunWriter":
         return self
 
     def __exit__(self, *_: object) -> None:

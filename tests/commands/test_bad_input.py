@@ -105,7 +105,7 @@ def refused(call, user, without_jaxtyping):
         ("--num_labels=some", "num_labels must be all or 0 or more, got some"),
         ("--num_labels=-1", "num_labels must be all or 0 or more, got -1"),
         ("--num_labels=4001", "4001"),
-        ("--labelled_share=1", "labelled_share must be between 0 and 1, got 1.0"),
+        ("--labelled_batch_fraction=1", "labelled_batch_fraction must be between 0 and 1, got 1.0"),
         ("--temperature=0", "temperature must be above 0, got 0.0"),
         ("--beta=-1", "beta must be 0 or more, got -1.0"),
         ("--alpha=1", "ours has no alpha"),

@@ -169,14 +169,16 @@ def test_a_judge_marks_a_run(tmp_path):
     done = call("train", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for _ in range(2):
-        done = call("evaluate", f"--workdir={workdir}", "--judge", "--data_dir=data", cwd=tmp_path)
+        done = call(
+            "evaluate", f"--workdir={workdir}", "--eval_classifier", "--data_dir=data", cwd=tmp_path
+        )
         assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "data" / "judges").iterdir())) == 1
+    assert len(list((tmp_path / "data" / "eval_classifiers").iterdir())) == 1
     found = json.loads((workdir / "evaluation.json").read_text())
-    assert found["judge_accuracy"] > 0.8  # at 8x8 pixels
+    assert found["eval_classifier_accuracy"] > 0.8  # at 8x8 pixels
     assert np.sum(found["confusion"]) == 10_000
-    assert found["drawn"] > 0.6  # chance is 0.1
-    assert found["drawn"] == pytest.approx(np.trace(found["confusion"]) / 10_000)
+    assert found["conditional_accuracy"] > 0.6  # chance is 0.1
+    assert found["conditional_accuracy"] == pytest.approx(np.trace(found["confusion"]) / 10_000)
     assert f"drawn                      {found['drawn']:>8.4f}" in done.stdout
     assert (workdir / "confusion.png").exists()
 

@@ -22,7 +22,7 @@ class Pen:
 
 
 class Reader:
-    """Stands in for a judge: reads what a pen drew; its features are the image's first pixels."""
+    """Stands in for a eval_classifier: reads what a pen drew; its features are the image's first pixels."""
 
     accuracy = 0.5
 
@@ -58,7 +58,7 @@ def pen(monkeypatch, without_jaxtyping):
 
 
 def marks_of(pen, **options):
-    return conditional.judged(
+    return conditional.conditional_metrics(
         pen, {}, Reader(), make_dataset(), jax.random.key(0), characters=6000, **options
     )
 
@@ -66,29 +66,34 @@ def marks_of(pen, **options):
 def test_what_is_drawn_is_counted_by_what_was_asked_for(pen):
     marks = marks_of(pen)
     above = 0.1587  # P(z > 1), in which the pen draws the next character
-    assert marks["drawn"] == pytest.approx(1 - above, abs=0.02)
+    assert marks["conditional_accuracy"] == pytest.approx(1 - above, abs=0.02)
     confusion = np.array(marks["confusion"])
     np.testing.assert_array_equal(confusion.sum(axis=1), 2000)
     for asked in range(3):
         assert confusion[asked, (asked + 1) % 3] == pytest.approx(2000 * above, rel=0.15)
         assert confusion[asked, (asked + 2) % 3] == 0
-        assert marks["drawn_per_class"][asked] == confusion[asked, asked] / 2000
+        assert marks["conditional_accuracy_per_class"][asked] == confusion[asked, asked] / 2000
 
 
 def test_an_unsupervised_c_is_asked_by_what_it_means(pen):
-    straight, matched = marks_of(pen), marks_of(pen, matching=[1, 2, 0])
-    assert matched["drawn"] == pytest.approx(1 - straight["drawn"])
+    straight, matched = marks_of(pen), marks_of(pen, category_to_class=[1, 2, 0])
+    assert matched["conditional_accuracy"] == pytest.approx(1 - straight["conditional_accuracy"])
 
 
 def test_verdicts_change_only_with_the_dimension_that_changes_them(pen):
     # Of -2, -1.5 ... 2, two are above 1, where the verdict isn't that at 0.
-    np.testing.assert_allclose(marks_of(pen)["verdict_changes"], [0, 2 / 9])
+    np.testing.assert_allclose(marks_of(pen)["class_flip_rate_per_latent"], [0, 2 / 9])
 
 
 def test_a_model_without_classes_is_asked_for_nothing(pen, monkeypatch):
     monkeypatch.setattr(Pen, "classes", 0)
     marks = marks_of(pen)
-    assert marks.keys() == {"judge_accuracy", "frechet", "frechet_floor", "verdict_changes"}
+    assert marks.keys() == {
+        "eval_classifier_accuracy",
+        "frechet_distance",
+        "frechet_distance_real",
+        "class_flip_rate_per_latent",
+    }
 
 
 def test_frechet_distance_of_known_moments():
@@ -125,15 +130,19 @@ def test_unlabelled_test_images_are_of_no_class(pen):
     dataset = make_dataset()
     labels = np.where(dataset.test_labels == 2, -1, dataset.test_labels)
     dataset = replace(dataset, test_labels=labels)
-    marks = conditional.judged(pen, {}, Reader(), dataset, jax.random.key(0), characters=60)
-    assert np.isfinite(marks["frechet_within_class"])
+    marks = conditional.conditional_metrics(
+        pen, {}, Reader(), dataset, jax.random.key(0), characters=60
+    )
+    assert np.isfinite(marks["intra_class_frechet_distance"])
 
 
 def test_classes_of_one_test_image_have_no_distance(pen):
     dataset = make_dataset(test=3)
-    marks = conditional.judged(pen, {}, Reader(), dataset, jax.random.key(0), characters=60)
+    marks = conditional.conditional_metrics(
+        pen, {}, Reader(), dataset, jax.random.key(0), characters=60
+    )
     assert not [name for name in marks if "within_class" in name]
-    assert np.isfinite(marks["frechet"])
+    assert np.isfinite(marks["frechet_distance"])
 
 
 @pytest.mark.usefixtures("without_jaxtyping")

@@ -4,7 +4,7 @@ import pytest
 from helpers import make_dataset
 
 from jvae_jax import Autoencoder
-from jvae_jax.evaluation.disentanglement import disentanglement, probe_accuracy
+from jvae_jax.evaluation.disentanglement import disentanglement, linear_probe_accuracy
 from jvae_jax.models.inference import scale
 
 
@@ -15,7 +15,9 @@ def test_a_probe_reads_what_is_there_and_no_more():
     knowing = noise.copy()
     knowing[:, 1] = 0.01 * labels + 5  # on a scale of its own
     for z, low, high in ((knowing, 0.99, 1.0), (noise, 0.2, 0.3)):
-        assert low <= probe_accuracy(z[:2000], labels[:2000], z[2000:], labels[2000:]) <= high
+        assert (
+            low <= linear_probe_accuracy(z[:2000], labels[:2000], z[2000:], labels[2000:]) <= high
+        )
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def test_entropy_and_chance_are_those_of_the_test_split(found):
     dataset = make_dataset(test=21)
     measures = found(3, dataset)
     assert measures["label_entropy"] == pytest.approx(np.log(3))
-    assert measures["probe_chance"] == pytest.approx(1 / 3)
+    assert measures["majority_class_accuracy"] == pytest.approx(1 / 3)
     assert 0 <= measures["mutual_information"] <= np.log(3) + 1e-9
 
 
@@ -45,4 +47,4 @@ def test_unlabelled_images_do_not_count(found):
 
 
 def test_without_c_there_is_only_the_probe(found):
-    assert found(0, make_dataset()).keys() == {"probe_accuracy", "probe_chance"}
+    assert found(0, make_dataset()).keys() == {"linear_probe_accuracy", "majority_class_accuracy"}

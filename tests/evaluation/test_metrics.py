@@ -60,8 +60,8 @@ def test_metrics_by_hand(split, kind, monkeypatch, key):
         kls.append(0.5 * (mean**2 + np.exp(logvar) - 1 - logvar))
     assert found["examples"] == 23
     np.testing.assert_allclose(found["mse"], np.mean(errors), rtol=1e-4)
-    np.testing.assert_allclose(found["nll"], np.mean(nlls), rtol=1e-4)
-    np.testing.assert_allclose(found["kl_z_per_dimension"], np.mean(kls, 0), rtol=1e-4)
+    np.testing.assert_allclose(found["reconstruction_nll"], np.mean(nlls), rtol=1e-4)
+    np.testing.assert_allclose(found["kl_z_per_latent"], np.mean(kls, 0), rtol=1e-4)
     np.testing.assert_allclose(found["kl_z"], np.sum(np.mean(kls, 0)), rtol=1e-4)
     assert found["mse_sampled"] != found["mse"]
     assert ("accuracy" in found) == (kind != "continuous")
@@ -90,8 +90,8 @@ def test_matching_is_used_where_asked(split, key):
     plain = metrics.evaluate(model, variables, split, key)
     matched = metrics.evaluate(model, variables, split, key, unlabelled_classes=[0, 1, 2])
     assert matched["accuracy"] >= plain["accuracy"]
-    assert len(matched["matching"]) == 3
-    assert "matching" in metrics.format_table(matched)
+    assert len(matched["category_to_class"]) == 3
+    assert "category_to_class" in metrics.format_table(matched)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

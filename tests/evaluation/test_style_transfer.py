@@ -17,7 +17,7 @@ class Pen:
 
 
 class Reader:
-    """Stands in for a judge, which reads the label, but takes 2 for 0."""
+    """Stands in for a eval_classifier, which reads the label, but takes 2 for 0."""
 
     def __call__(self, images):
         labels = np.asarray(images).reshape(len(images), -1)[:, 0].round().astype(int)
@@ -65,19 +65,19 @@ def measures(monkeypatch, without_jaxtyping):
 
 def test_a_style_that_is_lost_counts_nothing(measures):
     found = measures()
-    assert found["restyled"] == pytest.approx(2 / 3)
-    first, second = found["style_kept_per_dimension"]
+    assert found["style_transfer_accuracy"] == pytest.approx(2 / 3)
+    first, second = found["style_r2_per_latent"]
     variance = 1 / 12  # of a uniform in 0 to 1
     assert first == pytest.approx(1 - NOISE**2 / variance, abs=0.03)
     assert second == pytest.approx(0, abs=0.03)
-    assert found["style_kept"] == pytest.approx((first + second) / 2, abs=0.03)
+    assert found["style_r2"] == pytest.approx((first + second) / 2, abs=0.03)
     # Of what doesn't belong together, the squared error is twice the variance in the first.
-    assert found["style_kept_shuffled"] == pytest.approx(-0.56, abs=0.1)
+    assert found["style_r2_shuffled"] == pytest.approx(-0.56, abs=0.1)
 
 
 def test_c_is_matched_where_it_is_unsupervised(measures):
     """c = 0, 1, 2 drawn as 0, 1, 0; what they mean is 1, 0, 2."""
-    assert measures(matching=[1, 0, 2])["restyled"] == 0
+    assert measures(category_to_class=[1, 0, 2])["style_transfer_accuracy"] == 0
 
 
 def test_without_any_style_there_is_none_to_keep(measures, monkeypatch):
@@ -85,7 +85,7 @@ def test_without_any_style_there_is_none_to_keep(measures, monkeypatch):
         return Posterior(np.zeros((len(images), 2)), np.zeros((len(images), 2)))
 
     monkeypatch.setattr(style_transfer, "read", read)
-    assert measures().keys() == {"restyled"}
+    assert measures().keys() == {"style_transfer_accuracy"}
 
 
 def test_r_squared_is_scikit_learns():

@@ -15,8 +15,17 @@ from jvae_jax.objectives import OBJECTIVES
 
 
 def row(objective, seed, **metrics):
-    common = {"dataset": "mnist", "epochs": 40, "examples": 10_000, "judge_accuracy": 0.996}
-    floors = {"frechet_floor": 0.25, "frechet_within_class_floor": 0.5, "probe_chance": 0.1135}
+    common = {
+        "dataset": "mnist",
+        "epochs": 40,
+        "examples": 10_000,
+        "eval_classifier_accuracy": 0.996,
+    }
+    floors = {
+        "frechet_distance_real": 0.25,
+        "intra_class_frechet_distance_real": 0.5,
+        "majority_class_accuracy": 0.1135,
+    }
     machine = {"python": "3.11", "jax": "0.10.2", "machine": "2 cores"}
     origin = {"command": "python x", "trained_with": "abc", "environment": machine}
     return {"objective": objective, "seed": seed, **common, **floors, **origin, **metrics}
@@ -75,9 +84,9 @@ def test_panels_come_back_from_json():
 def small(tmp_path, monkeypatch):
     """Options of a study of small images, and where it writes."""
     dataset = make_dataset(train=120)
-    marker = classifier.train(dataset, steps=60)
+    eval_classifier = classifier.train(dataset, steps=60)
     monkeypatch.setattr(reproduce.configs.data, "load", lambda *_args, **_options: dataset)
-    monkeypatch.setattr(reproduce.configs.judge, "load", lambda *_args: marker)
+    monkeypatch.setattr(reproduce.configs.eval_classifier, "load", lambda *_args: eval_classifier)
     output = tmp_path / "results"
     return {"epochs": 1, "runs": str(tmp_path / "runs"), "output": str(output)}, output
 
@@ -130,7 +139,7 @@ def test_studies_of_ours(small, monkeypatch):
     reproduce.fixed_dimensions(reproduce.FixedDimensionsConfig(**options))
     rows = reproduce.studies.kept_rows(output / "fixed-dimensions.json")
     assert [(row["latents"], row["fixed_latents"]) for row in rows] == [(2, 0), (10, 8)]
-    assert rows[1]["kl_z_per_dimension"][2:] == [0.0] * 8
+    assert rows[1]["kl_z_per_latent"][2:] == [0.0] * 8
     lines = (output / "fixed-dimensions.md").read_text().splitlines()
     assert [line[:9] for line in lines[2:4]] == ["| 2 | 2 |", "| 2 | 10 "]
     assert (output / "fixed-dimensions.png").exists()
@@ -141,23 +150,26 @@ def test_studies_of_ours(small, monkeypatch):
     monkeypatch.setattr(reproduce.studies.baseline, "labels_alone", quick)
     reproduce.labels(reproduce.LabelsConfig(draws=2, **options))
     rows = reproduce.studies.kept_rows(output / "labels.json")
-    names = ["labels alone", "ours", "ours --agreement=100", "cvae --alpha=1000"]
+    names = ["labels alone", "ours", "ours --consistency_weight=100", "cvae --alpha=1000"]
     assert [row["objective"] for row in rows] == [name for name in names for _ in range(3)]
     assert [row["num_labels"] for row in rows] == 4 * [6, 6, "all"]
     lines = (output / "labels.md").read_text().splitlines()
-    trained = "| labels | `ours` | `ours --agreement=100` | `cvae --alpha=1000` |"
+    trained = "| labels | `ours` | `ours --consistency_weight=100` | `cvae --alpha=1000` |"
     assert lines[2].startswith(f"{trained} labels alone | M2 (Kingma")
     assert trained in lines[3:]
     assert "1 epochs, seed 0, 1, " in lines[-1]
     assert lines[4].startswith("| 6 | ")
     assert lines[5].startswith("| all | ")
 
-    settings = (("ours", {"num_labels": 6}), ("ours", {"num_labels": 6, "agreement": 30.0}))
+    settings = (
+        ("ours", {"num_labels": 6}),
+        ("ours", {"num_labels": 6, "consistency_weight": 30.0}),
+    )
     for study in ("choices", "attempts"):
         monkeypatch.setattr(reproduce.studies, study.upper(), settings)
         getattr(reproduce, study)(reproduce.SettingsConfig(seeds=2, **options))
         rows = reproduce.studies.kept_rows(output / f"{study}.json")
-        names = ["ours --num_labels=6", "ours --num_labels=6 --agreement=30"]
+        names = ["ours --num_labels=6", "ours --num_labels=6 --consistency_weight=30"]
         assert [row["objective"] for row in rows] == 2 * names
         assert [row["seed"] for row in rows] == [0, 0, 1, 1]
         lines = (output / f"{study}.md").read_text().splitlines()
@@ -169,11 +181,11 @@ def test_studies_of_ours(small, monkeypatch):
     rows = reproduce.studies.kept_rows(output / "readings.json")
     assert [row["reading"] for row in rows] == 2 * ["as here", "the last weights"]
     for average, last in (rows[:2], rows[2:]):
-        mse = average["mse_by_reading"]
+        mse = average["mse_by_protocol"]
         assert mse["mean z, likeliest c"] == pytest.approx(average["mse"], rel=1e-5)
         assert mse["drawn z, likeliest c"] != mse["mean z, likeliest c"]
         # After one step the average is of that step alone.
-        assert last["mse_by_reading"] == mse
+        assert last["mse_by_protocol"] == mse
 
 
 def test_choices_see_no_test_image():

@@ -46,7 +46,7 @@ def test_four_runs_are_kept():
     assert [folder.name for folder in KEPT] == [
         "ours-hiragana73",
         "ours-mnist",
-        "ours-mnist-agreement",
+        "ours-mnist-consistency",
         "ours-mnist_5k",
     ]
 

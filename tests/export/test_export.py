@@ -14,7 +14,7 @@ from helpers import SMALL, make_dataset
 import jvae_jax
 from jvae_jax.export import onnx
 from jvae_jax.models.autoencoder import Autoencoder
-from jvae_jax.pretrained import Trained
+from jvae_jax.pretrained import TrainedModel
 from jvae_jax.training.run import start_run
 from jvae_jax.training.step import init_state
 
@@ -112,7 +112,7 @@ def test_onnx_computes_the_same(classes, conditional, dtype, without_jaxtyping, 
     model = Autoencoder((16, 8, 1), 2, classes, conditional)
     variables = init_state(model, optax.sgd(0.1), jax.random.key(0)).average
     run = SimpleNamespace(model=model.clone(dtype=dtype))
-    onnx.write_onnx(Trained(run=run, variables=variables), tmp_path)
+    onnx.write_onnx(TrainedModel(run=run, variables=variables), tmp_path)
     assert "onnx_ir" not in caplog.text
     encoder, decoder = (InferenceSession(tmp_path / name) for name in onnx.ONNX)
     for batch in (1, 7):

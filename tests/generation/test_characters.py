@@ -81,7 +81,7 @@ def test_read_is_what_the_encoder_infers():
     dataset = make_dataset(size=8)
     model = Autoencoder((8, 8, 1), 2, 3)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
-    found = characters.read(model, variables, dataset.test_images)
+    found = characters.encode(model, variables, dataset.test_images)
     expected = model.apply(variables, jnp.array(dataset.test_images / 255.0), method="infer")
     for name in ("mean", "logvar", "logits"):
         np.testing.assert_allclose(
@@ -97,7 +97,7 @@ def test_restyle_draws_every_label_in_each_images_style(conditional):
     images = dataset.test_images[:4]
     found = characters.restyle(model, variables, images, jnp.array([2, 0]))
     assert found.shape == (4, 2, 8, 8, 1)
-    z = characters.read(model, variables, images).mean
+    z = characters.encode(model, variables, images).mean
     one = characters.decode(model, variables, z[3:], jnp.array([0]))
     np.testing.assert_allclose(found[3, 1], one[0], rtol=1e-5)
 

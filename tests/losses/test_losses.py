@@ -177,7 +177,7 @@ def test_cvae_against_the_equation(labels):
     args = encode, decode, classify, images, jnp.array(labels)
     loss, terms = losses.cvae(*args, **options)
     np.testing.assert_allclose(loss, cvae64(labels, 3.0), rtol=1e-5)
-    assert terms.disagreement is None
+    assert terms.consistency is None
     assert all(term is not None and term.shape == (BATCH,) for term in terms[:-1])
     if min(labels) >= 0:
         quick, quick_terms = losses.cvae(*args, all_labelled=True, **options)

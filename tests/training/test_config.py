@@ -93,7 +93,10 @@ def test_every_field_has_help():
         ({"num_labels": "few"}, "num_labels must be all or 0 or more, got few"),
         ({"num_labels": -1}, "num_labels must be all or 0 or more, got -1"),
         ({"objective": "vae", "num_labels": 9}, "vae reads no labels"),
-        ({"labelled_share": 1.0}, "labelled_share must be between 0 and 1, got 1.0"),
+        (
+            {"labelled_batch_fraction": 1.0},
+            "labelled_batch_fraction must be between 0 and 1, got 1.0",
+        ),
         ({"epochs": 0}, "epochs must be above 0, got 0"),
         ({"batch_size": -1}, "batch_size must be above 0, got -1"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),

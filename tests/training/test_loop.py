@@ -103,7 +103,7 @@ def test_going_on_is_as_never_stopped(reference, epoch, tmp_path, monkeypatch):
 
 
 def test_stopped_as_the_last_is_saved(reference, tmp_path, monkeypatch):
-    real = run_writer.Records.save
+    real = run_writer.RunWriter.save
 
     def stopping(self, state, **about):
         real(self, state, **about)
@@ -112,7 +112,7 @@ def test_stopped_as_the_last_is_saved(reference, tmp_path, monkeypatch):
 
     config = replace(SMALL, workdir=str(tmp_path / "run"))
     with monkeypatch.context() as patch:
-        patch.setattr(run_writer.Records, "save", stopping)
+        patch.setattr(run_writer.RunWriter, "save", stopping)
         with pytest.raises(InterruptedTestError):
             fit(config, make_dataset())
     assert_same_end(fit(config, make_dataset()), reference[0])
@@ -252,7 +252,7 @@ def test_all_six_train(objective, tmp_path):
     lines = metrics_of(run)
     assert lines[-1]["test"]["reconstruction"] < 0.9 * lines[0]["test"]["reconstruction"]
     evaluation = json.loads((run.workdir / "evaluation.json").read_text())
-    assert ("matching" in evaluation) == (objective == "joint_vae")
+    assert ("category_to_class" in evaluation) == (objective == "joint_vae")
 
 
 @pytest.mark.long

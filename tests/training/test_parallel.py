@@ -118,7 +118,10 @@ def test_one_and_two_devices_agree_in_float64(monkeypatch):
     try:
         states = [
             run_steps(
-                *setup("ours", devices, dtype=jnp.float64, capacity_steps=10, agreement=1.0), 20
+                *setup(
+                    "ours", devices, dtype=jnp.float64, capacity_steps=10, consistency_weight=1.0
+                ),
+                20,
             )[0]
             for devices in (1, 2)
         ]

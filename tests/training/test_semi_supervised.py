@@ -80,7 +80,7 @@ def test_batches_are_mixed_only_where_labels_are_few():
     assert config.labelled_per_batch(half) is None
     assert config.labelled_per_batch(np.full(100, -1)) is None
     assert config.labelled_per_batch(np.where(np.arange(100) < 10, 1, -1)) == 16
-    assert replace(config, labelled_share=0.75).labelled_per_batch(half) == 48
+    assert replace(config, labelled_batch_fraction=0.75).labelled_per_batch(half) == 48
     assert replace(config, objective="vae").labelled_per_batch(half) is None
 
 
@@ -173,19 +173,19 @@ def test_what_c_says_of_distorted_images_is_weighed():
             images,
             labels,
             **options,
-            distorted_images=distorted,
-            agreement=5.0,
+            augmented_images=distorted,
+            consistency_weight=5.0,
         )
 
     loss, terms = weighed(1.0)
     log_q = np.asarray(jax.nn.log_softmax(encode(distorted).logits))
     said = np.asarray(jax.nn.softmax(encode(images).logits))
     expected = [-log_q[0, 2], -said[1] @ log_q[1], -said[2] @ log_q[2]]
-    np.testing.assert_allclose(terms.disagreement, expected, rtol=1e-5)
+    np.testing.assert_allclose(terms.consistency, expected, rtol=1e-5)
     assert float(loss - plain) == pytest.approx(5 * np.mean(expected), rel=1e-4)
 
     # By how much it changes with the scale of the logits, where the targets stay.
-    slope = jax.grad(lambda scale: weighed(scale)[1].disagreement[1])(1.0)
+    slope = jax.grad(lambda scale: weighed(scale)[1].consistency[1])(1.0)
     logits = np.asarray(encode(distorted).logits)[1]
     assert float(slope) == pytest.approx((np.exp(log_q[1]) - said[1]) @ logits, rel=1e-3)
 
@@ -236,7 +236,7 @@ def test_classes_without_labels(tmp_path):
     assert "no image of these has a label, so c doesn't tell them apart: b" in said
     assert run.category_names == ("a", "c1", "c")
     found = run.evaluation()
-    assert found["matching"] == [0, 1, 2]
+    assert found["category_to_class"] == [0, 1, 2]
     assert found["accuracy_per_class"][1] == found["accuracy_unlabelled"]
     assert found["accuracy_per_class"][0] > 0.9
 
@@ -248,7 +248,7 @@ def test_no_label_makes_ours_unsupervised(tmp_path):
     run = fit(config, make_dataset(), say=said.append)
     assert "no training image has a label, so c is unsupervised" in said
     assert run.category_names == ("c0", "c1", "c2")
-    assert sorted(run.evaluation()["matching"]) == [0, 1, 2]
+    assert sorted(run.evaluation()["category_to_class"]) == [0, 1, 2]
     assert "accuracy_unlabelled" not in run.evaluation()
 
 
@@ -256,13 +256,13 @@ def test_matching_against_every_permutation():
     rng = np.random.default_rng(0)
     categories, labels = rng.integers(0, 5, 80), rng.integers(0, 5, 80)
     for free in (range(5), (1, 2, 4)):
-        matching = batching.best_matching(categories, labels, 5, free)
-        assert sorted(matching) == [0, 1, 2, 3, 4]
+        category_to_class = batching.match_categories(categories, labels, 5, free)
+        assert sorted(category_to_class) == [0, 1, 2, 3, 4]
         fixed = np.setdiff1d(np.arange(5), free)
-        np.testing.assert_array_equal(matching[fixed], fixed)
+        np.testing.assert_array_equal(category_to_class[fixed], fixed)
         every = [
             np.mean(np.array(permutation)[categories] == labels)
             for permutation in itertools.permutations(range(5))
             if all(permutation[index] == index for index in fixed)
         ]
-        assert np.mean(matching[categories] == labels) == max(every)
+        assert np.mean(category_to_class[categories] == labels) == max(every)
