@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, whole, whenever a process is killed."""
+"""Atomic file writes."""
 
 import json
 import os
@@ -9,11 +9,14 @@ from typing import Any, BinaryIO
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes ``path``'s place when it is whole, and not before.
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Opens a temporary file that replaces ``path`` when the context exits without an error.
+
+    Yields:
+        A binary file open for writing.
 
     Raises:
-        FileNotFoundError: if there is no folder to hold it.
+        FileNotFoundError: if the parent folder doesn't exist.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} into")
@@ -27,7 +30,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_json(path: Path, contents: Any) -> None:
-    """Writes JSON for people to read, whole or not at all."""
+    """Writes ``contents`` atomically as indented JSON in UTF-8."""
     text = json.dumps(contents, indent=2, ensure_ascii=False)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(f"{text}\n".encode())

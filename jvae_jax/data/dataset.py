@@ -1,13 +1,15 @@
-"""A data set in memory, checked when it is made."""
+"""The in-memory dataset, validated on construction, and the metadata that identify it."""
 
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 import jax
 import numpy as np
 
-from jvae_jax.data.labels import hide_labels
+from jvae_jax.data.labels import keep_labels
+from jvae_jax.validation import check_types
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -15,13 +17,14 @@ class Dataset:
     """Train and test images with their labels.
 
     Attributes:
-        name: what ``load`` knows it by.
-        train_images, test_images: uint8, (examples, height, width, channels), ink bright on dark.
-        train_labels, test_labels: int32, (examples,); a class index, or -1 for unlabelled.
-        class_names: one for each class.
+        name: name of the dataset, as passed to :func:`jvae_jax.data.load`.
+        train_images, test_images: uint8, (examples, height, width, channels), with bright ink on
+            dark background.
+        train_labels, test_labels: int32, (examples,); class indices, or -1 for unlabelled examples.
+        class_names: class names, in the order of the labels.
 
     Raises:
-        ValueError: if an array's rank, dtype or length is wrong, or a label is out of range.
+        ValueError: if an array has a wrong rank, dtype or length, or a label is out of range.
     """
 
     name: str
@@ -38,35 +41,39 @@ class Dataset:
                 getattr(self, f"{split}_labels"),
                 examples=len(getattr(self, f"{split}_images")),
                 classes=len(self.class_names),
-                what=f"{split} labels",
+                name=f"{split} labels",
             )
         if self.train_images.shape[1:] != self.test_images.shape[1:]:
             raise ValueError(
                 f"train images are {self.train_images.shape[1:]}, "
-                f"test images {self.test_images.shape[1:]}: they must have one shape"
+                f"test images {self.test_images.shape[1:]}: their shapes must be equal"
             )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels."""
+        """Height, width and channels of an image."""
         _, height, width, channels = self.train_images.shape
         return height, width, channels
 
     @property
     def all_labelled(self) -> bool:
-        """Whether no label, train or test, is -1."""
+        """Whether every training and test image has a label."""
         return bool((self.train_labels >= 0).all() and (self.test_labels >= 0).all())
 
     def with_labels(self, count: int, seed: int) -> "Dataset":
-        """The same data with so many training labels, as many of each class as may be.
+        """Returns a copy with ``count`` training labels, balanced over classes.
+
+        Args:
+            count: number of training labels to keep; the rest become -1.
+            seed: seed of the selection.
 
         Raises:
-            ValueError: if there are fewer.
+            ValueError: if ``count`` is negative or exceeds the number of training labels.
         """
-        return replace(self, train_labels=hide_labels(self.train_labels, count, seed))
+        return replace(self, train_labels=keep_labels(self.train_labels, count, seed))
 
     def resized(self, size: int) -> "Dataset":
-        """The same data at size x size: bilinear, and antialiased where it shrinks."""
+        """Returns a copy with images of size x size: bilinear, antialiased on downscaling."""
         if self.image_shape[:2] == (size, size):
             return self
 
@@ -82,7 +89,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the content: equal for equal data, wherever they came from."""
+        """Hash of the images, labels and class names, independent of the dataset's location."""
         digest = hashlib.sha256()
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(f"{array.shape}{array.dtype}".encode())
@@ -91,27 +98,85 @@ class Dataset:
         return digest.hexdigest()[:16]
 
 
-def check_images(images: np.ndarray, what: str = "images") -> None:
-    """Raises ValueError unless images are uint8 (examples, height, width, channels)."""
+@dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """Metadata of a dataset, stored with a run.
+
+    Attributes:
+        fingerprint: hash of the dataset's content.
+        train_examples, test_examples: number of images.
+        image_shape: height, width and channels.
+        class_names: class names, in the order of the labels.
+        labels_per_class: number of labelled training images of each class; empty if not recorded.
+
+    Raises:
+        ValueError: if a value has a wrong type or is out of range.
+    """
+
+    fingerprint: str
+    train_examples: int
+    test_examples: int
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    labels_per_class: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if min(self.image_shape) < 1:
+            raise ValueError(f"image_shape must be above 0, got {self.image_shape}")
+        if len(self.labels_per_class) not in (0, len(self.class_names)):
+            raise ValueError(
+                f"labels_per_class must have one entry for each of {len(self.class_names)} "
+                f"classes, got {len(self.labels_per_class)}"
+            )
+
+    @classmethod
+    def from_dataset(cls, dataset: Dataset) -> "DatasetInfo":
+        """Computes the metadata of a dataset."""
+        labels = dataset.train_labels
+        counts = np.bincount(labels[labels >= 0], minlength=len(dataset.class_names))
+        return cls(
+            fingerprint=dataset.fingerprint,
+            train_examples=len(dataset.train_images),
+            test_examples=len(dataset.test_images),
+            image_shape=dataset.image_shape,
+            class_names=dataset.class_names,
+            labels_per_class=tuple(counts.tolist()),
+        )
+
+    @classmethod
+    def from_json(cls, contents: dict[str, Any]) -> "DatasetInfo":
+        """Restores the metadata from their JSON form, as ``dataclasses.asdict`` writes it.
+
+        Raises:
+            TypeError, ValueError: if a field is missing, unknown or has a wrong type.
+        """
+        tuple_fields = ("image_shape", "class_names", "labels_per_class")
+        tuples = {name: tuple(contents[name]) for name in tuple_fields if name in contents}
+        return cls(**{**contents, **tuples})
+
+
+def check_images(images: np.ndarray, name: str = "images") -> None:
+    """Raises ValueError unless images are uint8, (examples, height, width, channels)."""
     if images.ndim != 4:
         raise ValueError(
-            f"{what} must be (examples, height, width, channels), got shape {images.shape}"
+            f"{name} must be (examples, height, width, channels), got shape {images.shape}"
         )
     if images.dtype != np.uint8:
         span = f" in {images.min():g} to {images.max():g}" if images.size else ""
-        raise ValueError(f"{what} must be uint8 in 0 to 255, got {images.dtype}{span}")
+        raise ValueError(f"{name} must be uint8 in 0 to 255, got {images.dtype}{span}")
 
 
-def check_labels(labels: np.ndarray, *, examples: int, classes: int, what: str = "labels") -> None:
-    """Raises ValueError unless each image has a label, from -1 (unlabelled) to classes - 1."""
+def check_labels(labels: np.ndarray, *, examples: int, classes: int, name: str = "labels") -> None:
+    """Raises ValueError unless labels are (examples,) integers from -1 to classes - 1."""
     if labels.shape != (examples,):
-        raise ValueError(f"{what} must be one for each of {examples} images, got {labels.shape}")
+        raise ValueError(f"{name} must have shape ({examples},), got {labels.shape}")
     if labels.dtype.kind != "i":
-        raise ValueError(f"{what} must be signed integers, got {labels.dtype}")
+        raise ValueError(f"{name} must be signed integers, got {labels.dtype}")
     outside = labels[(labels < -1) | (labels >= classes)]
     if len(outside):
         raise ValueError(
-            f"{what} must be -1 (unlabelled) or 0 to {classes - 1}, got {int(outside[0])}"
+            f"{name} must be -1 (unlabelled) or 0 to {classes - 1}, got {int(outside[0])}"
         )
 
 

@@ -1,134 +1,127 @@
-"""Any picture of a character, made to look like those that a model was trained on."""
+"""Scale, position and contrast of characters: estimated from images, and applied to a photo.
+
+A photo or drawing of a character differs from the training images in size, place, polarity and
+contrast. :func:`frame_image` maps it to the framing of the training images.
+"""
 
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from jvae_jax.data import images
-from jvae_jax.generation.characters import decode
-from jvae_jax.models.autoencoder import Autoencoder
-from jvae_jax.types import Pixels, Variables
+from jvae_jax.data.images import decode_image, normalize_polarity
+from jvae_jax.types import Pixels
 
-_WORKING_SIDE = 512
-"""Pixels at which ink is looked for."""
-_CHARACTERS = 200
-"""So many tell how a model frames what it draws."""
-_FAINTEST = 24
-"""Differences from the ground below this, of 255, are no ink."""
+_WORKING_SIZE = 512
+"""Height and width, in pixels, at which ink is detected."""
+_MIN_CONTRAST = 24
+"""Differences in brightness from the background up to this, of 255, are noise."""
 
 
-class Frame(NamedTuple):
-    """Where ink is on images, and how bright.
+class Framing(NamedTuple):
+    """Scale, position and contrast of the ink on an image.
 
     Attributes:
-        extent: the longer side of its bounding box, as a share of the image's.
-        row, column: its centre of mass, as shares of the image's sides.
-        ground: brightness of what is around it, in 0 to 255.
-        ink: its own brightness.
+        extent: longer side of the ink's bounding box, as a fraction of the longer image side.
+        row, column: centre of mass of the ink, as fractions of image height and width.
+        background: brightness of the background, in 0 to 255.
+        ink: brightness of the ink, in 0 to 255.
     """
 
     extent: float
     row: float
     column: float
-    ground: float
+    background: float
     ink: float
 
 
-def frame_of(images: Pixels) -> Frame:
-    """How most of a model's characters, or a data set's, are framed: the medians.
-
-    Raises:
-        ValueError: if there is no ink on any.
-    """
-    frames = []
-    for image in images:
-        mask, ground = _ink(image)
-        if mask.any():
-            frames.append(_frame(image, mask, ground))
-    if not frames:
-        raise ValueError(f"none of {len(images)} images that it is to look like shows anything")
-    extent, row, column, ground, ink = np.median(frames, axis=0).tolist()
-    return Frame(extent, row, column, ground, ink)
-
-
-def frame_of_characters(model: Autoencoder, variables: Variables) -> Frame:
-    """How a model frames what it draws, which is how its training data are framed.
-
-    Raises:
-        ValueError: if it draws nothing.
-    """
-    z = jax.random.normal(jax.random.key(0), (_CHARACTERS, model.latents))
-    labels = jnp.arange(_CHARACTERS) % model.classes if model.classes else None
-    images = np.asarray(decode(model, variables, z, labels))
-    return frame_of((255 * images).round().astype(np.uint8))
-
-
-def framed(
-    file: Path | bytes, frame: Frame, image_shape: tuple[int, int, int]
-) -> UInt8[np.ndarray, "1 height width channels"]:
-    """A picture of one character, as bright, as large and in the same place as a frame's.
-
-    Ink that is darker than its ground is inverted first. Where images have three channels, the
-    picture is only padded to a square and resized, as a folder's pictures are for training.
+def estimate_framing(images: Pixels) -> Framing:
+    """Estimates the framing of a dataset or of generated images: medians over the images.
 
     Args:
-        file: where it lies, or what it holds, in any format that Pillow reads.
-        frame: of the images that the model knows.
-        image_shape: of these images.
+        images: uint8, (batch, height, width, channels).
 
     Raises:
-        ValueError: if it can't be read, or nothing is drawn on it.
+        ValueError: if no image contains ink.
+    """
+    framings = []
+    for image in images:
+        mask, background = _segment_ink(image)
+        if mask.any():
+            framings.append(_measure(image, mask, background))
+    if not framings:
+        raise ValueError(f"none of {len(images)} images contains ink")
+    extent, row, column, background, ink = np.median(framings, axis=0).tolist()
+    return Framing(extent, row, column, background, ink)
+
+
+def frame_image(
+    file: Path | bytes, framing: Framing, image_shape: tuple[int, int, int]
+) -> UInt8[np.ndarray, "1 height width channels"]:
+    """Scales, shifts and adjusts the contrast of an image of one character to match a framing.
+
+    The polarity is normalized first. Three-channel images are only padded to a square and resized,
+    as in :mod:`jvae_jax.data.image_folder`.
+
+    Args:
+        file: path or content of an image file, in any format that Pillow reads.
+        framing: framing of the model's training images.
+        image_shape: height, width and channels of the training images.
+
+    Raises:
+        ValueError: if the file can't be decoded, or the image contains no ink.
     """
     size, _, channels = image_shape
     if channels == 3:
-        return np.broadcast_to(images.decode(file, size), (1, *image_shape))
-    image = images.ink_bright(images.decode(file, _WORKING_SIDE, grey=True))
-    mask, ground = _ink(image)
+        return np.broadcast_to(decode_image(file, size), (1, *image_shape))
+    image = normalize_polarity(decode_image(file, _WORKING_SIZE, grey=True))
+    mask, background = _segment_ink(image)
     if not mask.any():
-        raise ValueError("nothing is drawn on it: it is of one brightness all over")
-    own = _frame(image, mask, ground)
-    # The part of the picture that becomes the whole image, with margins wherever it sticks out.
-    side = _WORKING_SIDE * own.extent / frame.extent
-    top = _WORKING_SIDE * own.row - side * frame.row
-    left = _WORKING_SIDE * own.column - side * frame.column
-    margin = max(0, *(int(np.ceil(over)) for over in _overhangs(top, left, side)))
-    padded = np.pad(image[..., 0], margin, constant_values=round(ground))
+        raise ValueError("nothing is drawn on it: the image has uniform brightness")
+    measured = _measure(image, mask, background)
+    # The square crop of the image that becomes the result; it may extend beyond the image.
+    side = _WORKING_SIZE * measured.extent / framing.extent
+    top = _WORKING_SIZE * measured.row - side * framing.row
+    left = _WORKING_SIZE * measured.column - side * framing.column
+    margin = max(0, *(int(np.ceil(overhang)) for overhang in _overhangs(top, left, side)))
+    padded = np.pad(image[..., 0], margin, constant_values=round(background))
     box = (left + margin, top + margin, left + margin + side, top + margin + side)
     resized = Image.fromarray(padded).resize((size, size), Image.Resampling.BILINEAR, box=box)
-    contrast = (frame.ink - frame.ground) / (own.ink - own.ground)
-    levels = frame.ground + (np.asarray(resized, np.float32) - own.ground) * contrast
+    gain = (framing.ink - framing.background) / (measured.ink - measured.background)
+    levels = framing.background + (np.asarray(resized, np.float32) - measured.background) * gain
     return levels.clip(0, 255).round().astype(np.uint8)[None, ..., None]
 
 
 def _overhangs(top: float, left: float, side: float) -> tuple[float, float, float, float]:
-    """How far a square sticks out of a picture, on each side."""
-    return -top, -left, top + side - _WORKING_SIDE, left + side - _WORKING_SIDE
+    """Distances by which a square crop exceeds the image at the top, left, bottom and right."""
+    return -top, -left, top + side - _WORKING_SIZE, left + side - _WORKING_SIZE
 
 
-def _ink(
+def _segment_ink(
     image: UInt8[np.ndarray, "height width channels"],
 ) -> tuple[Bool[np.ndarray, "height width"], float]:
-    """Where it differs from its border by half as much as anywhere, and the border's brightness."""
+    """Thresholds the difference from the background at half of its maximum.
+
+    Returns:
+        The mask of ink, and the brightness of the background: the median of the border.
+    """
     pixels = image.astype(np.float32).mean(axis=-1)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    ground = float(np.median(border))
-    difference = np.abs(pixels - ground)
-    return difference > max(difference.max() / 2, _FAINTEST), ground
+    background = float(np.median(border))
+    difference = np.abs(pixels - background)
+    return difference > max(difference.max() / 2, _MIN_CONTRAST), background
 
 
-def _frame(
+def _measure(
     image: UInt8[np.ndarray, "height width channels"],
     mask: Bool[np.ndarray, "height width"],
-    ground: float,
-) -> Frame:
+    background: float,
+) -> Framing:
     side = max(mask.shape)
     rows, columns = np.nonzero(mask)
     extent = (max(np.ptp(rows), np.ptp(columns)) + 1) / side
     row, column = (rows.mean() + 0.5) / mask.shape[0], (columns.mean() + 0.5) / mask.shape[1]
     ink = float(np.percentile(image.mean(axis=-1)[mask], 90))
-    return Frame(float(extent), float(row), float(column), ground, ink)
+    return Framing(float(extent), float(row), float(column), background, ink)

@@ -1,12 +1,12 @@
-"""hiragana73: 80,000 crops of 73 printed hiragana, by the National Diet Library of Japan."""
+"""hiragana73: 80,000 images of 73 printed hiragana, by the National Diet Library of Japan."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from jvae_jax.data.archives import members
-from jvae_jax.data.images import Picture, decode_all, divided, held_out
-from jvae_jax.data.source import Arrays, Say
+from jvae_jax.data.archives import read_members
+from jvae_jax.data.images import EncodedImage, decode_images, holdout_mask, split_arrays
+from jvae_jax.data.source import PreparedData
 
 _CHARACTERS = (
     "あいうえおかがきぎくぐけげこごさざしじすずせぜそぞただちぢつづてでとどなにぬねの"
@@ -17,55 +17,58 @@ _FOLDERS = {f"U{ord(character):04X}": character for character in _CHARACTERS}
 
 @dataclass(frozen=True)
 class Hiragana73:
-    """A :class:`~jvae_jax.data.source.Source`: one zip, one tar.gz, or several part zips."""
+    """A :class:`~jvae_jax.data.source.Source` in one zip, one tar.gz, or several partial zips.
+
+    Attributes:
+        image_size: height and width of the decoded images, in pixels.
+    """
 
     image_size: int
 
     name = "hiragana73"
     class_names = tuple(_CHARACTERS)
-    checked = False
+    has_checksums = False
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Square and grey."""
+        """Height, width and channels: square and greyscale."""
         return self.image_size, self.image_size, 1
 
     @property
     def urls(self) -> dict[str, str]:
-        """The one zip."""
+        """URL of the complete zip archive."""
         return {"hiragana73.zip": "https://lab.ndl.go.jp/dataset/hiragana73.zip"}
 
     def find(self, directory: Path) -> dict[str, Path] | None:
-        """Looks for hiragana73.zip, else hiragana73.tar.gz, else hiragana73*.zip, the parts."""
+        """Finds hiragana73.zip, else hiragana73.tar.gz, else the partial hiragana73*.zip."""
         for folder in (directory / self.name, directory):
             for pattern in ("hiragana73.zip", "hiragana73.tar.gz", "hiragana73*.zip"):
                 if paths := sorted(folder.glob(pattern)):
                     return {path.name: path for path in paths}
         return None
 
-    def read(self, paths: Mapping[str, Path], say: Say) -> Arrays:
-        """Grey images with bright ink, a tenth of each class held out."""
-        where = ", ".join(map(str, paths.values()))
+    def read(self, paths: Mapping[str, Path]) -> PreparedData:
+        """Decodes greyscale images with bright ink and holds out 10% of each class for testing."""
+        source = ", ".join(map(str, paths.values()))
         if len(paths) > 1:
-            where += " (of several parts, all must be there)"
-        decoded = decode_all(
-            _pictures(paths.values()),
+            source += " (all parts of a split archive are required)"
+        decoded = decode_images(
+            _read_images(paths.values()),
             self.class_names,
             self.image_size,
-            where=where,
+            source=source,
             grey=True,
-            say=say,
         )
-        test = held_out(decoded.paths, decoded.labels, len(self.class_names))
-        return divided(decoded.images, decoded.labels, test)
+        test = holdout_mask(decoded.paths, decoded.labels, len(self.class_names))
+        return PreparedData(split_arrays(decoded.images, decoded.labels, test), decoded.notes)
 
 
-def _pictures(archives: Iterable[Path]) -> Iterator[Picture]:
+def _read_images(archives: Iterable[Path]) -> Iterator[EncodedImage]:
     for archive in archives:
-        for path, content in members(archive, _is_picture):
+        for path, content in read_members(archive, _is_image):
             folder = path.parent.name
-            yield Picture(_FOLDERS[folder], f"{folder}/{path.name}", content)
+            yield EncodedImage(_FOLDERS[folder], f"{folder}/{path.name}", content)
 
 
-def _is_picture(path: PurePosixPath) -> bool:
+def _is_image(path: PurePosixPath) -> bool:
     return path.parent.name in _FOLDERS and not path.name.startswith(".")

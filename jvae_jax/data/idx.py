@@ -1,4 +1,4 @@
-"""Data sets released as four arrays, in IDX or .npz files: each is a few lines in a table."""
+"""Datasets released as four IDX or .npz files: MNIST, Fashion-MNIST, KMNIST and EMNIST."""
 
 import gzip
 import hashlib
@@ -11,26 +11,26 @@ from pathlib import Path
 
 import numpy as np
 
-from jvae_jax.data.archives import damaged, members
-from jvae_jax.data.source import Arrays, Say
+from jvae_jax.data.archives import damaged_file_error, read_members
+from jvae_jax.data.source import PreparedData
 
 _UNSIGNED_BYTE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """A :class:`~jvae_jax.data.source.Source` of 28x28 images whose ink is bright already.
+    """A :class:`~jvae_jax.data.source.Source` of 28x28 images with bright ink on dark background.
 
     Attributes:
-        name: what ``load`` knows it by.
-        url: the folder, on the web, of its files, or of the archive that holds them.
-        files: of train images, train labels, test images and test labels, with their checksums:
-            ``<algorithm> <digest>``, of the file; or ``content <sha256>``, of what the .gz holds;
-            or nothing, where none is known.
-        class_names: one for each class.
-        archive: the name of the zip archive that holds the files, and its checksum.
-        first_label: what the files call the first class.
-        transposed: whether rows and columns of the images change places.
+        name: name of the dataset, as passed to :func:`jvae_jax.data.load`.
+        url: URL of the folder of the files, or of the archive that contains them.
+        files: checksums by file name, of training images, training labels, test images and test
+            labels, in this order. A checksum is ``<algorithm> <digest>`` of the file,
+            ``content <sha256>`` of the decompressed content, or empty if unknown.
+        class_names: class names, in the order of the labels.
+        archive: name and checksum of the zip archive that contains the files.
+        first_label: label of the first class in the files.
+        transposed: whether the images are stored with rows and columns swapped.
     """
 
     name: str
@@ -44,18 +44,18 @@ class Release:
     image_shape = 28, 28, 1
 
     @property
-    def checked(self) -> bool:
-        """Whether there is a checksum for every file."""
+    def has_checksums(self) -> bool:
+        """Whether every file has a checksum."""
         return all(self.files.values())
 
     @property
     def urls(self) -> dict[str, str]:
-        """Of the archive, or of each file."""
+        """URL of the archive or of each file, by file name."""
         names = self.files if self.archive is None else self.archive[:1]
         return {name: self.url + name for name in names}
 
     def find(self, directory: Path) -> dict[str, Path] | None:
-        """Looks in the folder of its name first, then in ``directory`` itself."""
+        """Finds the files in the sub-folder named after the dataset, else in ``directory``."""
         for folder in (directory / self.name.split("/")[0], directory):
             for names in (self.files, self.urls):
                 paths = {name: folder / name for name in names}
@@ -63,78 +63,81 @@ class Release:
                     return paths
         return None
 
-    def read(self, paths: Mapping[str, Path], say: Say) -> Arrays:
-        """Checks the files and reads their arrays."""
-        del say
+    def read(self, paths: Mapping[str, Path]) -> PreparedData:
+        """Verifies the checksums and reads the arrays."""
         contents: Mapping[str, bytes]
         if self.archive is not None and self.archive[0] in paths:
             name, checksum = self.archive
-            _check_file(paths[name], checksum)
+            _verify_file(paths[name], checksum)
             contents = {
                 path.name: content
-                for path, content in members(paths[name], lambda path: path.name in self.files)
+                for path, content in read_members(paths[name], lambda path: path.name in self.files)
             }
         else:
             for name, checksum in self.files.items():
-                _check_file(paths[name], checksum)
+                _verify_file(paths[name], checksum)
             contents = {name: paths[name].read_bytes() for name in self.files}
         images, labels, test_images, test_labels = (
-            _array(paths.get(name, name), contents[name], checksum, is_npz=name.endswith(".npz"))
+            _read_array(
+                paths.get(name, name), contents[name], checksum, is_npz=name.endswith(".npz")
+            )
             for name, checksum in self.files.items()
         )
-        return {
-            "train_images": self._upright(images),
-            "train_labels": labels.astype(np.int32) - self.first_label,
-            "test_images": self._upright(test_images),
-            "test_labels": test_labels.astype(np.int32) - self.first_label,
-        }
+        return PreparedData(
+            {
+                "train_images": self._orient(images),
+                "train_labels": labels.astype(np.int32) - self.first_label,
+                "test_images": self._orient(test_images),
+                "test_labels": test_labels.astype(np.int32) - self.first_label,
+            }
+        )
 
-    def _upright(self, images: np.ndarray) -> np.ndarray:
+    def _orient(self, images: np.ndarray) -> np.ndarray:
         return (images.swapaxes(1, 2) if self.transposed else images)[..., None]
 
 
-def _check_file(path: Path, checksum: str) -> None:
+def _verify_file(path: Path, checksum: str) -> None:
     algorithm, _, expected = checksum.partition(" ")
     if algorithm in ("", "content"):
         return
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, algorithm).hexdigest()
-    if found != expected:
-        raise ValueError(_not_it(path, f"its {algorithm} is {found}, not {expected}"))
+        actual = hashlib.file_digest(file, algorithm).hexdigest()
+    if actual != expected:
+        raise _checksum_error(path, f"its {algorithm} is {actual}, expected {expected}")
 
 
-def _array(path: Path | str, content: bytes, checksum: str, *, is_npz: bool) -> np.ndarray:
-    """The one array of an .npz file, or of a gzipped IDX file of bytes."""
+def _read_array(path: Path | str, content: bytes, checksum: str, *, is_npz: bool) -> np.ndarray:
+    """Reads the array of an .npz file or of a gzipped IDX file of unsigned bytes."""
     try:
         if is_npz:
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 return arrays["arr_0"]
         content = gzip.decompress(content)
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise damaged(path, error) from error
+        raise damaged_file_error(path, error) from error
     algorithm, _, expected = checksum.partition(" ")
-    found = hashlib.sha256(content).hexdigest()
-    if algorithm == "content" and found != expected:
-        raise ValueError(_not_it(path, f"the sha256 of its content is {found}, not {expected}"))
+    actual = hashlib.sha256(content).hexdigest()
+    if algorithm == "content" and actual != expected:
+        raise _checksum_error(path, f"the sha256 of its content is {actual}, expected {expected}")
     try:
         *_, kind, dimensions = content[:4]
         if kind != _UNSIGNED_BYTE:
-            raise ValueError("it is no IDX file of bytes")
+            raise ValueError("not an IDX file of unsigned bytes")
         shape = np.frombuffer(content, ">u4", count=dimensions, offset=4)
         return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
     except ValueError as error:
-        raise damaged(path, error) from error
+        raise damaged_file_error(path, error) from error
 
 
-def _not_it(path: Path | str, why: str) -> str:
-    return (
-        f"{path} isn't the file that this data set has under that name: {why}; remove it, or put "
-        "the right one there, or into a folder of the data set's name"
+def _checksum_error(path: Path | str, reason: str) -> ValueError:
+    return ValueError(
+        f"{path} isn't the released file: {reason}; delete or replace it, or put the released "
+        "files into a sub-folder named after the dataset"
     )
 
 
-def _idx(train: str, test: str, *checksums: str) -> dict[str, str]:
-    """The usual four files, for prefixes of their names, with their checksums."""
+def _idx_files(train: str, test: str, *checksums: str) -> dict[str, str]:
+    """Checksums by file name of the four IDX files, given the prefixes of their names."""
     names = [
         f"{prefix}-{kind}-ubyte.gz"
         for prefix in (train, test)
@@ -144,7 +147,7 @@ def _idx(train: str, test: str, *checksums: str) -> dict[str, str]:
 
 
 def _emnist(split: str, class_names: str, *, first_label: int = 0) -> Release:
-    """One of EMNIST's splits, all of which are in one archive."""
+    """Release of one of EMNIST's splits, which share an archive."""
     return Release(
         name=f"emnist/{split}",
         url="https://biometrics.nist.gov/cs_links/EMNIST/",
@@ -152,7 +155,7 @@ def _emnist(split: str, class_names: str, *, first_label: int = 0) -> Release:
             "gzip.zip",
             "sha256 fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e",
         ),
-        files=_idx(f"emnist-{split}-train", f"emnist-{split}-test", "", "", "", ""),
+        files=_idx_files(f"emnist-{split}-train", f"emnist-{split}-test", "", "", "", ""),
         class_names=tuple(class_names),
         first_label=first_label,
         transposed=True,
@@ -162,11 +165,11 @@ def _emnist(split: str, class_names: str, *, first_label: int = 0) -> Release:
 _DIGITS = "0123456789"
 _CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-_TABLE = (
+_RELEASES = (
     Release(
         name="mnist",
         url="https://storage.googleapis.com/cvdf-datasets/mnist/",
-        files=_idx(
+        files=_idx_files(
             "train",
             "t10k",
             "content ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -179,7 +182,7 @@ _TABLE = (
     Release(
         name="fashion_mnist",
         url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-        files=_idx(
+        files=_idx_files(
             "train",
             "t10k",
             "sha256 3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
@@ -203,7 +206,7 @@ _TABLE = (
     Release(
         name="kmnist",
         url="http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
-        files=_idx(
+        files=_idx_files(
             "train",
             "t10k",
             "sha256 51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
@@ -230,4 +233,5 @@ _TABLE = (
     _emnist("letters", _CAPITALS, first_label=1),
     _emnist("balanced", f"{_DIGITS}{_CAPITALS}abdefghnqrt"),
 )
-RELEASES = {release.name: release for release in _TABLE}
+RELEASES = {release.name: release for release in _RELEASES}
+"""Releases by dataset name."""

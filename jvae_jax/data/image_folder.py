@@ -1,6 +1,7 @@
-"""Pictures of one's own: a folder with a sub-folder for each class."""
+"""Image folders: one sub-folder of images for each class."""
 
 import hashlib
+import logging
 import os
 import unicodedata
 from pathlib import Path
@@ -9,32 +10,46 @@ import numpy as np
 
 from jvae_jax.data import cache
 from jvae_jax.data.dataset import Dataset
-from jvae_jax.data.images import UNLABELLED, Picture, decode_all, divided, held_out
-from jvae_jax.data.source import Say, fingerprint
+from jvae_jax.data.images import (
+    UNLABELLED,
+    EncodedImage,
+    decode_images,
+    holdout_mask,
+    split_arrays,
+)
+from jvae_jax.data.source import PreparedData, fingerprint
+
+logger = logging.getLogger(__name__)
 
 
-def load(directory: Path, image_size: int, *, say: Say) -> Dataset:
-    """The pictures of a folder; ``unlabelled`` is no class, and its pictures have the label -1.
+def load(directory: Path, image_size: int) -> Dataset:
+    """Loads a folder of images, with a sub-folder for each class.
 
-    If it has a folder ``train``, the classes' folders are in there, and in ``test``, if there is
-    one. Without ``test``, a tenth of each class is held out, always the same.
+    Images in a sub-folder ``unlabelled`` get the label -1. If there is a sub-folder ``train``, the
+    class folders are those in ``train`` and, if present, ``test``. Without ``test``, 10% of each
+    class are held out for testing, by a hash of the file paths. Unreadable images are skipped and
+    reported.
 
-    Nothing is written there: what is decoded is kept in the user's cache folder.
+    Decoded images are cached in the user's cache directory; nothing is written into ``directory``.
+
+    Args:
+        directory: path of the folder.
+        image_size: height and width to resize to, in pixels.
 
     Raises:
-        ValueError: if it isn't such a folder, or a class has no picture that can be read.
-        OSError: if it can't be read.
+        ValueError: if the folder has another layout, or a class has no readable image.
+        OSError: if a folder can't be read.
     """
-    directory = Path(os.path.abspath(directory))  # noqa: PTH100  (resolve() fails on a loop)
-    train, test = _splits(directory)
+    directory = Path(os.path.abspath(directory))  # noqa: PTH100  (resolve() fails on link cycles)
+    train, test = _find_splits(directory)
     class_names = tuple(name for name in train if name != UNLABELLED)
     if len(class_names) < 2:
-        found = f"one class only, {class_names[0]}" if class_names else "no class"
+        classes = f"only one class, {class_names[0]}" if class_names else "no class"
         raise ValueError(
-            f"{directory} holds {found}; it takes two or more, each a sub-folder of pictures"
+            f"{directory} contains {classes}; expected two or more, each a sub-folder of images"
         )
-    pictures = [
-        Picture(name, unicodedata.normalize("NFC", str(file.relative_to(directory))), file)
+    images = [
+        EncodedImage(name, unicodedata.normalize("NFC", str(file.relative_to(directory))), file)
         for split in (train, test)
         for name, files in split.items()
         for file in files
@@ -43,80 +58,85 @@ def load(directory: Path, image_size: int, *, say: Say) -> Dataset:
         file for split in (train, test) for files in split.values() for file in files
     )
     key = f"{directory}\0{image_size}".encode(errors="surrogateescape")
-    kept = cache.HOME.expanduser() / "folders" / f"{hashlib.sha256(key).hexdigest()[:12]}.npz"
-    entry = cache.read(kept, origin)
-    if entry is None:
-        entry = _prepared(pictures, class_names, image_size, directory, has_test=bool(test))
+    path = cache.CACHE_DIR.expanduser() / "folders" / f"{hashlib.sha256(key).hexdigest()[:12]}.npz"
+    data = cache.read(path, origin)
+    if data is None:
+        data = _prepare(images, class_names, image_size, directory, has_test=bool(test))
         try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            cache.write(kept, entry, origin)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cache.write(path, data, origin)
         except OSError as error:
-            say(f"what was prepared is not kept for the next start: {error}")
-    for note in entry.notes:
-        say(note)
-    return Dataset(name="folder", class_names=class_names, **entry.arrays)
+            logger.warning("decoded images are not cached: %s", error)
+    for note in data.notes:
+        logger.warning(note)
+    return Dataset(name="folder", class_names=class_names, **data.arrays)
 
 
-def _prepared(
-    pictures: list[Picture],
+def _prepare(
+    images: list[EncodedImage],
     class_names: tuple[str, ...],
     image_size: int,
     directory: Path,
     *,
     has_test: bool,
-) -> cache.Entry:
-    notes: list[str] = []
-    decoded = decode_all(pictures, class_names, image_size, where=str(directory), say=notes.append)
+) -> PreparedData:
+    decoded = decode_images(images, class_names, image_size, source=str(directory))
     if has_test:
         test = np.array([path.startswith(f"test{os.sep}") for path in decoded.paths])
     else:
-        test = held_out(decoded.paths, decoded.labels, len(class_names))
-    return cache.Entry(divided(decoded.images, decoded.labels, test), tuple(notes))
+        test = holdout_mask(decoded.paths, decoded.labels, len(class_names))
+    return PreparedData(split_arrays(decoded.images, decoded.labels, test), decoded.notes)
 
 
-def _splits(directory: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
-    """The files of each class, for training and, where it has such a folder, for testing."""
-    names = {folder.name for folder in _folders(directory)}
+def _find_splits(directory: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """Lists the files of each class for training and for testing.
+
+    The latter is empty if there is no ``test`` folder.
+    """
+    names = {folder.name for folder in _list_folders(directory)}
     if "train" not in names:
-        return _classes(directory), {}
+        return _list_classes(directory), {}
     if stray := sorted(names - {"train", "test", UNLABELLED}):
         raise ValueError(
-            f"{directory} holds a folder train, so {stray[0]} can't be a class beside it"
+            f"{directory} contains a folder train, so {stray[0]} can't be a class beside it"
         )
-    train = _classes(directory / "train")
+    train = _list_classes(directory / "train")
     if UNLABELLED in names:
-        train.setdefault(UNLABELLED, []).extend(_files(directory / UNLABELLED))
-    test = _classes(directory / "test") if "test" in names else {}
+        train.setdefault(UNLABELLED, []).extend(_list_files(directory / UNLABELLED))
+    test = _list_classes(directory / "test") if "test" in names else {}
     if unknown := sorted(test.keys() - train.keys()):
         raise ValueError(f"{directory / 'test' / unknown[0]} is a class that train lacks")
     return train, test
 
 
-def _classes(directory: Path) -> dict[str, list[Path]]:
+def _list_classes(directory: Path) -> dict[str, list[Path]]:
     return {
-        unicodedata.normalize("NFC", folder.name): _files(folder) for folder in _folders(directory)
+        unicodedata.normalize("NFC", folder.name): _list_files(folder)
+        for folder in _list_folders(directory)
     }
 
 
-def _folders(directory: Path) -> list[Path]:
-    """Its folders by name, without hidden ones."""
+def _list_folders(directory: Path) -> list[Path]:
+    """Lists the sub-folders by name, without hidden ones."""
     if not directory.is_dir():
-        raise ValueError(f"there is no folder {directory}; --data_dir names the one to train on")
+        raise ValueError(f"there is no folder {directory}; set --data_dir to the image folder")
     folders = [path for path in directory.iterdir() if path.is_dir() and path.name[0] != "."]
     for folder in folders:
         if not folder.name.isprintable():
-            raise ValueError(f"{directory} holds a folder whose name isn't text: {folder.name!a}")
+            raise ValueError(
+                f"{directory} contains a folder whose name isn't printable text: {folder.name!a}"
+            )
     return sorted(folders)
 
 
-def _files(directory: Path) -> list[Path]:
-    """The files of a class, without hidden ones."""
+def _list_files(directory: Path) -> list[Path]:
+    """Lists the files of a class folder by name, without hidden ones."""
     files = sorted(path for path in directory.iterdir() if path.name[0] != ".")
     for path in files:
         if path.is_dir():
             raise ValueError(
-                f"{path} is a folder within a class; pictures lie directly in {directory}"
+                f"{path} is a folder within a class; expected only images in {directory}"
             )
     if not files:
-        raise ValueError(f"{directory} holds no pictures; put some there, or remove the folder")
+        raise ValueError(f"{directory} contains no images; add some or remove the folder")
     return files

@@ -1,7 +1,4 @@
-"""Pictures of any format, mode and size, to square uint8 arrays.
-
-Characters become ink that is bright on dark, as MNIST's are.
-"""
+"""Decoding of image files to square uint8 arrays, with bright ink on dark background as MNIST's."""
 
 import hashlib
 import io
@@ -14,22 +11,23 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from jvae_jax.data.source import Arrays, Say
+from jvae_jax.data.source import Arrays
 
 UNLABELLED = "unlabelled"
-"""The class whose label is -1."""
+"""Name of the pseudo-class of unlabelled images; their label is -1."""
 
-_NAMED = 3
-"""So many of the unreadable are named."""
+_MAX_LISTED = 3
+"""Number of unreadable images that a message lists by name."""
 
 
-class Picture(NamedTuple):
-    """A picture that hasn't been decoded yet.
+class EncodedImage(NamedTuple):
+    """An image that hasn't been decoded yet.
 
     Attributes:
-        class_name: what it shows, or ``unlabelled``.
-        path: its place among the others, equal wherever they lie and however they are packed.
-        file: where it lies, or what it holds.
+        class_name: name of its class, or ``unlabelled``.
+        path: path relative to the dataset's root; defines order and train/test split, and is
+            independent of the location and archive format of the dataset.
+        file: path of the file, or its content.
     """
 
     class_name: str
@@ -37,112 +35,132 @@ class Picture(NamedTuple):
     file: Path | bytes
 
 
-class UnreadableError(ValueError):
-    """A picture that can't be decoded."""
+class UnreadableImageError(ValueError):
+    """An image can't be decoded."""
 
 
-class Pictures(NamedTuple):
-    """Decoded pictures in the order of their paths."""
+class DecodedImages(NamedTuple):
+    """Decoded images, sorted by path.
+
+    Attributes:
+        paths: relative paths of the images.
+        images: uint8, (images, size, size, channels).
+        labels: int32, (images,); class indices, or -1 for unlabelled images.
+        notes: warnings about unreadable and coloured images.
+    """
 
     paths: list[str]
     images: np.ndarray
     labels: np.ndarray
+    notes: tuple[str, ...]
 
 
-def decode_all(
-    pictures: Iterable[Picture],
+def decode_images(
+    images: Iterable[EncodedImage],
     class_names: Sequence[str],
     size: int,
     *,
-    where: str,
+    source: str,
     grey: bool = False,
-    say: Say,
-) -> Pictures:
-    """Decodes pictures; what can't be read is left out, counted and named aloud.
+) -> DecodedImages:
+    """Decodes images; unreadable ones are skipped and reported in the notes.
 
-    On a terminal, a bar shows how far it is.
+    Shows a progress bar if stderr is a terminal.
 
     Args:
-        pictures: in any order.
-        class_names: what each label stands for; ``unlabelled`` is -1.
-        size: height and width of the result.
-        where: they lie, for messages.
-        grey: whether colour is dropped. Else, one coloured picture makes all of them colour.
-        say: is told what was left out, and of colour.
+        images: encoded images, in any order.
+        class_names: class names, in the order of the labels.
+        size: height and width of the decoded images, in pixels.
+        source: location of the images, for error messages.
+        grey: whether to convert colour images to greyscale. If False and any image is coloured,
+            all images are decoded as RGB.
 
     Returns:
-        Grey images with ink bright on dark, or coloured ones as they are.
+        Greyscale images with bright ink on dark background, or RGB images of unchanged polarity.
 
     Raises:
-        ValueError: if a class has no picture, or none that can be read.
+        ValueError: if a class has no readable image.
     """
-    found: dict[str, tuple[np.ndarray, int]] = {}
+    decoded: dict[str, tuple[np.ndarray, int]] = {}
     unreadable: list[str] = []
-    numbers = {name: label for label, name in enumerate(class_names)} | {UNLABELLED: -1}
-    for picture in tqdm(pictures, desc="preparing", unit=" images", disable=None):
+    labels_by_name = {name: label for label, name in enumerate(class_names)} | {UNLABELLED: -1}
+    for image in tqdm(images, desc="preparing", unit=" images", disable=None):
         try:
-            image = decode(picture.file, size, grey=grey)
-        except UnreadableError as error:
-            name = picture.file if isinstance(picture.file, Path) else picture.path
+            pixels = decode_image(image.file, size, grey=grey)
+        except UnreadableImageError as error:
+            name = image.file if isinstance(image.file, Path) else image.path
             unreadable.append(f"{name} ({error})".encode(errors="backslashreplace").decode())
         else:
-            found[picture.path] = image, numbers[picture.class_name]
-    paths = sorted(found)
-    labels = np.array([found[path][1] for path in paths], np.int32)
-    trouble = _few(unreadable)
+            decoded[image.path] = pixels, labels_by_name[image.class_name]
+    paths = sorted(decoded)
+    labels = np.array([decoded[path][1] for path in paths], np.int32)
+    listed = _abbreviate(unreadable)
     for label, name in enumerate(class_names):
         if label not in labels:
-            reason = f"; unreadable: {trouble}" if unreadable else ""
-            raise ValueError(f"{where}: the class {name} has no picture that can be read{reason}")
+            reason = f"; unreadable: {listed}" if unreadable else ""
+            raise ValueError(f"{source}: class {name} has no readable image{reason}")
+    notes = []
     if unreadable:
         total = len(unreadable) + len(paths)
-        say(f"left out as unreadable, {len(unreadable)} of {total} pictures: {trouble}")
-    images = [found[path][0] for path in paths]
-    coloured = sum(image.shape[-1] == 3 for image in images)
-    if not coloured:
-        return Pictures(paths, np.stack([ink_bright(image) for image in images]), labels)
-    say(f"{coloured} of {len(images)} pictures are coloured, so all are taken as RGB, uninverted")
-    return Pictures(
-        paths, np.stack([np.broadcast_to(image, (size, size, 3)) for image in images]), labels
-    )
+        notes.append(f"skipped {len(unreadable)} of {total} images as unreadable: {listed}")
+    arrays = [decoded[path][0] for path in paths]
+    coloured = sum(pixels.shape[-1] == 3 for pixels in arrays)
+    if coloured:
+        notes.append(
+            f"{coloured} of {len(arrays)} images are coloured; all are loaded as RGB, without "
+            "polarity normalization"
+        )
+        arrays = [np.broadcast_to(pixels, (size, size, 3)) for pixels in arrays]
+    else:
+        arrays = [normalize_polarity(pixels) for pixels in arrays]
+    return DecodedImages(paths, np.stack(arrays), labels, tuple(notes))
 
 
-def decode(file: Path | bytes, size: int, *, grey: bool = False) -> np.ndarray:
-    """One picture, padded to a square in the colour of its border, and resized.
+def decode_image(file: Path | bytes, size: int, *, grey: bool = False) -> np.ndarray:
+    """Decodes an image, pads it to a square with the median of its border, and resizes it.
 
-    Resizing is bilinear, and antialiased where it shrinks. What is transparent is white.
-    Photographs are turned as their EXIF data say.
+    Resizing is bilinear, antialiased on downscaling. Transparent pixels become white. The EXIF
+    orientation is applied.
+
+    Args:
+        file: path of the file, or its content.
+        size: height and width of the result, in pixels.
+        grey: whether to convert colour images to greyscale.
 
     Returns:
-        uint8, (size, size, 3) where it has colour and ``grey`` is False, else (size, size, 1).
+        uint8, (size, size, 3) if the image is coloured and ``grey`` is False, else
+        (size, size, 1).
 
     Raises:
-        UnreadableError: if it is no picture, a damaged one, can't be read, or is so large that it
-            might be meant to exhaust the memory.
+        UnreadableImageError: if the file can't be read or decoded, or its image is large enough to
+            be a decompression bomb.
     """
     try:
         content = file.read_bytes() if isinstance(file, Path) else file
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = _opened(content)
+            image = _open_image(content)
     except OSError as error:
-        raise UnreadableError(error.strerror or "no picture that Pillow reads") from error
-    except Exception as error:  # Pillow's decoders raise whatever damage makes them raise.
-        raise UnreadableError(str(error)) from error
+        raise UnreadableImageError(error.strerror or "not an image that Pillow can read") from error
+    except Exception as error:  # Pillow's decoders raise arbitrary exceptions on damaged files.
+        raise UnreadableImageError(str(error)) from error
     if image.mode == "RGB" and (grey or _is_grey(image)):
         image = image.convert("L")
     if image.width != image.height:
-        image = Image.fromarray(_squared(np.asarray(image)))
+        image = Image.fromarray(_pad_to_square(np.asarray(image)))
     if image.width != size:
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.atleast_3d(np.asarray(image))
 
 
-def ink_bright(image: np.ndarray) -> np.ndarray:
-    """A grey image, (h, w, 1), inverted if its ink is darker than its border.
+def normalize_polarity(image: np.ndarray) -> np.ndarray:
+    """Inverts a greyscale image if its ink is darker than its background.
 
-    Ink is what differs most from the border: the third moment about the border's median has the
-    sign of that difference, whatever noise the paper has.
+    The sign of the third moment about the border's median decides: pixels that differ most from
+    the border, i.e. ink, dominate it, and symmetric noise of the background cancels.
+
+    Args:
+        image: uint8, (height, width, 1).
     """
     border = np.median(_border(image))
     moment = ((image.astype(np.float32) - border) ** 3).mean()
@@ -151,27 +169,34 @@ def ink_bright(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def held_out(
-    paths: Sequence[str], labels: np.ndarray, classes: int, share: float = 0.1
+def holdout_mask(
+    paths: Sequence[str], labels: np.ndarray, classes: int, fraction: float = 0.1
 ) -> np.ndarray:
-    """Chooses the same share of every class for testing, by a hash of the paths.
+    """Selects a stratified test split by a hash of the paths.
 
-    At least one, where a class has two; nothing of what is unlabelled.
+    The split is deterministic and independent of the order of the images. Every class of two or
+    more images contributes at least one; unlabelled images are never selected.
+
+    Args:
+        paths: relative paths of the images.
+        labels: (images,); class indices, or -1 for unlabelled images.
+        classes: number of classes.
+        fraction: fraction of each class to select.
 
     Returns:
-        bool, (pictures,).
+        bool, (images,); True for test images.
     """
     digests = [hashlib.sha256(path.encode(errors="surrogateescape")) for path in paths]
     order = np.array([digest.digest() for digest in digests], object).argsort()
     test = np.zeros(len(paths), bool)
     for label in range(classes):
         members = order[labels[order] == label]
-        test[members[: max(round(share * len(members)), min(1, len(members) - 1))]] = True
+        test[members[: max(round(fraction * len(members)), min(1, len(members) - 1))]] = True
     return test
 
 
-def divided(images: np.ndarray, labels: np.ndarray, test: np.ndarray) -> Arrays:
-    """The arrays of a data set whose examples are for testing where ``test`` holds."""
+def split_arrays(images: np.ndarray, labels: np.ndarray, test: np.ndarray) -> Arrays:
+    """Splits images and labels into training and test arrays by a boolean mask of test examples."""
     return {
         "train_images": images[~test],
         "train_labels": labels[~test],
@@ -180,8 +205,8 @@ def divided(images: np.ndarray, labels: np.ndarray, test: np.ndarray) -> Arrays:
     }
 
 
-def _opened(content: bytes) -> Image.Image:
-    """The picture in mode L or RGB, upright."""
+def _open_image(content: bytes) -> Image.Image:
+    """Decodes an image to mode L or RGB and applies its EXIF orientation."""
     with Image.open(io.BytesIO(content)) as image:
         image.load()
         image = ImageOps.exif_transpose(image)
@@ -194,8 +219,8 @@ def _opened(content: bytes) -> Image.Image:
     return image.convert("L" if image.mode in ("1", "L", "I", "F") else "RGB")
 
 
-def _squared(pixels: np.ndarray) -> np.ndarray:
-    """(h, w) or (h, w, 3) in the middle of a square of the median of its border."""
+def _pad_to_square(pixels: np.ndarray) -> np.ndarray:
+    """Centres an image, (h, w) or (h, w, 3), in a square filled with the median of its border."""
     height, width, *channels = pixels.shape
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
@@ -206,17 +231,17 @@ def _squared(pixels: np.ndarray) -> np.ndarray:
 
 
 def _is_grey(image: Image.Image) -> bool:
-    """Whether its three channels are alike, but for what JPEG's rounding makes of them."""
+    """Whether the three channels are equal up to the rounding errors of JPEG."""
     pixels = np.asarray(image)
     return int((pixels.max(axis=-1) - pixels.min(axis=-1)).max()) <= 4
 
 
 def _border(images: np.ndarray) -> np.ndarray:
-    """The outermost pixels of images (..., h, w, channels), as (..., pixels, channels)."""
+    """Border pixels of images (..., h, w, channels), as (..., pixels, channels)."""
     sides = images[..., 0, :, :], images[..., -1, :, :], images[..., :, 0, :], images[..., :, -1, :]
     return np.concatenate(sides, axis=-2)
 
 
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+def _abbreviate(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(names[:_MAX_LISTED]) + more

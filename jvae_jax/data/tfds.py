@@ -1,4 +1,4 @@
-"""A tensorflow-datasets builder that needs no TensorFlow: images and labels of any source."""
+"""A tensorflow-datasets builder for any source; it doesn't need TensorFlow."""
 
 import contextlib
 import io
@@ -13,14 +13,18 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tqdm import tqdm
 
-from jvae_jax.data.source import Arrays, Say, Source
+from jvae_jax.data.source import Arrays, PreparedData, Source
 
 _CHUNK = 10_000
 _SPLITS = ("train", "test")
 
 
 class JvaeImages(tfds.core.GeneratorBasedBuilder):
-    """What a source's files hold, whether they were found or have to be downloaded."""
+    """Builder of the images and labels of a source, from local or downloaded files.
+
+    Attributes:
+        notes: warnings of the source about its files; empty if they were prepared before.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -28,12 +32,12 @@ class JvaeImages(tfds.core.GeneratorBasedBuilder):
         self,
         *,
         source: Source,
-        found: Mapping[str, Path] | None,
-        say: Say,
+        files: Mapping[str, Path] | None,
         config: str,
         data_dir: Path,
     ) -> None:
-        self._source, self._found, self._say = source, found, say
+        self._source, self._files = source, files
+        self.notes: tuple[str, ...] = ()
         super().__init__(
             config=tfds.core.BuilderConfig(name=config),
             data_dir=data_dir,
@@ -50,25 +54,25 @@ class JvaeImages(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        if self._found is not None:
-            arrays = self._source.read(self._found, self._say)
+        if self._files is not None:
+            arrays, self.notes = self._source.read(self._files)
         else:
-            arrays = self._downloaded(dl_manager)
+            arrays, self.notes = self._download(dl_manager)
         return {
             split: self._generate_examples(arrays[f"{split}_images"], arrays[f"{split}_labels"])
             for split in _SPLITS
         }
 
-    def _downloaded(self, dl_manager: tfds.download.DownloadManager) -> Arrays:
+    def _download(self, dl_manager: tfds.download.DownloadManager) -> PreparedData:
         if sys.stderr.isatty():
             tfds.enable_progress_bar()
         downloaded: Any = dl_manager.download(dict(self._source.urls))
         tfds.disable_progress_bar()
         paths = {name: Path(path) for name, path in downloaded.items()}
         try:
-            return self._source.read(paths, self._say)
+            return self._source.read(paths)
         except ValueError:
-            # Or the next start would take them again. Notes of theirs lie beside them.
+            # tensorflow-datasets would reuse the damaged files and the metadata beside them.
             for path in paths.values():
                 for file in path.parent.glob(f"{path.name}*"):
                     file.unlink()
@@ -82,29 +86,35 @@ class JvaeImages(tfds.core.GeneratorBasedBuilder):
 
 def prepare(
     source: Source,
-    found: Mapping[str, Path] | None,
+    files: Mapping[str, Path] | None,
     *,
     config: str,
     data_dir: Path,
     downloads: Path,
-    say: Say,
-) -> Arrays:
-    """Prepares a source in ``data_dir``, unless that is done, and reads it back.
+) -> PreparedData:
+    """Prepares a source in ``data_dir``, unless it is prepared already, and reads the result.
+
+    Args:
+        source: the released dataset.
+        files: local files by name, or None to download them.
+        config: name of the builder configuration.
+        data_dir: directory of the prepared data.
+        downloads: directory of the downloads.
 
     Raises:
-        ValueError: if a file found isn't the one it should be.
+        ValueError: if a local file is damaged or isn't the released one.
         ConnectionError: if the download fails.
         OSError: if ``data_dir`` can't be written.
     """
-    # What it prints is about sizes it doesn't know, and about TensorFlow and OpenCV.
+    # tensorflow-datasets prints about unknown sizes and the absence of TensorFlow and OpenCV.
     tfds.disable_progress_bar()
     logging.getLogger("absl").setLevel(logging.ERROR)
-    builder: Any = JvaeImages(source=source, found=found, say=say, config=config, data_dir=data_dir)
+    builder: Any = JvaeImages(source=source, files=files, config=config, data_dir=data_dir)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(download_dir=downloads)
     except Exception as error:
-        if found is not None:
+        if files is not None:
             raise
         raise ConnectionError(f"downloading {source.name} failed: {error}") from error
     arrays: Arrays = {}
@@ -120,4 +130,4 @@ def prepare(
             bar.update(len(chunk))
         bar.close()
         arrays |= {f"{split}_images": images, f"{split}_labels": labels}
-    return arrays
+    return PreparedData(arrays, builder.notes)

@@ -1,4 +1,4 @@
-"""Pictures as people make them, against the same characters as the data have them."""
+"""Framing of photos and drawings, compared with the characters in the datasets."""
 
 import io
 
@@ -8,10 +8,9 @@ from PIL import Image
 
 from jvae_jax import data
 from jvae_jax.data import framing
-from jvae_jax.data.framing import Frame
-from jvae_jax.models.autoencoder import Autoencoder
+from jvae_jax.data.framing import Framing
 
-MNIST_LIKE = Frame(extent=0.6875, row=0.52, column=0.52, ground=0.0, ink=255.0)
+MNIST_LIKE = Framing(extent=0.6875, row=0.52, column=0.52, background=0.0, ink=255.0)
 
 
 def png(pixels, mode=None):
@@ -20,46 +19,47 @@ def png(pixels, mode=None):
     return file.getvalue()
 
 
-def block(size, top, left, height, width, ground, ink):
-    pixels = np.full((size, size), ground, np.uint8)
+def bar(size, top, left, height, width, background, ink):
+    pixels = np.full((size, size), background, np.uint8)
     pixels[top : top + height, left : left + width] = ink
     return pixels
 
 
-@pytest.mark.parametrize(("ground", "ink"), [(255, 0), (0, 255), (200, 90), (30, 120)])
-def test_size_place_and_brightness_become_the_frames(ground, ink):
-    """A bar of 40 x 10 in a corner becomes one of 22 x 5.5 around the frame's centre."""
-    found = framing.framed(png(block(200, 10, 140, 40, 10, ground, ink)), MNIST_LIKE, (32, 32, 1))
-    assert found.shape == (1, 32, 32, 1)
-    assert found.dtype == np.uint8
-    bright = found[0, ..., 0] > 127
+@pytest.mark.parametrize(("background", "ink"), [(255, 0), (0, 255), (200, 90), (30, 120)])
+def test_matches_extent_position_and_brightness(background, ink):
+    """A bar of 40 x 10 in a corner becomes one of 22 x 5.5 around the framing's centre."""
+    photo = png(bar(200, 10, 140, 40, 10, background, ink))
+    framed = framing.frame_image(photo, MNIST_LIKE, (32, 32, 1))
+    assert framed.shape == (1, 32, 32, 1)
+    assert framed.dtype == np.uint8
+    bright = framed[0, ..., 0] > 127
     rows, columns = np.nonzero(bright)
     assert np.ptp(rows) + 1 == 22
     assert np.ptp(columns) + 1 in (5, 6)
     assert abs(rows.mean() + 0.5 - 0.52 * 32) < 0.5
     assert abs(columns.mean() + 0.5 - 0.52 * 32) < 0.5
-    assert found.min() == 0
-    assert found.max() >= 250
+    assert framed.min() == 0
+    assert framed.max() >= 250
 
 
-def test_a_drawing_on_nothing_is_ink_on_paper():
-    """What a canvas gives: black strokes, transparent elsewhere."""
+def test_frames_drawings_on_transparent_background():
+    """As exported by a canvas: black strokes, transparent elsewhere."""
     pixels = np.zeros((100, 100, 4), np.uint8)
     pixels[20:60, 45:55, 3] = 255
-    found = framing.framed(png(pixels, "RGBA"), MNIST_LIKE, (32, 32, 1))
-    assert (found > 127).sum() in range(22 * 5, 22 * 6 + 1)
+    framed = framing.frame_image(png(pixels, "RGBA"), MNIST_LIKE, (32, 32, 1))
+    assert (framed > 127).sum() in range(22 * 5, 22 * 6 + 1)
 
 
-def test_a_frame_is_measured_from_images():
-    images = np.stack([block(64, 16, 24, 32, 8, 10, 210)] * 3)[..., None]
-    frame = framing.frame_of(images)
-    assert frame == Frame(extent=0.5, row=0.5, column=28 / 64, ground=10.0, ink=210.0)
+def test_estimates_framing_from_images():
+    images = np.stack([bar(64, 16, 24, 32, 8, 10, 210)] * 3)[..., None]
+    estimate = framing.estimate_framing(images)
+    assert estimate == Framing(extent=0.5, row=0.5, column=28 / 64, background=10.0, ink=210.0)
 
 
-def test_a_photograph_of_a_digit_is_what_the_digit_was():
-    """MNIST's own digits, enlarged, dark on noisy paper and off the middle, come back."""
-    digits = data.load("mnist_5k", say=lambda _: None).test_images[:200:10]
-    frame = framing.frame_of(digits)
+def test_recovers_digits_from_simulated_photos():
+    """MNIST digits, enlarged, dark on noisy paper and off-centre, are restored."""
+    digits = data.load("mnist_5k").test_images[:200:10]
+    estimate = framing.estimate_framing(digits)
     rng = np.random.default_rng(0)
     errors = []
     for digit in digits:
@@ -67,10 +67,10 @@ def test_a_photograph_of_a_digit_is_what_the_digit_was():
         paper = rng.normal(200, 4, (300, 260))
         paper[90:250, 30:190] -= large * 0.6
         photo = png(paper.clip(0, 255).astype(np.uint8))
-        found = framing.framed(photo, frame, (32, 32, 1))[0]
-        own = framing.framed(png(digit[..., 0]), frame, (32, 32, 1))[0]
-        errors.append(np.mean((found / 255.0 - own / 255.0) ** 2))
-    assert np.median(errors) < 0.01  # a blank image is off by 0.1
+        restored = framing.frame_image(photo, estimate, (32, 32, 1))[0]
+        expected = framing.frame_image(png(digit[..., 0]), estimate, (32, 32, 1))[0]
+        errors.append(np.mean((restored / 255.0 - expected / 255.0) ** 2))
+    assert np.median(errors) < 0.01  # the error of a blank image is 0.1
 
 
 @pytest.mark.parametrize(
@@ -78,38 +78,22 @@ def test_a_photograph_of_a_digit_is_what_the_digit_was():
     [
         (png(np.full((50, 50), 255, np.uint8)), "nothing is drawn on it"),
         (png(np.zeros((50, 50, 4), np.uint8), "RGBA"), "nothing is drawn on it"),
-        (b"not a picture", "no picture that Pillow reads"),
-        (b"", "no picture that Pillow reads"),
+        (b"not an image", "not an image that Pillow can read"),
+        (b"", "not an image that Pillow can read"),
     ],
 )
-def test_what_shows_nothing_is_told(content, message):
+def test_reports_blank_and_unreadable_images(content, message):
     with pytest.raises(ValueError, match=message):
-        framing.framed(content, MNIST_LIKE, (32, 32, 1))
+        framing.frame_image(content, MNIST_LIKE, (32, 32, 1))
 
 
-def test_coloured_pictures_are_only_resized():
+def test_only_resizes_colour_images():
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
-    found = framing.framed(png(pixels), MNIST_LIKE, (16, 16, 3))
-    np.testing.assert_array_equal(found[0], pixels)
+    framed = framing.frame_image(png(pixels), MNIST_LIKE, (16, 16, 3))
+    np.testing.assert_array_equal(framed[0], pixels)
 
 
-def test_images_without_ink_have_no_frame():
+def test_reports_images_without_ink():
     with pytest.raises(ValueError, match="none of 2 images"):
-        framing.frame_of(np.zeros((2, 8, 8, 1), np.uint8))
-
-
-def test_a_model_is_measured_by_what_it_draws(monkeypatch):
-    """In every class; here, one that draws blocks of 8 to 10 rows."""
-    asked = []
-
-    def decode(_model, _variables, z, labels):
-        asked.extend(np.asarray(labels).tolist())
-        images = [block(32, 12, 14, 8 + label, 4, 0, 255) for label in asked]
-        assert len(images) == len(z)
-        return np.stack(images)[..., None] / 255
-
-    monkeypatch.setattr(framing, "decode", decode)
-    frame = framing.frame_of_characters(Autoencoder((32, 32, 1), 2, 3), {})
-    assert frame == Frame(extent=9 / 32, row=16.5 / 32, column=0.5, ground=0.0, ink=255.0)
-    assert set(asked) == {0, 1, 2}
+        framing.estimate_framing(np.zeros((2, 8, 8, 1), np.uint8))

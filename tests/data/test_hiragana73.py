@@ -1,10 +1,11 @@
-"""hiragana73, in all of its forms: small archives of our own, and the stand-in where it is."""
+"""hiragana73 in every archive format, from small synthetic archives and a full-size one."""
 
+import logging
 import time
 
 import numpy as np
 import pytest
-from helpers import character, encoded, write_tar, write_zip
+from helpers import encode_image, stroke_image, write_tar, write_zip
 
 from jvae_jax import data
 from jvae_jax.data.hiragana73 import Hiragana73
@@ -12,52 +13,52 @@ from jvae_jax.data.hiragana73 import Hiragana73
 NAMES = Hiragana73.class_names
 
 
-def files(each=3):
-    """Each of the 73 characters in its folder, with ink of its own."""
+def make_files(per_class=3):
+    """Image files of the 73 characters, in a folder each, with ink of different brightness."""
     return {
-        f"hiragana73/U{ord(name):04X}/19{index}0_ふ_{index:04}.png": encoded(
-            character(ink=label, paper=200 + index)
+        f"hiragana73/U{ord(name):04X}/19{index}0_ふ_{index:04}.png": encode_image(
+            stroke_image(ink=label, background=200 + index)
         )
         for label, name in enumerate(NAMES)
-        for index in range(each)
+        for index in range(per_class)
     }
 
 
-def load(folder, **options):
-    said = []
-    return data.load("hiragana73", folder, image_size=8, say=said.append, **options), said
+def load(folder):
+    return data.load("hiragana73", folder, image_size=8)
 
 
-def as_zip(folder):
-    write_zip(folder / "hiragana73.zip", files())
+def write_as_zip(folder):
+    write_zip(folder / "hiragana73.zip", make_files())
 
 
-def as_tar(folder):
-    write_tar(folder / "hiragana73.tar.gz", dict(reversed(files().items())))
+def write_as_tar(folder):
+    write_tar(folder / "hiragana73.tar.gz", dict(reversed(make_files().items())))
 
 
-def as_parts(folder):
+def write_as_parts(folder):
     (folder / "hiragana73").mkdir()
     for part in range(4):
-        some = dict(list(files().items())[part::4])
-        write_zip(folder / "hiragana73" / f"hiragana73_{part}.zip", some)
+        files = dict(list(make_files().items())[part::4])
+        write_zip(folder / "hiragana73" / f"hiragana73_{part}.zip", files)
 
 
 @pytest.fixture(scope="module")
-def usual(tmp_path_factory):
+def prepared(tmp_path_factory):
+    """A folder with the zip archive, and the dataset loaded from it."""
     folder = tmp_path_factory.mktemp("zip")
-    as_zip(folder)
-    return folder, load(folder)[0]
+    write_as_zip(folder)
+    return folder, load(folder)
 
 
-def test_classes_are_the_characters(usual):
-    folder, dataset = usual
+def test_loads_73_classes_with_bright_ink(prepared):
+    folder, dataset = prepared
     assert len(dataset.class_names) == len(set(dataset.class_names)) == 73
     assert dataset.class_names[:3] == ("あ", "い", "う")
     assert dataset.class_names[-1] == "ん"
     np.testing.assert_array_equal(np.bincount(dataset.train_labels), [2] * 73)
     np.testing.assert_array_equal(np.bincount(dataset.test_labels), [1] * 73)
-    # Paper that was bright is dark, and ink that grew fainter from あ to ん still does.
+    # The bright background became dark; the ink's contrast still decreases from あ to ん.
     assert dataset.train_images[:, 0, 0].max() <= 55
     ink = [dataset.train_images[dataset.train_labels == label].max() for label in (0, 36, 72)]
     assert ink[0] > ink[1] > ink[2] > 100
@@ -65,36 +66,37 @@ def test_classes_are_the_characters(usual):
     assert (folder / "jvae_images" / "hiragana73_8x8" / "1.0.0" / "dataset_info.json").exists()
 
 
-@pytest.mark.parametrize("form", [as_tar, as_parts])
-def test_every_form_of_the_archive_holds_the_same(form, usual, tmp_path):
-    form(tmp_path)
-    assert load(tmp_path)[0].fingerprint == usual[1].fingerprint
+@pytest.mark.parametrize("write", [write_as_tar, write_as_parts])
+def test_archive_formats_are_equivalent(write, prepared, tmp_path):
+    write(tmp_path)
+    assert load(tmp_path).fingerprint == prepared[1].fingerprint
 
 
-def test_another_archive_is_prepared_anew(usual, tmp_path):
-    as_zip(tmp_path)
-    assert load(tmp_path)[0].fingerprint == usual[1].fingerprint
-    write_zip(tmp_path / "hiragana73.zip", files(each=4))
-    assert len(load(tmp_path)[0].train_labels) == 3 * 73
+def test_prepares_changed_archives_again(prepared, tmp_path):
+    write_as_zip(tmp_path)
+    assert load(tmp_path).fingerprint == prepared[1].fingerprint
+    write_zip(tmp_path / "hiragana73.zip", make_files(per_class=4))
+    assert len(load(tmp_path).train_labels) == 3 * 73
 
 
-def test_unreadable_pictures_are_counted_on_every_load(tmp_path):
-    bad = {"hiragana73/U3042/bad.png": b"bad", "hiragana73/README.txt": b"no picture"}
-    write_zip(tmp_path / "hiragana73.zip", files() | bad)
+def test_warns_of_unreadable_images_on_every_load(tmp_path, caplog):
+    bad = {"hiragana73/U3042/bad.png": b"bad", "hiragana73/README.txt": b"not an image"}
+    write_zip(tmp_path / "hiragana73.zip", make_files() | bad)
     for _ in range(2):
-        dataset, said = load(tmp_path)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="jvae_jax"):
+            dataset = load(tmp_path)
         assert len(dataset.train_labels) == 2 * 73
-        assert "left out as unreadable, 1 of 220 pictures: U3042/bad.png" in said[0]
+        assert "skipped 1 of 220 images as unreadable: U3042/bad.png" in caplog.messages[0]
 
 
-def test_a_missing_part_is_told(tmp_path):
-    as_parts(tmp_path)
-    few = {name: content for name, content in files().items() if "U3042" not in name}
+def test_reports_missing_parts(tmp_path):
+    write_as_parts(tmp_path)
+    incomplete = {name: content for name, content in make_files().items() if "U3042" not in name}
     for part in (tmp_path / "hiragana73").iterdir():
-        write_zip(part, few)
-    with pytest.raises(
-        ValueError, match=r"_3\.zip \(of several parts, all must be there\): the cl"
-    ):
+        write_zip(part, incomplete)
+    message = r"_3\.zip \(all parts of a split archive are required\): cl"
+    with pytest.raises(ValueError, match=message):
         load(tmp_path)
 
 
@@ -103,37 +105,37 @@ def test_a_missing_part_is_told(tmp_path):
     [
         (lambda path: path.write_bytes(path.read_bytes()[:-100]), r"73\.zip is damaged"),
         (
-            lambda path: write_zip(path, files() | {"../x": b""}),
-            r"73\.zip is refused: \.\./x in it",
+            lambda path: write_zip(path, make_files() | {"../x": b""}),
+            r"73\.zip is rejected: its member \.\./x",
         ),
-        (lambda path: write_zip(path, {}), r"73\.zip: the class あ has no picture"),
+        (lambda path: write_zip(path, {}), r"73\.zip: class あ has no readable image"),
     ],
 )
-def test_a_bad_archive_is_told_and_leaves_nothing_behind(damage, message, usual, tmp_path):
-    as_zip(tmp_path)
+def test_reports_bad_archives_and_writes_no_cache(damage, message, prepared, tmp_path):
+    write_as_zip(tmp_path)
     damage(tmp_path / "hiragana73.zip")
     with pytest.raises(ValueError, match=message):
         load(tmp_path)
     assert not (tmp_path / "hiragana73_8x8.npz").exists()
-    as_zip(tmp_path)
-    assert load(tmp_path)[0].fingerprint == usual[1].fingerprint
+    write_as_zip(tmp_path)
+    assert load(tmp_path).fingerprint == prepared[1].fingerprint
 
 
 @pytest.mark.long
-def test_the_whole_archive_is_prepared_quickly(stand_in):
-    """At a rate of 73 x 1,100 images a minute; then it loads in under a second."""
+def test_prepares_the_full_size_archive_within_a_minute(hiragana73_files):
+    """73 x 1,100 images a minute; the cache then loads in less than a second."""
     started = time.monotonic()
-    first = data.load("hiragana73", stand_in)
+    first = data.load("hiragana73", hiragana73_files)
     seconds = time.monotonic() - started
     images = len(first.train_labels) + len(first.test_labels)
-    assert seconds < 60 * images / (73 * 1100) + 5  # five for importing tensorflow-datasets
+    assert seconds < 60 * images / (73 * 1100) + 5  # 5 s to import tensorflow-datasets
     started = time.monotonic()
-    again = data.load("hiragana73", stand_in)
+    again = data.load("hiragana73", hiragana73_files)
     assert time.monotonic() - started < 1
     assert again.fingerprint == first.fingerprint
     counts = np.bincount(first.train_labels), np.bincount(first.test_labels)
     np.testing.assert_array_equal(counts[1], np.round((counts[0] + counts[1]) / 10))
-    # Ink is bright and paper dark in every picture: the border is darker than the brightest ink.
+    # Polarity: the brightest pixel differs more from the border than the darkest one.
     for images in (first.train_images, first.test_images):
         border = np.median(images[:, [0, -1]].reshape(len(images), -1), axis=1)
         assert (images.max(axis=(1, 2, 3)) - border > border - images.min(axis=(1, 2, 3))).all()

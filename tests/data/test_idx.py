@@ -1,4 +1,4 @@
-"""IDX and .npz releases: small ones of our own, in the forms of the real ones."""
+"""IDX and .npz releases, read from small synthetic files of the released formats."""
 
 import gzip
 import hashlib
@@ -14,10 +14,12 @@ from jvae_jax.data.idx import RELEASES
 
 
 def read(release, folder):
-    return release.read(release.find(folder), pytest.fail)
+    data = release.read(release.find(folder))
+    assert data.notes == ()
+    return data.arrays
 
 
-def test_the_table_is_complete():
+def test_releases_are_complete():
     assert {
         name: (len(release.class_names), len(release.files)) for name, release in RELEASES.items()
     } == {
@@ -39,33 +41,35 @@ def test_the_table_is_complete():
 
 @pytest.mark.parametrize("name", RELEASES)
 @pytest.mark.parametrize("sub_folder", [True, False])
-def test_found_files_are_read(name, sub_folder, tmp_path):
+def test_reads_local_files(name, sub_folder, tmp_path):
     release, contents, arrays = make_release(RELEASES[name])
     write_files(tmp_path / name.split("/")[0] if sub_folder else tmp_path, contents)
-    found = read(release, tmp_path)
+    loaded = read(release, tmp_path)
     images = arrays[0].transpose(0, 2, 1) if name.startswith("emnist") else arrays[0]
-    np.testing.assert_array_equal(found["train_images"][..., 0], images)
-    np.testing.assert_array_equal(found["test_labels"], np.arange(10))
-    assert found["train_labels"].dtype == np.int32
+    np.testing.assert_array_equal(loaded["train_images"][..., 0], images)
+    np.testing.assert_array_equal(loaded["test_labels"], np.arange(10))
+    assert loaded["train_labels"].dtype == np.int32
 
 
-def test_files_in_an_archive_are_read(tmp_path):
+def test_reads_files_in_an_archive(tmp_path):
     release, contents, _ = make_release(RELEASES["emnist/letters"])
     write_files(tmp_path / "plain", contents)
     with zipfile.ZipFile(tmp_path / "gzip.zip", "w") as archive:
-        for name, content in {**contents, "other-images.gz": b"not looked at"}.items():
+        for name, content in {**contents, "other-images.gz": b"not read"}.items():
             archive.writestr(f"gzip/{name}", content)
     digest = hashlib.sha256((tmp_path / "gzip.zip").read_bytes()).hexdigest()
     expected = read(release, tmp_path / "plain")
     assert list(release.urls) == ["gzip.zip"]
-    found = read(replace(release, archive=("gzip.zip", f"sha256 {digest}")), tmp_path)
+    loaded = read(replace(release, archive=("gzip.zip", f"sha256 {digest}")), tmp_path)
     for key in expected:
-        np.testing.assert_array_equal(found[key], expected[key])
-    with pytest.raises(ValueError, match=rf"gzip\.zip isn't the file .* its sha256 is {digest}"):
+        np.testing.assert_array_equal(loaded[key], expected[key])
+    with pytest.raises(
+        ValueError, match=rf"gzip\.zip isn't the released file: its sha256 is {digest}"
+    ):
         read(release, tmp_path)
 
 
-def test_a_release_that_is_not_whole_is_not_found(tmp_path):
+def test_does_not_find_incomplete_releases(tmp_path):
     release, contents, _ = make_release(RELEASES["kmnist"])
     contents.popitem()
     write_files(tmp_path, contents)
@@ -73,17 +77,19 @@ def test_a_release_that_is_not_whole_is_not_found(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["kmnist", "k49"])
-def test_other_files_of_the_same_name_are_told(name, tmp_path):
+def test_reports_checksum_mismatches(name, tmp_path):
     _, contents, _ = make_release(RELEASES[name])
     write_files(tmp_path, contents)
     first = next(iter(contents))
-    message = rf"{first} isn't the file .* its (md5|sha256) is .*; remove it, .* data set's name"
+    message = (
+        rf"{first} isn't the released file: its (md5|sha256) is .*; delete .* after the dataset"
+    )
     with pytest.raises(ValueError, match=message):
         read(RELEASES[name], tmp_path)
 
 
-def test_the_content_is_checked_where_its_checksum_is_known(tmp_path):
-    """MNIST's files are compressed differently here and there."""
+def test_verifies_decompressed_content(tmp_path):
+    """Mirrors compress MNIST's files differently, so only the content has a fixed checksum."""
     _, contents, _ = make_release(RELEASES["mnist"])
     write_files(tmp_path, contents)
     with pytest.raises(ValueError, match=r"idx3-ubyte\.gz isn't .* the sha256 of its content is"):
@@ -91,17 +97,17 @@ def test_the_content_is_checked_where_its_checksum_is_known(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["emnist/letters", "k49"])
-@pytest.mark.parametrize("kept", [0, 0.5])
-def test_damaged_files_are_told(name, kept, tmp_path):
+@pytest.mark.parametrize("fraction", [0, 0.5])
+def test_reports_truncated_files(name, fraction, tmp_path):
     release, contents, _ = make_release(RELEASES[name])
     first, content = next(iter(contents.items()))
-    write_files(tmp_path, contents | {first: content[: int(kept * len(content))]})
+    write_files(tmp_path, contents | {first: content[: int(fraction * len(content))]})
     unchecked = replace(release, files=dict.fromkeys(release.files, ""))
-    with pytest.raises(ValueError, match=rf"{first} is damaged \(.+\); remove it"):
+    with pytest.raises(ValueError, match=rf"{first} is damaged \(.+\); delete it"):
         read(unchecked, tmp_path)
 
 
-def test_a_file_that_is_no_idx_is_told(tmp_path):
+def test_reports_files_of_other_formats(tmp_path):
     release, contents, _ = make_release(RELEASES["emnist/letters"])
     first = next(iter(contents))
     unchecked = replace(release, files=dict.fromkeys(release.files, ""))
@@ -111,10 +117,10 @@ def test_a_file_that_is_no_idx_is_told(tmp_path):
             read(unchecked, tmp_path)
 
 
-def test_every_file_has_its_address():
+def test_every_file_has_a_url():
     assert RELEASES["mnist"].urls["t10k-labels-idx1-ubyte.gz"].startswith("https://")
     assert all(
         url.endswith(file) for release in RELEASES.values() for file, url in release.urls.items()
     )
-    assert idx.RELEASES["k49"].checked
-    assert not idx.RELEASES["emnist/letters"].checked
+    assert idx.RELEASES["k49"].has_checksums
+    assert not idx.RELEASES["emnist/letters"].has_checksums

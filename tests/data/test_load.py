@@ -1,6 +1,7 @@
-"""What a Dataset checks, and which one ``load`` takes."""
+"""Validation of a Dataset, and the dataset that ``load`` selects."""
 
 import http.server
+import logging
 import time
 
 import numpy as np
@@ -15,10 +16,10 @@ from jvae_jax.data.mnist_5k import mnist_5k
 
 @pytest.fixture
 def offline(monkeypatch):
-    monkeypatch.setattr(preparation, "unreachable", lambda _url: "no network")
+    monkeypatch.setattr(preparation, "connection_failure", lambda _url: "no network")
 
 
-def test_the_embedded_digits_are_stratified():
+def test_mnist_5k_is_stratified():
     dataset = mnist_5k()
     assert dataset.train_images.shape == (4000, 28, 28, 1)
     assert dataset.test_images.shape == (1000, 28, 28, 1)
@@ -33,15 +34,15 @@ def test_the_embedded_digits_are_stratified():
 @pytest.mark.parametrize("size", [32, 16, 64])
 def test_resizing_is_pillows_bilinear(size):
     dataset = mnist_5k()
-    found = dataset.resized(size)
+    resized = dataset.resized(size)
     for index in (0, 1234, 3999):
         image = Image.fromarray(dataset.train_images[index, :, :, 0])
         expected = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), int)
-        assert np.abs(found.train_images[index, :, :, 0] - expected).max() <= 1
-    np.testing.assert_array_equal(found.train_labels, dataset.train_labels)
+        assert np.abs(resized.train_images[index, :, :, 0] - expected).max() <= 1
+    np.testing.assert_array_equal(resized.train_labels, dataset.train_labels)
 
 
-def test_fingerprints_tell_data_apart():
+def test_fingerprint_depends_on_content_only():
     first, same = make_dataset(), make_dataset(name="other name")
     assert first.fingerprint == same.fingerprint
     assert first.fingerprint != make_dataset(seed=1).fingerprint
@@ -63,14 +64,14 @@ def test_fingerprints_tell_data_apart():
             "must be uint8 in 0 to 255, got float64 in 0 to 0",
         ),
         ({"train_images": np.full((48, 8, 8, 1), 300, np.int32)}, "got int32 in 300 to 300"),
-        ({"train_labels": np.zeros(47, np.int32)}, r"one for each of 48 images, got \(47,\)"),
+        ({"train_labels": np.zeros(47, np.int32)}, r"must have shape \(48,\), got \(47,\)"),
         ({"train_labels": np.zeros(48)}, "train labels must be signed integers, got float64"),
         ({"train_labels": np.full(48, 3, np.int32)}, r"-1 \(unlabelled\) or 0 to 2, got 3"),
         ({"test_labels": np.full(20, -2, np.int32)}, "test labels must be -1 .* got -2"),
-        ({"test_images": np.zeros((20, 8, 16, 1), np.uint8)}, "they must have one shape"),
+        ({"test_images": np.zeros((20, 8, 16, 1), np.uint8)}, "their shapes must be equal"),
     ],
 )
-def test_bad_arrays_are_told(change, message):
+def test_rejects_invalid_arrays(change, message):
     good = make_dataset()
     arrays = {
         name: getattr(good, name)
@@ -81,40 +82,47 @@ def test_bad_arrays_are_told(change, message):
 
 
 @pytest.mark.usefixtures("offline")
-def test_auto_takes_the_embedded_digits_where_nothing_else_is(tmp_path):
-    said = []
-    dataset = data.load("auto", tmp_path / "new", say=said.append)
+def test_auto_falls_back_to_mnist_5k(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="jvae_jax"):
+        dataset = data.load("auto", tmp_path / "new")
     assert dataset.name == "mnist_5k"
     assert dataset.image_shape == (32, 32, 1)
-    assert len(said) == 1
-    assert said[0].startswith("data: mnist_5k, 4,000 train and 1,000 test images of 10 classes")
-    assert "no network" in said[0]
+    (message,) = caplog.messages
+    assert message.startswith("data: mnist_5k, 4,000 train and 1,000 test images of 10 classes")
+    assert "no network" in message
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.usefixtures("offline")
-def test_mnist_is_strict(tmp_path):
+def test_mnist_does_not_fall_back(tmp_path):
     with pytest.raises(ConnectionError, match=r"can't be downloaded \(no network\)"):
         data.load("mnist", tmp_path)
 
 
-def test_unknown_names_are_told(tmp_path):
-    message = r"unknown data set 'minst' \(did you mean mnist\?\); there are auto, mnist_5k, mnist,"
+def test_reports_unknown_names(tmp_path):
+    message = r"unknown dataset 'minst' \(did you mean mnist\?\); expected one of auto, mnist_5k, "
     with pytest.raises(ValueError, match=message):
         data.load("minst", tmp_path)
 
 
-def test_no_network_is_found_quickly():
+def test_documents_the_licences():
+    rows = [line for line in data.__doc__.splitlines() if line.startswith("``")]
+    for name, licence in data.LICENSES.items():
+        (row,) = (row for row in rows if row.startswith(f"``{name}``"))
+        assert licence in row
+
+
+def test_detects_missing_network_quickly():
     started = time.monotonic()
-    assert preparation.unreachable("https://name.invalid/")
-    assert preparation.unreachable("http://127.0.0.1:9/")
+    assert preparation.connection_failure("https://name.invalid/")
+    assert preparation.connection_failure("http://127.0.0.1:9/")
     assert time.monotonic() - started < 10
 
 
-def test_a_silent_network_is_given_up(monkeypatch):
-    """A host that accepts and never answers, as some networks do."""
-    monkeypatch.setattr(preparation, "_SECONDS", 0.5)
+def test_times_out_on_silent_hosts(monkeypatch):
+    """The server accepts connections and never answers."""
+    monkeypatch.setattr(preparation, "_TIMEOUT_SECONDS", 0.5)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as s:
         started = time.monotonic()
-        assert preparation.unreachable(f"http://127.0.0.1:{s.server_port}/")
+        assert preparation.connection_failure(f"http://127.0.0.1:{s.server_port}/")
         assert time.monotonic() - started < 2
