@@ -1,4 +1,4 @@
-"""Characters that change: frames of an animation, as Pillow images."""
+"""Animation frames of characters, as Pillow images."""
 
 import math
 
@@ -7,33 +7,38 @@ from jaxtyping import Float
 from PIL import Image
 
 
-def frames(
+def animation_frames(
     images: Float[np.ndarray, "steps characters height width channels"],
     *,
     columns: int | None = None,
-    width: int = 640,
-    largest: int = 64,
+    max_width: int = 640,
+    max_cell_width: int = 64,
 ) -> list[Image.Image]:
-    """A frame for each step, of characters edge to edge.
+    """Tiles the characters of each step into one frame, without gaps.
 
     Args:
-        images: values in [0, 1]; 1 or 3 channels. Grey ones are inverted: shown as ink on paper.
-        columns: characters in a line; default: up to 10 in one, more as a screen is shaped.
-        width: of a frame, in pixels, at most.
-        largest: the width of a character, in pixels, at most.
+        images: values in [0, 1] with 1 or 3 channels, (steps, characters, height, width, channels).
+            Greyscale images are inverted, so that ink is dark on white.
+        columns: characters per row. None places up to 10 in one row, more in a grid with an aspect
+            ratio of about 1.6.
+        max_width: maximum width of a frame, in pixels.
+        max_cell_width: maximum width of a character, in pixels.
+
+    Returns:
+        One image per step.
     """
-    steps, characters, height, breadth, channels = images.shape
-    across = characters if characters <= 10 else math.ceil(math.sqrt(1.6 * characters))
-    columns = int(columns or across)
+    steps, characters, height, width, channels = images.shape
+    default = characters if characters <= 10 else math.ceil(math.sqrt(1.6 * characters))
+    columns = int(columns or default)
     rows = math.ceil(characters / columns)
     missing = rows * columns - characters
-    shown = 1 - images if channels == 1 else images
-    shown = np.pad(shown, [(0, 0), (0, missing), *[(0, 0)] * 3], constant_values=1)
-    grid = shown.reshape(steps, rows, columns, height, breadth, channels).swapaxes(2, 3)
-    grid = grid.reshape(steps, rows * height, columns * breadth, channels)
+    cells = 1 - images if channels == 1 else images
+    cells = np.pad(cells, [(0, 0), (0, missing), *[(0, 0)] * 3], constant_values=1)
+    grid = cells.reshape(steps, rows, columns, height, width, channels).swapaxes(2, 3)
+    grid = grid.reshape(steps, rows * height, columns * width, channels)
     pixels = (255 * grid).round().astype(np.uint8)
-    side = min(largest, width // columns)
-    size = (columns * side, round(rows * side * height / breadth))
+    cell_width = min(max_cell_width, max_width // columns)
+    size = (columns * cell_width, round(rows * cell_width * height / width))
     return [
         Image.fromarray(frame[..., 0] if channels == 1 else frame).resize(
             size, Image.Resampling.BICUBIC

@@ -1,4 +1,4 @@
-"""Small distortions of images, after which a character is still the same."""
+"""Random affine transforms of images, which preserve the character."""
 
 import jax
 import jax.numpy as jnp
@@ -8,35 +8,41 @@ from jax.scipy.ndimage import map_coordinates
 from jvae_jax import sampling
 from jvae_jax.types import Images, PRNGKey
 
-_SHEAR, _SHIFT = 0.15, 1 / 16
+_MAX_DEFORMATION = 0.15
+"""Bound of each entry of the matrix of shear, scale and rotation."""
+_MAX_SHIFT = 1 / 16
+"""Bound of the shift along each axis, as a fraction of the side."""
 
 
 def random_affine(key: PRNGKey, images: Images) -> Images:
-    """Images sheared, scaled and turned by up to 15 %, and shifted by up to a sixteenth.
+    """Applies a small random affine transform to each image.
+
+    Shear, scale and rotation are up to 15 %, shifts up to a sixteenth of the side. Pixels outside
+    the image repeat its edge.
 
     Args:
-        key: one key, or one for each example.
-        images: of any shape.
+        key: a single key or one per example.
+        images: images of any size, (batch, height, width, channels).
 
     Returns:
-        As many of the same shape; what comes in from outside is as the border.
+        The transformed images, (batch, height, width, channels).
     """
     batch, height, width, channels = images.shape
     split = jax.random.split if key.ndim == 0 else jax.vmap(jax.random.split, out_axes=1)
     matrix_key, shift_key = split(key)
-    matrix = sampling.uniform(matrix_key, (batch, 2, 2), _SHEAR)
+    matrix = sampling.uniform(matrix_key, (batch, 2, 2), _MAX_DEFORMATION)
     size = jnp.array([height, width])
-    shift = size * sampling.uniform(shift_key, (batch, 2), _SHIFT)
-    places = jnp.stack(jnp.meshgrid(*map(jnp.arange, (height, width)), indexing="ij"), axis=-1)
-    centred = places - (size - 1) / 2
-    moved = places + jnp.einsum("nij,hwj->nhwi", matrix, centred) + shift[:, None, None]
+    shift = size * sampling.uniform(shift_key, (batch, 2), _MAX_SHIFT)
+    grid = jnp.stack(jnp.meshgrid(*map(jnp.arange, (height, width)), indexing="ij"), axis=-1)
+    centred = grid - (size - 1) / 2
+    coordinates = grid + jnp.einsum("nij,hwj->nhwi", matrix, centred) + shift[:, None, None]
 
-    def at(image: Array, places: Array) -> Array:
-        rows, columns = jnp.moveaxis(places, -1, 0)
-        sampled = [
+    def resample(image: Array, coordinates: Array) -> Array:
+        rows, columns = jnp.moveaxis(coordinates, -1, 0)
+        resampled = [
             map_coordinates(image[..., channel], [rows, columns], order=1, mode="nearest")
             for channel in range(channels)
         ]
-        return jnp.stack(sampled, axis=-1)
+        return jnp.stack(resampled, axis=-1)
 
-    return jax.vmap(at)(images, moved)
+    return jax.vmap(resample)(images, coordinates)

@@ -1,4 +1,4 @@
-"""Figures: arrays in, ``matplotlib`` Figure out. Nothing here saves or shows."""
+"""Functions of arrays that return ``matplotlib`` figures, without saving or showing them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,32 +14,34 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.ft2font import FT2Font
 from matplotlib.textpath import TextPath
 
-_INCHES = 0.42
-"""Side of a character on paper."""
-_POINTS = 9.0
-"""Size of names."""
-_GAP = 0.12
-"""Inches on both sides of names together."""
-_TITLE = 0.25
-"""Inches for a title."""
-_SHOWN = 0.005
-"""Shares from here on have their per cent written beside them."""
+_CELL_INCHES = 0.42
+"""Side of a character."""
+_FONT_POINTS = 9.0
+"""Font size of names and titles."""
+_GAP_INCHES = 0.12
+"""Gap between panels, and total padding around row names."""
+_TITLE_INCHES = 0.25
+"""Height reserved for titles."""
+_MIN_ANNOTATED_FRACTION = 0.005
+"""Smallest fraction of a confusion matrix that is annotated with its percentage."""
 _UNUSUAL_STYLES = ("black", "bold", "italic", "light", "mono", "oblique", "serif", "thin")
-_MOST_ROWS = 30
-"""So many stand below each other; more go into blocks side by side."""
+"""Styles in the file names of fonts that are tried last."""
+_MAX_ROWS = 30
+"""Maximum number of rows of a block; longer grids are split into blocks side by side."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Rows of characters, edge to edge, in a figure.
+    """Grid of characters, without gaps, as one part of a figure.
 
     Attributes:
-        images: values in [0, 1]; 1 or 3 channels. Grey ones are inverted: printed as ink on paper.
-        title: stands above.
-        row_names: one for each row, or none.
+        images: values in [0, 1] with 1 or 3 channels, (rows, columns, height, width, channels).
+            Greyscale images are inverted, so that ink is dark on white.
+        title: title above the grid.
+        row_names: names to the left of the rows, (rows,), or an empty sequence.
 
     Raises:
-        ValueError: if there isn't one name for each row, or channels are neither 1 nor 3.
+        ValueError: if the number of channels isn't 1 or 3, or that of names differs from the rows'.
     """
 
     images: Float[np.ndarray, "rows columns height width channels"]
@@ -51,87 +53,122 @@ class Panel:
         if channels not in (1, 3):
             raise ValueError(f"images must have 1 or 3 channels, got {channels}")
         if self.row_names and len(self.row_names) != rows:
-            raise ValueError(f"{rows} rows need as many names, got {len(self.row_names)}")
+            raise ValueError(f"expected {rows} row names, one per row, got {len(self.row_names)}")
 
 
-def sheet(
+def image_grid(
     images: Float[np.ndarray, "rows columns height width channels"],
     row_names: Sequence[str] | None = None,
 ) -> Figure:
-    """A sheet of characters, edge to edge, ink dark on white, with a name before each row.
+    """Plots a grid of characters, without gaps.
 
-    More than 30 rows stand in blocks side by side. Names that no installed font can draw become
-    code points, see :func:`font_hint`.
-
-    Args and errors as :class:`Panel`'s.
-    """
-    whole = Panel(images=images, row_names=row_names or ())
-    per_block = -(-len(images) // -(-len(images) // _MOST_ROWS))
-    parts = [slice(start, start + per_block) for start in range(0, len(images), per_block)]
-    return panels([[Panel(images=images[part], row_names=whole.row_names[part]) for part in parts]])
-
-
-def panels(grid: Sequence[Sequence[Panel]]) -> Figure:
-    """Panels in rows and columns. Names that no installed font can draw become code points.
+    More than 30 rows are split into blocks side by side. Names that no installed font supports are
+    replaced by code points, see :func:`font_hint`.
 
     Args:
-        grid: rows of as many panels each.
+        images: values in [0, 1] with 1 or 3 channels, (rows, columns, height, width, channels).
+            Greyscale images are inverted, so that ink is dark on white.
+        row_names: names to the left of the rows, (rows,), or None.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: if the number of channels isn't 1 or 3, or that of names differs from the rows'.
     """
-    names, font = _drawable([name for row in grid for panel in row for name in panel.row_names])
-    every_name = iter(names)
+    panel = Panel(images=images, row_names=row_names or ())
+    rows_per_block = -(-len(images) // -(-len(images) // _MAX_ROWS))
+    starts = range(0, len(images), rows_per_block)
+    blocks = [slice(start, start + rows_per_block) for start in starts]
+    return panel_grid(
+        [[Panel(images=images[block], row_names=panel.row_names[block]) for block in blocks]]
+    )
+
+
+def panel_grid(grid: Sequence[Sequence[Panel]]) -> Figure:
+    """Plots panels in rows and columns.
+
+    Names that no installed font supports are replaced by code points, see :func:`font_hint`.
+
+    Args:
+        grid: rows of panels, all of the same length.
+
+    Returns:
+        The figure.
+    """
+    names, font = _supported_names(
+        [name for row in grid for panel in row for name in panel.row_names]
+    )
+    remaining_names = iter(names)
     widths = [TextPath((0, 0), name, prop=font).get_extents().width for name in names]
-    margin = max(widths) / 72 + _GAP if widths else 0.0
-    titled = _TITLE if any(panel.title for row in grid for panel in row) else 0.0
+    margin = max(widths) / 72 + _GAP_INCHES if widths else 0.0
+    title_height = _TITLE_INCHES if any(panel.title for row in grid for panel in row) else 0.0
     column_widths = [
-        max(
-            panel.images.shape[1] * _INCHES + (margin if panel.row_names else 0) for panel in column
-        )
+        max(_panel_width(panel) + (margin if panel.row_names else 0) for panel in column)
         for column in zip(*grid, strict=True)
     ]
-    row_heights = [max(len(panel.images) for panel in row) * _INCHES + titled for row in grid]
-    width = sum(column_widths) + _GAP * (len(column_widths) - 1)
-    height = sum(row_heights) + _GAP * (len(row_heights) - 1)
+    row_heights = [
+        max(len(panel.images) for panel in row) * _CELL_INCHES + title_height for row in grid
+    ]
+    width = sum(column_widths) + _GAP_INCHES * (len(column_widths) - 1)
+    height = sum(row_heights) + _GAP_INCHES * (len(row_heights) - 1)
     figure = Figure(figsize=(width, height), dpi=200)
     top = 0.0
     for row, row_height in zip(grid, row_heights, strict=True):
         left = 0.0
         for panel, column_width in zip(row, column_widths, strict=True):
             rows, columns = panel.images.shape[:2]
-            start = left + (margin if panel.row_names else 0)
-            bottom = height - top - titled - rows * _INCHES
+            axes_left = left + (margin if panel.row_names else 0)
+            axes_left += (_panel_width(panel) - columns * _CELL_INCHES) / 2
+            bottom = height - top - title_height - rows * _CELL_INCHES
             axes = figure.add_axes(
                 (
-                    start / width,
+                    axes_left / width,
                     bottom / height,
-                    columns * _INCHES / width,
-                    rows * _INCHES / height,
+                    columns * _CELL_INCHES / width,
+                    rows * _CELL_INCHES / height,
                 ),
                 frame_on=False,
             )
-            _draw(axes, panel.images)
+            _show_grid(axes, panel.images)
             if panel.title:
-                axes.set_title(panel.title, size=_POINTS, pad=4)
-            shown = list(islice(every_name, len(panel.row_names)))
-            axes.set_yticks(panel.images.shape[2] * (np.arange(len(shown)) + 0.5) - 0.5, shown)
+                axes.set_title(panel.title, size=_FONT_POINTS, pad=4)
+            row_names = list(islice(remaining_names, len(panel.row_names)))
+            axes.set_yticks(
+                panel.images.shape[2] * (np.arange(len(row_names)) + 0.5) - 0.5, row_names
+            )
             for label in axes.get_yticklabels():
                 label.set_fontproperties(font)
-            left += column_width + _GAP
-        top += row_height + _GAP
+            left += column_width + _GAP_INCHES
+        top += row_height + _GAP_INCHES
     return figure
 
 
-def curves(
+def _panel_width(panel: Panel) -> float:
+    """Width in inches of the images, or of the title where that is wider."""
+    width = panel.images.shape[1] * _CELL_INCHES
+    if not panel.title:
+        return width
+    title = TextPath((0, 0), panel.title, prop=FontProperties(size=_FONT_POINTS))
+    return max(width, title.get_extents().width / 72)
+
+
+def line_charts(
     charts: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
     x_label: str,
     *,
     logarithmic: bool = False,
 ) -> Figure:
-    """Charts side by side over one quantity.
+    """Plots line charts side by side over the same quantity.
 
     Args:
-        charts: by what the vertical axis shows: named series of x and y, all names in the first.
-        x_label: what the horizontal axes show.
-        logarithmic: whether they are.
+        charts: maps each y label to series, which map a name to x and y values, (points,) each. The
+            legend lists the series of the first chart.
+        x_label: label of the x axes.
+        logarithmic: whether the x axes are logarithmic.
+
+    Returns:
+        The figure.
     """
     figure = Figure(figsize=(2.6 * len(charts), 2.3), dpi=200, layout="constrained")
     for axes, (y_label, series) in zip(
@@ -139,52 +176,60 @@ def curves(
     ):
         for (name, (x, y)), style in zip(series.items(), ("o-", "s--", "^:", "D-."), strict=False):
             axes.plot(x, y, style, color="black", markersize=4, linewidth=1, label=name)
-        axes.set_title(y_label, size=_POINTS)
-        axes.set_xlabel(x_label, size=_POINTS)
+        axes.set_title(y_label, size=_FONT_POINTS)
+        axes.set_xlabel(x_label, size=_FONT_POINTS)
         if logarithmic:
             axes.set_xscale("log")
         else:
-            axes.set_xticks(sorted({x for places, _ in series.values() for x in places}))
-        axes.tick_params(labelsize=_POINTS - 2)
+            axes.set_xticks(sorted({x for values, _ in series.values() for x in values}))
+        axes.tick_params(labelsize=_FONT_POINTS - 2)
         axes.spines[["top", "right"]].set_visible(False)
     lines = figure.axes[0].get_lines()
     figure.legend(
         loc="outside lower center",
         handles=lines,
         ncols=len(lines),
-        fontsize=_POINTS - 2,
+        fontsize=_FONT_POINTS - 2,
         frameon=False,
     )
     return figure
 
 
-def confusion(counts: Int[np.ndarray, "classes classes"], class_names: Sequence[str]) -> Figure:
-    """How often (row: the class asked for, column: the class read), as shares of each row.
+def confusion_matrix(
+    counts: Int[np.ndarray, "classes classes"], class_names: Sequence[str]
+) -> Figure:
+    """Plots a confusion matrix of requested and predicted classes, normalised by row.
+
+    Fractions from 0.5 % are annotated with their percentage.
 
     Args:
-        counts: of characters; every class was asked for.
-        class_names: one for each class.
+        counts: number of characters of each requested (row) and predicted (column) class,
+            (classes, classes). No row may sum to 0.
+        class_names: names of the classes, (classes,).
+
+    Returns:
+        The figure.
     """
-    names, font = _drawable(class_names)
+    names, font = _supported_names(class_names)
     side = max(3.0, 0.2 * len(names))
     figure = Figure(figsize=(side, side), dpi=200, layout="constrained")
-    axes = figure.add_subplot(xlabel="read", ylabel="asked for")
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    axes.imshow(shares, cmap="Greys", vmin=0, vmax=1)
+    axes = figure.add_subplot(xlabel="predicted class", ylabel="requested class")
+    fractions = counts / counts.sum(axis=1, keepdims=True)
+    axes.imshow(fractions, cmap="Greys", vmin=0, vmax=1)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(range(len(names)), names)
         for label in axis.get_ticklabels():
             label.set_fontproperties(font)
     if max(map(len, names)) > 2:
         axes.tick_params(axis="x", rotation=90)
-    for row, column in zip(*np.nonzero(shares >= _SHOWN), strict=True):
-        share = shares[row, column]
+    for row, column in zip(*np.nonzero(fractions >= _MIN_ANNOTATED_FRACTION), strict=True):
+        fraction = fractions[row, column]
         axes.text(
             column,
             row,
-            f"{100 * share:.0f}",
+            f"{100 * fraction:.0f}",
             size=5,
-            color="white" if share > 0.5 else "black",
+            color="white" if fraction > 0.5 else "black",
             ha="center",
             va="center",
         )
@@ -192,19 +237,27 @@ def confusion(counts: Int[np.ndarray, "classes classes"], class_names: Sequence[
 
 
 def font_hint(names: Sequence[str]) -> str | None:
-    """What to install so that figures can show these names, or None if they can."""
+    """Suggests a font to install if figures can't show all names.
+
+    Args:
+        names: names of rows or classes.
+
+    Returns:
+        A message, or None if an installed font supports all names.
+    """
     characters = frozenset("".join(names))
     if _font_with(characters) is not None:
         return None
-    example = next(c for c in sorted(characters) if _font_with(frozenset(c)) is None)
+    missing = [c for c in sorted(characters) if _font_with(frozenset(c)) is None]
+    # Several fonts may support the characters although no single one does.
+    detail = f" (missing character: {missing[0]})" if missing else ""
     return (
-        f"no installed font has {example} and the other names' characters, so figures show code "
-        "points; install one, such as Noto Sans CJK (Debian, Ubuntu and Colab: "
-        "apt install fonts-noto-cjk)"
+        f"no installed font supports the names{detail}, so figures show code points; install a "
+        "font such as Noto Sans CJK (Debian, Ubuntu and Colab: apt install fonts-noto-cjk)"
     )
 
 
-def _draw(axes: Axes, images: np.ndarray) -> None:
+def _show_grid(axes: Axes, images: np.ndarray) -> None:
     rows, columns, height, width, channels = images.shape
     tiled = images.swapaxes(1, 2).reshape(rows * height, columns * width, channels)
     if channels == 1:
@@ -215,36 +268,38 @@ def _draw(axes: Axes, images: np.ndarray) -> None:
     axes.tick_params(length=0, pad=3)
 
 
-def _drawable(names: Sequence[str]) -> tuple[list[str], FontProperties]:
-    """The names, or code points where no font has all of them, and a font that has these."""
+def _supported_names(names: Sequence[str]) -> tuple[list[str], FontProperties]:
+    """Returns the names and a font that supports them all; code points replace other names."""
     path = _font_with(frozenset("".join(names)))
     if path is None:
-        path = _own_font()
+        path = _default_font()
         names = [
-            name if _has(path, name) else " ".join(f"U+{ord(character):04X}" for character in name)
+            name
+            if _supports(path, name)
+            else " ".join(f"U+{ord(character):04X}" for character in name)
             for name in names
         ]
-    return list(names), FontProperties(fname=path, size=_POINTS)
+    return list(names), FontProperties(fname=path, size=_FONT_POINTS)
 
 
 @cache
 def _font_with(characters: frozenset[str]) -> str | None:
-    """The file of a font that has all the characters: matplotlib's own, if it does."""
-    # findSystemFonts sees what was installed since matplotlib listed fonts for itself.
+    """Returns the file of a font that supports all characters, preferably matplotlib's default."""
+    # Unlike matplotlib's cached font list, findSystemFonts includes newly installed fonts.
     others = sorted(
         font_manager.findSystemFonts(),
         key=lambda path: (any(style in path.lower() for style in _UNUSUAL_STYLES), path),
     )
-    return next((path for path in (_own_font(), *others) if _has(path, characters)), None)
+    return next((path for path in (_default_font(), *others) if _supports(path, characters)), None)
 
 
-def _own_font() -> str:
+def _default_font() -> str:
     return font_manager.findfont(FontProperties())
 
 
-def _has(path: str, characters: Iterable[str]) -> bool:
+def _supports(path: str, characters: Iterable[str]) -> bool:
     try:
-        drawn = FT2Font(path).get_charmap()
+        charmap = FT2Font(path).get_charmap()
     except (OSError, RuntimeError):
-        return False  # not a font that matplotlib can draw
-    return all(ord(character) in drawn for character in characters)
+        return False  # matplotlib can't load the font
+    return all(ord(character) in charmap for character in characters)

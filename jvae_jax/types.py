@@ -1,8 +1,8 @@
-"""The axis vocabulary and the tuples that pass between modules.
+"""Array types, their axis names, and the tuples and callables that modules exchange.
 
-Axes are named the same everywhere: ``batch height width channels`` for images, ``latents`` for the
-continuous z, ``classes`` for the categorical c. Images are ink-on-dark floats in [0, 1] inside the
-losses and networks, uint8 in data sets.
+Axis names: ``batch height width channels`` for images, ``latents`` for the continuous z,
+``classes`` for the categorical c. Losses and networks take float images in [0, 1], data sets hold
+uint8; the ink is bright on a dark background.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,77 +13,96 @@ from jax import Array
 from jaxtyping import Float, Int, Key, UInt8
 
 Images = Float[Array, "batch height width channels"]
+"""Images with values in [0, 1], or their logits."""
 Pixels = UInt8[Array | np.ndarray, "batch height width channels"]
-"""Images as they lie in a data set."""
+"""Images of a data set, with values from 0 to 255."""
 Labels = Int[Array, "batch"]
-"""A class index, or -1 for an unlabelled example."""
+"""Class indices; -1 means unlabelled."""
 PerExample = Float[Array, "batch"]
+"""One value per example."""
 Scalar = Float[Array, ""]
+"""A single value."""
 PRNGKey = Key[Array, ""] | Key[Array, "batch"]
-"""One key, or one for each example, so that noise does not depend on how a batch is sharded."""
+"""A single key, or one per example, which makes noise independent of how a batch is sharded."""
+Variables = dict[str, Any]
+"""Linen variables, ``{"params": ..., "batch_stats": ...}``."""
+Devices = Sequence[Any]
+"""A sequence of ``jax.Device``."""
 
 
 class Posterior(NamedTuple):
-    """What an encoder says of a batch: the parameters of q(z|x) and q(c|x)."""
+    """Parameters of the approximate posteriors q(z|x) and q(c|x) of a batch."""
 
     mean: Float[Array, "batch latents"]
+    """Mean of q(z|x)."""
     logvar: Float[Array, "batch latents"]
+    """Log-variance of q(z|x)."""
     logits: Float[Array, "batch classes"] | None = None
-    """Unnormalised log q(c|x); None for a purely continuous model."""
+    """Unnormalised log-probabilities of q(c|x); None for a model without classes."""
 
 
 class LossTerms(NamedTuple):
-    """The terms of a loss, in nats, for each example. None: the objective has no such term."""
+    """Terms of a loss, in nats per image; None for terms that the objective doesn't have."""
 
     reconstruction: PerExample
     """-log p(x|z,c), summed over pixels and channels."""
     kl_z: PerExample
     """KL(q(z|x) || p(z)), summed over latents."""
     kl_c: PerExample | None = None
-    """KL of the categorical posterior to its prior."""
+    """KL divergence between the categorical posterior and its prior."""
     cross_entropy: PerExample | None = None
-    """-log q(y|x) of the CVAE's classifier; 0 where there is no label."""
+    """-log q(y|x) of the CVAE's classifier; 0 if unlabelled."""
     consistency: PerExample | None = None
-    """Cross-entropy of q(c|distorted x) to the label, or to q(c|x) where there is none."""
-
-
-class Keys(NamedTuple):
-    """The noise of one step, by purpose."""
-
-    gaussian: PRNGKey
-    gumbel: PRNGKey
-    augmentation: PRNGKey
+    """Cross-entropy of q(c|augmented x) to the label, or to q(c|x) if unlabelled."""
 
 
 class Batch(NamedTuple):
-    """Examples as they lie in a data set."""
+    """Images and labels of a data set."""
 
     images: Pixels
     labels: Int[Array | np.ndarray, "batch"]
 
 
-Devices = Sequence[Any]
-"""Of ``jax.Device``."""
+class Keys(NamedTuple):
+    """Random keys of one training step, one for each source of noise."""
+
+    gaussian: PRNGKey
+    """Key of the Gaussian noise of z."""
+    gumbel: PRNGKey
+    """Key of the Gumbel noise of c."""
+    augmentation: PRNGKey
+    """Key of the random transforms of images."""
+
+
+class LabelInfo(NamedTuple):
+    """Properties of a data set's labels, known before training; hashable, so static under jit.
+
+    Attributes:
+        all_labelled: no label is -1. The CVAE then skips the sum over classes.
+        labelled_fraction: labelled fraction of the data set, if batches contain another fraction;
+            None if they are drawn uniformly.
+    """
+
+    all_labelled: bool = False
+    labelled_fraction: float | None = None
+
 
 Encode = Callable[..., Posterior]
-"""``encode(images)``, or ``encode(images, one_hot_labels)`` as :func:`losses.cvae` says."""
+"""Maps images to a posterior: ``encode(images)``, or ``encode(images, one_hot_labels)`` for
+:func:`losses.cvae`."""
 Decode = Callable[[Array], Array]
-"""Latents, (batch, latents [+ classes]), to image logits."""
-ReconstructionLoss = Callable[[Array, Array], Array]
-"""Image logits and images to -log p, up to a constant, for each example."""
+"""Maps latents, (batch, latents [+ classes]), to image logits."""
 Classify = Callable[[Array], Array]
-"""Images to class logits."""
+"""Maps images to class logits."""
+ReconstructionLoss = Callable[[Array, Array], Array]
+"""Maps image logits and images to -log p(x|z) up to a constant, one value per example."""
 
 
 @runtime_checkable
 class Model(Protocol):
-    """What an objective asks of a model; a linen ``Autoencoder`` bound to its variables is one."""
+    """Interface that objectives require, which a bound linen ``Autoencoder`` satisfies."""
 
     classes: int
     encode: Encode
     decode: Decode
     classify: Classify
-
-
-Variables = dict[str, Any]
-"""Linen's ``{"params": ..., "batch_stats": ...}``."""

@@ -5,19 +5,19 @@ import numpy as np
 from jvae_jax.augmentation import random_affine
 
 
-def test_distortions_keep_the_middle_and_stay_in_range():
+def test_random_affine_preserves_range_and_centre():
     images = jnp.zeros((50, 16, 16, 3)).at[:, 6:10, 6:10, 1].set(1.0)
-    distorted = random_affine(jax.random.key(0), images)
-    assert float(distorted.min()) >= 0
-    assert float(distorted.max()) <= 1
-    np.testing.assert_array_equal(distorted[..., 0], 0)
-    np.testing.assert_allclose(distorted[:, 8, 8, 1], 1, atol=0.6)
-    mass = distorted[..., 1].sum(axis=(1, 2))
+    augmented = random_affine(jax.random.key(0), images)
+    assert float(augmented.min()) >= 0
+    assert float(augmented.max()) <= 1
+    np.testing.assert_array_equal(augmented[..., 0], 0)
+    np.testing.assert_allclose(augmented[:, 8, 8, 1], 1, atol=0.6)
+    mass = augmented[..., 1].sum(axis=(1, 2))
     assert 10 < float(mass.min()) < float(mass.max()) < 24
     assert len({float(value) for value in mass}) == 50
 
 
-def test_an_examples_distortion_is_its_own():
+def test_transform_depends_only_on_key_of_example():
     images = jax.random.uniform(jax.random.key(0), (4, 8, 8, 1))
     keys = jax.random.split(jax.random.key(1), 4)
     whole = random_affine(keys, images)

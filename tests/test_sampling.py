@@ -8,25 +8,24 @@ from jvae_jax import sampling
 
 
 @pytest.mark.parametrize("per_example", [False, True])
-def test_gaussian_draws_have_the_distribution(key, per_example):
+def test_gaussian_has_requested_distribution(key, per_example):
     mean, logvar = jnp.full((20_000, 1), 1.5), jnp.full((20_000, 1), 2 * np.log(0.5))
     key = jax.random.split(key, len(mean)) if per_example else key
     draws = np.asarray(sampling.gaussian(key, mean, logvar))[:, 0]
     assert stats.kstest(draws, stats.norm(1.5, 0.5).cdf).pvalue > 1e-3
 
 
-def test_gaussian_is_reparameterised(key):
+def test_gaussian_is_differentiable(key):
     mean, logvar = jnp.ones((2, 3)), jnp.zeros((2, 3))
     noise = sampling.standard_normal(key, (2, 3))
-    by_mean, by_logvar = jax.grad(lambda m, v: sampling.gaussian(key, m, v).sum(), argnums=(0, 1))(
-        mean, logvar
-    )
-    np.testing.assert_allclose(by_mean, 1)
-    np.testing.assert_allclose(by_logvar, 0.5 * noise, rtol=1e-6)
+    gradient = jax.grad(lambda m, v: sampling.gaussian(key, m, v).sum(), argnums=(0, 1))
+    mean_gradient, logvar_gradient = gradient(mean, logvar)
+    np.testing.assert_allclose(mean_gradient, 1)
+    np.testing.assert_allclose(logvar_gradient, 0.5 * noise, rtol=1e-6)
 
 
 @pytest.mark.parametrize("per_example", [False, True])
-def test_gumbel_softmax_picks_classes_with_their_probability(key, per_example):
+def test_gumbel_softmax_argmax_follows_class_probabilities(key, per_example):
     p, n = np.array([0.6, 0.3, 0.1]), 20_000
     key = jax.random.split(key, n) if per_example else key
     draws = sampling.gumbel_softmax(key, jnp.tile(jnp.log(p), (n, 1)), 0.67)
@@ -35,13 +34,13 @@ def test_gumbel_softmax_picks_classes_with_their_probability(key, per_example):
     assert stats.chisquare(counts, n * p).pvalue > 1e-3
 
 
-def test_gumbel_softmax_temperature(key):
+def test_gumbel_softmax_limits_of_temperature(key):
     logits = jax.random.normal(key, (100, 4))
     assert np.all(np.max(sampling.gumbel_softmax(key, logits, 1e-3), axis=1) > 0.9)
     np.testing.assert_allclose(sampling.gumbel_softmax(key, logits, 1e4), 0.25, atol=1e-2)
 
 
-def test_an_examples_noise_is_its_own(key):
+def test_noise_depends_only_on_key_of_example(key):
     keys = jax.random.split(key, 6)
     logits = jax.random.normal(key, (6, 4))
     whole = sampling.gumbel_softmax(keys, logits, 0.67)

@@ -1,4 +1,4 @@
-"""Characters from trained models."""
+"""Generation and inference with trained models."""
 
 from jvae_jax.generation.characters import (
     decode,

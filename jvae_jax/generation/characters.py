@@ -1,67 +1,64 @@
-"""Characters from a trained model: arrays in, arrays out.
+"""Generation of characters and inference, as pure functions of a model and its variables.
 
-Images that come out are floats in [0, 1], images that go in uint8, as in a data set.
+Input images are uint8 as in data sets, output images are floats in [0, 1]. z is the style of a
+character, the label (c) its class. A model without classes takes no labels.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
 from jvae_jax.models.autoencoder import Autoencoder
-from jvae_jax.models.inference import BATCH, map_batches, scale
+from jvae_jax.models.inference import EVAL_BATCH_SIZE, map_batches, scale_pixels
 from jvae_jax.types import Images, Pixels, Posterior, Variables
 
 
 @partial(jax.jit, static_argnums=0)
-def _decode_latents(
-    model: Autoencoder, variables: Variables, latents: Float[Array, "batch inputs"]
-) -> Images:
-    """Draws what the decoder makes of z, beside c where the model has classes.
+def encode(model: Autoencoder, variables: Variables, images: Pixels) -> Posterior:
+    """Infers the posterior of images.
 
     Args:
-        model: any of the six objectives' models.
-        variables: its parameters and statistics.
-        latents: z and then c, which is one-hot for a character, and in between for one in between.
+        model: model of any objective.
+        variables: parameters and batch statistics of the model.
+        images: uint8, (batch, height, width, channels).
+
+    Returns:
+        Mean and log-variance of z, (batch, latents), and class logits, (batch, classes), or None
+        for a model without classes.
     """
-    logits = nn.apply(Autoencoder.decode, model)
-    return map_batches(lambda batch: jax.nn.sigmoid(logits(variables, batch)), BATCH, latents)
+    infer = nn.apply(Autoencoder.infer, model)
+    return map_batches(
+        lambda batch: infer(variables, scale_pixels(batch)), EVAL_BATCH_SIZE, jnp.asarray(images)
+    )
 
 
 def decode(
     model: Autoencoder,
     variables: Variables,
     z: Float[Array, "batch latents"],
-    labels: Int[Array, "batch"] | None = None,
+    labels: Int[Array | np.ndarray, "batch"] | Sequence[int] | None = None,
 ) -> Images:
-    """Draws each z as the character of its label.
+    """Generates the character of each label in the style of each z.
 
     Args:
-        model: any of the six objectives' models.
-        variables: its parameters and statistics.
-        z: styles.
-        labels: which c; None for a model without classes.
+        model: model of any objective.
+        variables: parameters and batch statistics of the model.
+        z: styles, (batch, latents).
+        labels: class indices, (batch,); None for a model without classes.
+
+    Returns:
+        Values in [0, 1], (batch, height, width, channels).
 
     Raises:
-        ValueError: if labels are given to a model without classes, or are missing for one with.
+        ValueError: if labels are missing, or given to a model without classes.
     """
-    return _decode_latents(model, variables, _joined(model, z, labels))
-
-
-@partial(jax.jit, static_argnums=0)
-def encode(model: Autoencoder, variables: Variables, images: Pixels) -> Posterior:
-    """What the encoder says of images: of each, the mean z is its style.
-
-    Args:
-        model: any of the six objectives' models.
-        variables: its parameters and statistics.
-        images: uint8. ``logits`` are of their labels, where the model has classes.
-    """
-    infer = nn.apply(Autoencoder.infer, model)
-    return map_batches(lambda batch: infer(variables, scale(batch)), BATCH, jnp.asarray(images))
+    return _decode_latents(model, variables, _concatenate_latents(model, z, labels))
 
 
 def sample(
@@ -69,89 +66,113 @@ def sample(
     variables: Variables,
     key: Array,
     *,
-    labels: Int[Array, "rows"] | None = None,
+    labels: Int[Array | np.ndarray, "rows"] | Sequence[int] | None = None,
     rows: int = 1,
     columns: int,
 ) -> Float[Array, "rows columns height width channels"]:
-    """A sheet of characters: rows fix c, columns fix z (the paper's figure 2).
+    """Generates a grid of characters: each row has one label, each column one z (figure 2).
 
     Args:
-        model: any of the six objectives' models.
-        variables: its parameters and statistics.
-        key: draws one z ~ N(0, 1) for each column.
-        labels: the c of each row; None for a model without classes, which gives each image a z.
-        rows: how many, where there are no labels.
-        columns: how many styles.
+        model: model of any objective.
+        variables: parameters and batch statistics of the model.
+        key: key of the styles, z ~ N(0, 1).
+        labels: class index of each row, (rows,). None for a model without classes, for which a
+            separate z is drawn for every image.
+        rows: number of rows of a model without classes; otherwise the number of labels.
+        columns: number of columns.
+
+    Returns:
+        Values in [0, 1], (rows, columns, height, width, channels).
+
+    Raises:
+        ValueError: if labels are missing, or given to a model without classes.
     """
     if labels is None:
         z = jax.random.normal(key, (rows * columns, model.latents))
-        every_label = None
+        repeated_labels = None
     else:
         rows = len(labels)
         z = jnp.tile(jax.random.normal(key, (columns, model.latents)), (rows, 1))
-        every_label = jnp.repeat(labels, columns)
-    images = decode(model, variables, z, every_label)
+        repeated_labels = jnp.repeat(jnp.asarray(labels), columns)
+    images = decode(model, variables, z, repeated_labels)
     return images.reshape(rows, columns, *model.image_shape)
 
 
 def reconstruct(model: Autoencoder, variables: Variables, images: Pixels) -> Images:
-    """Images redrawn from the mean z and the likeliest c that the encoder reads."""
-    found = encode(model, variables, images)
-    labels = None if found.logits is None else jnp.argmax(found.logits, axis=-1)
-    return decode(model, variables, found.mean, labels)
+    """Reconstructs images from the posterior mean of z and the most probable label.
+
+    Args:
+        model: model of any objective.
+        variables: parameters and batch statistics of the model.
+        images: uint8, (batch, height, width, channels).
+
+    Returns:
+        Values in [0, 1], (batch, height, width, channels).
+    """
+    posterior = encode(model, variables, images)
+    labels = None if posterior.logits is None else jnp.argmax(posterior.logits, axis=-1)
+    return decode(model, variables, posterior.mean, labels)
 
 
 def restyle(
     model: Autoencoder,
     variables: Variables,
     images: Pixels,
-    labels: Int[Array, "columns"],
+    labels: Int[Array | np.ndarray, "columns"] | Sequence[int],
 ) -> Float[Array, "batch columns height width channels"]:
-    """Characters in the hand of others: a row for each image, a column for each label.
+    """Generates other characters in the style of images (style transfer).
 
     Args:
-        model: one that has classes.
-        variables: its parameters and statistics.
-        images: uint8, of which the mean z is the style.
-        labels: which characters to draw in it.
+        model: model with classes.
+        variables: parameters and batch statistics of the model.
+        images: uint8, (batch, height, width, channels); the posterior mean of z is the style.
+        labels: class indices of the generated characters, (columns,).
+
+    Returns:
+        Values in [0, 1], (batch, columns, height, width, channels): one row per image, one column
+        per label.
 
     Raises:
         ValueError: if the model has no classes.
     """
     styles = encode(model, variables, images).mean
-    drawn = decode(
+    restyled = decode(
         model,
         variables,
         jnp.repeat(styles, len(labels), axis=0),
         jnp.tile(jnp.asarray(labels), len(styles)),
     )
-    return drawn.reshape(len(styles), len(labels), *model.image_shape)
+    return restyled.reshape(len(styles), len(labels), *model.image_shape)
 
 
 def interpolate(
     model: Autoencoder,
     variables: Variables,
-    z: Float[Array, "stations latents"],
-    labels: Int[Array, "stations"] | None = None,
+    z: Float[Array, "waypoints latents"],
+    labels: Int[Array | np.ndarray, "waypoints"] | Sequence[int] | None = None,
     *,
     steps: int,
 ) -> Float[Array, "steps height width channels"]:
-    """Characters on the way from one style and character to the next, in straight lines.
+    """Generates characters along straight lines between waypoints in z and c.
 
     Args:
-        model: any of the six objectives' models.
-        variables: its parameters and statistics.
-        z: the styles to go through, two or more; all the same to stay in one.
-        labels: the characters to go through, likewise; None for a model without classes.
-        steps: how many, both ends among them.
+        model: model of any objective.
+        variables: parameters and batch statistics of the model.
+        z: styles of two or more waypoints, (waypoints, latents).
+        labels: class indices of the waypoints, (waypoints,); None for a model without classes.
+        steps: number of images, including both ends.
+
+    Returns:
+        Values in [0, 1], (steps, height, width, channels).
 
     Raises:
-        ValueError: as :func:`decode`.
+        ValueError: if labels are missing, or given to a model without classes.
     """
-    stations = _joined(model, z, labels)
-    places = jnp.linspace(0, len(stations) - 1, steps)
-    along = jax.vmap(jnp.interp, in_axes=(None, None, 1), out_axes=1)
-    return _decode_latents(model, variables, along(places, jnp.arange(len(stations)), stations))
+    waypoints = _concatenate_latents(model, z, labels)
+    positions = jnp.linspace(0, len(waypoints) - 1, steps)
+    interpolate_columns = jax.vmap(jnp.interp, in_axes=(None, None, 1), out_axes=1)
+    latents = interpolate_columns(positions, jnp.arange(len(waypoints)), waypoints)
+    return _decode_latents(model, variables, latents)
 
 
 def traverse(
@@ -161,32 +182,51 @@ def traverse(
     values: Float[Array, "steps"],
     label: int | None = None,
 ) -> Float[Array, "latents steps height width channels"]:
-    """One character with each dimension of z set to each of ``values`` in turn.
+    """Generates one character with each dimension of z set to each value (latent traversal).
 
     Args:
-        model: any of the six objectives' models.
-        variables: its parameters and statistics.
-        z: the style from which one dimension at a time departs.
-        values: what the dimension is set to; the prior's standard deviation is 1.
-        label: which c; None for a model without classes.
+        model: model of any objective.
+        variables: parameters and batch statistics of the model.
+        z: style at which the other dimensions are held, (latents,).
+        values: values of the varied dimension, (steps,), in standard deviations of the prior.
+        label: class index; None for a model without classes.
+
+    Returns:
+        Values in [0, 1], (latents, steps, height, width, channels).
+
+    Raises:
+        ValueError: if the label is missing, or given to a model without classes.
     """
     latents, steps = len(z), len(values)
-    vary = jnp.eye(latents, dtype=bool)[:, None]
-    styles = jnp.where(vary, values[:, None], z).reshape(latents * steps, latents)
+    varied = jnp.eye(latents, dtype=bool)[:, None]
+    styles = jnp.where(varied, values[:, None], z).reshape(latents * steps, latents)
     labels = None if label is None else jnp.full(len(styles), label)
     return decode(model, variables, styles, labels).reshape(latents, steps, *model.image_shape)
 
 
-def _joined(
-    model: Autoencoder, z: Float[Array, "batch latents"], labels: Int[Array, "batch"] | None
+@partial(jax.jit, static_argnums=0)
+def _decode_latents(
+    model: Autoencoder, variables: Variables, latents: Float[Array, "batch inputs"]
+) -> Images:
+    """Decodes z concatenated with one-hot or interpolated c."""
+    logits = nn.apply(Autoencoder.decode, model)
+    return map_batches(
+        lambda batch: jax.nn.sigmoid(logits(variables, batch)), EVAL_BATCH_SIZE, latents
+    )
+
+
+def _concatenate_latents(
+    model: Autoencoder,
+    z: Float[Array, "batch latents"],
+    labels: Int[Array | np.ndarray, "batch"] | Sequence[int] | None,
 ) -> Float[Array, "batch inputs"]:
-    """z, and where there are classes the one-hot c of each label beside it."""
+    """Concatenates z with the one-hot labels of a model with classes."""
     if (labels is None) != (model.classes == 0):
         raise ValueError(
-            "this model has no classes, so it takes no labels"
+            "a model without classes takes no labels"
             if model.classes == 0
-            else f"this model has {model.classes} classes, so it needs labels"
+            else f"a model with {model.classes} classes requires labels"
         )
     if labels is None:
         return z
-    return jnp.concatenate([z, jax.nn.one_hot(labels, model.classes)], axis=-1)
+    return jnp.concatenate([z, jax.nn.one_hot(jnp.asarray(labels), model.classes)], axis=-1)

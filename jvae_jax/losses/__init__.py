@@ -1,19 +1,27 @@
-"""The objectives of the paper as pure functions of any encoder and decoder.
+"""Objectives of the paper as pure functions of an encoder and a decoder.
 
-Scale, once and everywhere: reconstruction is summed over pixels and channels, every term is in nats
-per image, and the batch is averaged once, in the loss. So beta, gamma and the capacities mean the
-same at every image size.
+Units: Every term is in nats per image. The reconstruction loss is summed over pixels and channels,
+KL divergences over dimensions, and the loss takes the mean over the batch once. The weights beta
+and gamma and the capacities therefore mean the same at every image size.
 
-``encode``, ``decode`` and ``classify`` are plain callables: linen, equinox, haiku or a bare matrix
-product. A linen model with BatchNorm uses the same functions inside
-``flax.linen.apply(fn, model, mutable=["batch_stats"])``, so the losses never see model state.
-``gaussian_key`` and ``gumbel_key`` are each one key, or one for each example.
-``axis_name`` makes every mean that stands inside |.| the mean over that axis's devices too; the
-loss itself stays the device's own, so average gradients and losses as for any other loss.
+Sign: Losses are minimised. They are the paper's lower bounds, negated.
 
-Equation numbers are those of Goto and Inoue, *Learning VAE with Categorical Labels for Generating
-Conditional Handwritten Characters*. All losses are minimised: the paper's bounds with their sign
-turned.
+Models: ``encode``, ``decode`` and ``classify`` are callables from any library, for example linen,
+equinox or haiku. For a linen model with batch normalisation, call the loss inside
+``flax.linen.apply(fn, model, mutable=["batch_stats"])``; losses don't handle model state.
+
+Images are float arrays in [0, 1] of shape (batch, height, width, channels). Labels are class
+indices of shape (batch,); -1 means unlabelled.
+
+Keys: ``gaussian_key`` and ``gumbel_key`` are a single key or one key per example, of shape
+(batch,). They have no default.
+
+Devices: ``axis_name`` is the name of a mapped device axis, as in ``jax.pmap``. Means inside
+|KL - C| are then taken over the global batch. The returned loss is that of one device: average
+losses and gradients over devices as usual.
+
+Equation numbers refer to Goto and Inoue, *Learning VAE with Categorical Labels for Generating
+Conditional Handwritten Characters*.
 """
 
 from jvae_jax.losses._cvae import cvae

@@ -1,4 +1,4 @@
-"""The objective whose labels enter the networks: CVAE."""
+"""Objective of the conditional VAE (CVAE), which conditions on the label."""
 
 import jax
 import jax.numpy as jnp
@@ -40,38 +40,43 @@ def cvae(
     reconstruction_loss: ReconstructionLoss = bernoulli_nll,
     axis_name: str | None = None,
 ) -> tuple[Scalar, LossTerms]:
-    """The conditional VAE with a classifier for the unlabelled (Kingma's M2): eq. 5.
+    """Loss of the conditional VAE with a classifier for unlabelled examples (M2), eq. 5.
 
-    With L(x, y) = E_q(z|x,y)[-log p(x|z,y)] + KL(q(z|x,y) || p(z)) and a uniform p(y),
+    With L(x, y) = E_q(z|x,y)[-log p(x|z,y)] + KL(q(z|x,y) || p(z)) and a uniform p(y) over K
+    classes,
 
         labelled:    L(x, y) + log K - alpha log q(y|x)
         unlabelled:  sum_y q(y|x) L(x, y) + log K - H(q(y|x))
 
-    The sum over classes is exact: K times as many latents are decoded, with the same noise.
+    The sum over classes is exact: every image is encoded and decoded K times with the same noise.
 
     Args:
-        encode: images and one-hot labels (m, classes) to a ``Posterior`` of (m, latents). m is
-            batch or, for the sum, batch x K: all labels of the first image, then of the next.
-        decode: z beside the one-hot label, (batch, latents + classes), to image logits.
-        classify: images to logits of q(y|x).
-        images: (batch, height, width, channels) in [0, 1].
-        labels: class indices; -1 is unlabelled.
-        gaussian_key: noise of z.
+        encode: maps images, (batch, height, width, channels), and one-hot labels, (m, classes), to
+            a ``Posterior`` with mean and logvar of shape (m, latents). m is batch or, for the sum
+            over classes, batch * K, where the K labels of one image are consecutive.
+        decode: maps z concatenated with the one-hot label, (m, latents + classes), to image
+            logits, (m, height, width, channels).
+        classify: maps images to logits of q(y|x), (batch, classes).
+        images: values in [0, 1], (batch, height, width, channels).
+        labels: class indices, (batch,); -1 means unlabelled.
+        gaussian_key: key of the Gaussian noise of z; a single key or one per example.
         alpha: weight of the classifier's cross-entropy.
-        all_labelled: promises that no label is -1, and saves the sum.
-        labelled_fraction: the share of the data set that is labelled, where a batch holds another
-            share: all but the cross-entropy is then weighted to be that of the data set. Without
-            it each example weighs the same.
-        reconstruction_loss: -log p(x|z,y) of logits and images, for each example, up to a constant.
-        axis_name: the device axis, if any.
+        all_labelled: skip the sum over classes; requires that no label is -1.
+        labelled_fraction: labelled fraction of the data set, if batches contain another fraction.
+            All terms but the cross-entropy are then weighted to represent the data set. None
+            weights all examples equally.
+        reconstruction_loss: maps image logits and images to -log p(x|z,y) up to a constant, in
+            nats per image, (m,).
+        axis_name: name of the device axis over which ``labelled_fraction`` is balanced, or None.
 
     Returns:
-        The loss, in nats per image, and its terms for each example: ``kl_c`` is
-        KL(label or q(y|x) || uniform), ``cross_entropy`` is not yet weighted by alpha.
+        The loss, averaged over the batch in nats per image, and its terms, (batch,). ``kl_c`` is
+        the KL divergence of the one-hot label, or of q(y|x) if unlabelled, from the uniform prior.
+        ``cross_entropy`` is not multiplied by alpha.
 
     Raises:
-        ValueError: if labels aren't one integer for each image, or ``encode`` doesn't give a
-            posterior for each label.
+        ValueError: if ``labels`` isn't (batch,), ``encode`` doesn't return m posteriors, or the
+            shape of the decoded logits isn't the images'.
 
     References:
         Kingma, Rezende, Mohamed and Welling, *Semi-Supervised Learning with Deep Generative
@@ -83,31 +88,33 @@ def cvae(
     one_hot = jax.nn.one_hot(labels, classes)
     labelled = labels >= 0
 
-    def bound(labels: Array) -> tuple[Array, Array]:
-        copies = len(labels) // batch
-        posterior = encode(images, labels)
-        if len(posterior.mean) != len(labels):
+    def conditional_terms(conditions: Array) -> tuple[Array, Array]:
+        labels_per_image = len(conditions) // batch
+        posterior = encode(images, conditions)
+        if len(posterior.mean) != len(conditions):
             raise ValueError(
-                f"encode must give a posterior for each of {len(labels)} labels, {copies} for each "
-                f"of {batch} images, got {len(posterior.mean)}"
+                f"encode must return {len(conditions)} posteriors, one for each of "
+                f"{labels_per_image} labels of {batch} images, got {len(posterior.mean)}"
             )
         latents = posterior.mean.shape[-1]
-        noise = sampling.standard_normal(gaussian_key, (batch, latents)).repeat(copies, axis=0)
+        noise = sampling.standard_normal(gaussian_key, (batch, latents))
+        noise = noise.repeat(labels_per_image, axis=0)
         z = posterior.mean + jnp.exp(0.5 * posterior.logvar) * noise
-        logits = decode(jnp.concatenate([z, labels], axis=-1))
-        reconstruction = reconstruction_loss(logits, images.repeat(copies, axis=0))
+        logits = decode(jnp.concatenate([z, conditions], axis=-1))
+        reconstruction = reconstruction_loss(logits, images.repeat(labels_per_image, axis=0))
         kl_z = gaussian_kl(posterior.mean, posterior.logvar)
-        return reconstruction.reshape(batch, copies), kl_z.reshape(batch, copies)
+        shape = batch, labels_per_image
+        return reconstruction.reshape(shape), kl_z.reshape(shape)
 
     if all_labelled:
-        weights = jnp.ones((batch, 1))
-        reconstruction, kl_z = bound(one_hot)
+        class_weights = jnp.ones((batch, 1))
+        reconstruction, kl_z = conditional_terms(one_hot)
     else:
-        weights = jnp.where(labelled[:, None], one_hot, jax.nn.softmax(class_logits))
-        reconstruction, kl_z = bound(jnp.tile(jnp.eye(classes), (batch, 1)))
+        class_weights = jnp.where(labelled[:, None], one_hot, jax.nn.softmax(class_logits))
+        reconstruction, kl_z = conditional_terms(jnp.tile(jnp.eye(classes), (batch, 1)))
 
-    reconstruction = jnp.sum(weights * reconstruction, axis=-1)
-    kl_z = jnp.sum(weights * kl_z, axis=-1)
+    reconstruction = jnp.sum(class_weights * reconstruction, axis=-1)
+    kl_z = jnp.sum(class_weights * kl_z, axis=-1)
     kl_c = jnp.where(labelled, jnp.log(classes), categorical_kl(class_logits))
     cross_entropy = label_kl(class_logits, labels)
     weights = population_weights(labelled, labelled_fraction, axis_name)

@@ -1,4 +1,4 @@
-"""The objectives with a categorical c beside z: Joint-VAE and ours."""
+"""Objectives with a continuous latent z and a categorical latent c: Joint-VAE and ours."""
 
 import jax
 import jax.numpy as jnp
@@ -43,31 +43,23 @@ def joint_vae(
     reconstruction_loss: ReconstructionLoss = bernoulli_nll,
     axis_name: str | None = None,
 ) -> tuple[Scalar, LossTerms]:
-    """The Joint-VAE, with a uniform prior of c: eq. 8.
+    """Loss of the Joint-VAE, with a uniform prior of c, eq. 8.
 
         E_q[-log p(x|z,c)] + beta |KL(q(z|x) || p(z)) - C_z| + gamma |KL(q(c|x) || p(c)) - C_c|
 
-    The KLs inside |.| are means over the batch.
+    KL divergences inside |.| are means over the batch. The loss equals :func:`ours` with every
+    label -1; arguments that aren't listed here are documented there.
 
     Args:
-        encode: images to a ``Posterior`` with logits.
-        decode: z beside the relaxed one-hot c, (batch, latents + classes), to image logits.
-        images: (batch, height, width, channels) in [0, 1].
-        gaussian_key: noise of z.
-        gumbel_key: noise of c.
-        beta: weight of z's distance from its capacity.
-        gamma: weight of c's distance from its capacity.
-        capacity_z: C_z, in nats.
-        capacity_c: C_c, in nats; c can't hold more than log K.
-        temperature: of the Gumbel-softmax.
-        reconstruction_loss: -log p(x|z,c) of logits and images, for each example, up to a constant.
-        axis_name: the device axis, if any.
+        gamma: weight of the distance between the KL divergence of c and its capacity.
+        capacity_c: capacity C_c of c, in nats; at most log K is reachable with K classes.
 
     Returns:
-        The loss, in nats per image, and its terms for each example.
+        The loss, averaged over the batch in nats per image, and its terms, (batch,).
 
     Raises:
-        ValueError: if the posterior has no logits.
+        ValueError: if the posterior has no logits, or the shape of the decoded logits isn't the
+            images'.
 
     References:
         Dupont, *Learning Disentangled Joint Continuous and Discrete Representations*, 2018.
@@ -110,35 +102,62 @@ def ours(
     reconstruction_loss: ReconstructionLoss = bernoulli_nll,
     axis_name: str | None = None,
 ) -> tuple[Scalar, LossTerms]:
-    """The paper's objective, with a label-specific prior of c: eq. 10.
+    """Loss of the paper's method, with a label-specific prior of c, eq. 10.
 
         E_q[-log p(x|z,c)] + beta |KL(q(z|x) || p(z)) - C_z| + gamma |KL(q(c|x) || p(c|y)) - C_c|
 
-    Unlabelled examples keep eq. 9's uniform prior and have a capacity of their own. Labelled and
-    unlabelled ones each pay gamma times the distance of their mean KL, weighted by their share of
-    the batch: all labelled is eq. 10, none is eq. 8.
-
-    Args and returns as :func:`joint_vae`, and
+    KL divergences inside |.| are means over the batch. Unlabelled examples keep the uniform prior
+    of eq. 9 and have a separate capacity. The distance of each group (labelled, unlabelled) is
+    weighted by gamma times the group's fraction of the batch: eq. 10 if all examples are labelled,
+    eq. 8 if none is.
 
     Args:
-        labels: class indices; -1 is unlabelled.
-        capacity_c: C_c of labelled examples, in nats.
-        unlabelled_capacity_c: C_c of unlabelled ones, in nats; None: ``capacity_c``.
-        labelled_fraction: the share of the data set that is labelled, where a batch holds another
-            share: reconstruction and KL(z) are then weighted to be those of the data set. Without
-            it each example weighs the same.
-        augmented_images: the images, slightly distorted, if c is to say the same of both.
-        consistency_weight: weight of the cross-entropy of q(c|distorted x) to the label, or where there is
-            none to q(c|x), which it doesn't move. Not in the paper.
+        encode: maps images to a ``Posterior`` with mean and logvar of shape (batch, latents) and
+            logits of shape (batch, classes). It receives 2 * batch images if ``augmented_images``
+            is given.
+        decode: maps z concatenated with the relaxed one-hot c, (batch, latents + classes), to
+            image logits, (batch, height, width, channels).
+        images: values in [0, 1], (batch, height, width, channels).
+        labels: class indices, (batch,); -1 means unlabelled.
+        gaussian_key: key of the Gaussian noise of z; a single key or one per example.
+        gumbel_key: key of the Gumbel noise of c; a single key or one per example.
+        beta: weight of the distance between the KL divergence of z and its capacity.
+        gamma: weight of the distances between the KL divergences of c and their capacities.
+        capacity_z: capacity C_z of z, in nats.
+        capacity_c: capacity C_c of c for labelled examples, in nats.
+        unlabelled_capacity_c: capacity C_c of c for unlabelled examples, in nats; at most log K is
+            reachable with K classes. None means ``capacity_c``.
+        labelled_fraction: labelled fraction of the data set, if batches contain another fraction.
+            The reconstruction and the KL divergence of z are then weighted to represent the data
+            set. None weights all examples equally.
+        augmented_images: randomly transformed ``images`` of the same shape for the consistency
+            loss; None for no such loss. Not in the paper.
+        consistency_weight: weight of the consistency loss, the cross-entropy of q(c|augmented x) to
+            the label, or to q(c|x) if unlabelled. No gradient flows through the latter.
+        temperature: temperature of the Gumbel-softmax, above 0.
+        reconstruction_loss: maps image logits and images to -log p(x|z,c) up to a constant, in
+            nats per image, (batch,).
+        axis_name: name of the device axis over which means inside |.| are taken, or None.
+
+    Returns:
+        The loss, averaged over the batch in nats per image, and its terms, (batch,). ``kl_c`` is
+        eq. 11 for labelled examples and eq. 9 for unlabelled ones.
 
     Raises:
-        ValueError: if the posterior has no logits, or there isn't one label for each image.
+        ValueError: if ``labels`` isn't (batch,), the posterior has no logits, or the shape of the
+            decoded logits isn't the images'.
+
+    References:
+        Goto and Inoue, *Learning VAE with Categorical Labels for Generating Conditional
+        Handwritten Characters*.
     """
     check_labels(images, labels)
-    both = images if augmented_images is None else jnp.concatenate([images, augmented_images])
-    posterior, batch = encode(both), len(images)
+    encoder_inputs = (
+        images if augmented_images is None else jnp.concatenate([images, augmented_images])
+    )
+    posterior, batch = encode(encoder_inputs), len(images)
     if posterior.logits is None:
-        raise ValueError("encode must return a Posterior with logits: its logits are None")
+        raise ValueError("encode must return a Posterior with logits, got logits=None")
     mean, logvar, logits = (array[:batch] for array in (*posterior[:2], posterior.logits))
     z = sampling.gaussian(gaussian_key, mean, logvar)
     c = sampling.gumbel_softmax(gumbel_key, logits, temperature)
@@ -158,8 +177,8 @@ def ours(
     loss = (
         jnp.mean(weights * terms.reconstruction)
         + beta * jnp.abs(mean_over_devices(weights * terms.kl_z, axis_name) - capacity_z)
-        + gamma * _distance_by_share(kl_c, labelled, capacity_c, axis_name)
-        + gamma * _distance_by_share(kl_c, ~labelled, unlabelled_capacity_c, axis_name)
+        + gamma * _weighted_distance(kl_c, labelled, capacity_c, axis_name)
+        + gamma * _weighted_distance(kl_c, ~labelled, unlabelled_capacity_c, axis_name)
     )
     if terms.consistency is not None:
         loss += consistency_weight * jnp.mean(terms.consistency)
@@ -171,17 +190,17 @@ def _consistency(
     logits: Float[Array, "batch classes"],
     labels: Labels,
 ) -> PerExample:
-    """Cross-entropy of what c says of distorted images, to labels or to what it said before."""
-    said = lax.stop_gradient(jax.nn.softmax(logits))
+    """Cross-entropy of q(c|augmented x) to the label, or to q(c|x) if unlabelled."""
+    predictions = lax.stop_gradient(jax.nn.softmax(logits))
     one_hot = jax.nn.one_hot(labels, logits.shape[-1])
-    targets = jnp.where(labels[:, None] >= 0, one_hot, said)
+    targets = jnp.where(labels[:, None] >= 0, one_hot, predictions)
     return -jnp.sum(targets * jax.nn.log_softmax(augmented_logits), axis=-1)
 
 
-def _distance_by_share(
-    kl: PerExample, members: Bool[Array, "batch"], capacity: float | Scalar, axis_name: str | None
+def _weighted_distance(
+    kl: PerExample, group: Bool[Array, "batch"], capacity: float | Scalar, axis_name: str | None
 ) -> Scalar:
-    """|mean KL of the members - capacity| times their share of the batch."""
-    share = mean_over_devices(members, axis_name)
-    # share * |sum / count - capacity| without the division, which has no members to divide by at 0.
-    return jnp.abs(mean_over_devices(jnp.where(members, kl, 0), axis_name) - share * capacity)
+    """|mean KL of a group - capacity|, multiplied by the group's fraction of the batch."""
+    fraction = mean_over_devices(group, axis_name)
+    # Equals fraction * |sum / count - capacity|, but is defined for an empty group.
+    return jnp.abs(mean_over_devices(jnp.where(group, kl, 0), axis_name) - fraction * capacity)

@@ -1,4 +1,4 @@
-"""The terms of the losses, for each example."""
+"""Terms of the losses, one value per example."""
 
 import jax
 import jax.numpy as jnp
@@ -11,30 +11,49 @@ from jvae_jax.types import Images, Labels, PerExample, Scalar
 def gaussian_kl(
     mean: Float[Array, "batch latents"], logvar: Float[Array, "batch latents"]
 ) -> PerExample:
-    """KL(N(mean, exp(logvar)) || N(0, 1)), summed over latents: eq. 4 with its sign put right.
+    """KL divergence of a diagonal Gaussian from the standard normal, eq. 4 with its sign corrected.
 
-        -1/2 sum(1 + logvar - mean^2 - exp(logvar))
+        KL(N(mean, exp(logvar)) || N(0, 1)) = -1/2 sum(1 + logvar - mean^2 - exp(logvar))
+
+    Args:
+        mean: means of the Gaussian, (batch, latents).
+        logvar: log-variances of the Gaussian, (batch, latents).
 
     Returns:
-        Nats for each example.
+        Nats per image, (batch,), summed over latents.
+
+    References:
+        Kingma and Welling, *Auto-Encoding Variational Bayes*, 2014, appendix B.
 
     Example:
-        >>> gaussian_kl(jnp.array([[1.0, 0.0], [0.0, 0.0]]), jnp.zeros((2, 2))).tolist()
+        >>> import jax.numpy as jnp
+        >>> from jvae_jax import losses
+        >>> mean = jnp.array([[1.0, 0.0], [0.0, 0.0]])
+        >>> losses.gaussian_kl(mean, logvar=jnp.zeros((2, 2))).tolist()
         [0.5, 0.0]
     """
     return 0.5 * jnp.sum(mean**2 + jnp.exp(logvar) - 1 - logvar, axis=-1)
 
 
 def categorical_kl(logits: Float[Array, "batch classes"]) -> PerExample:
-    """KL(softmax(logits) || uniform): eq. 9.
+    """KL divergence of a categorical distribution from the uniform one, eq. 9.
 
-        log K + sum_k q_k log q_k,  with 0 log 0 = 0
+        KL(q || uniform) = log K + sum_k q_k log q_k,  q = softmax(logits),  0 log 0 = 0
+
+    Args:
+        logits: unnormalised log-probabilities of the K classes, (batch, classes).
 
     Returns:
-        Nats for each example, from 0 (uniform) to log K (one-hot).
+        Nats per image, (batch,), from 0 (uniform) to log K (one-hot).
+
+    References:
+        Dupont, *Learning Disentangled Joint Continuous and Discrete Representations*, 2018.
 
     Example:
-        >>> [f"{kl:.4f}" for kl in categorical_kl(jnp.array([[7.0, 7.0], [1e4, 0.0]]))]
+        >>> import jax.numpy as jnp
+        >>> from jvae_jax import losses
+        >>> logits = jnp.array([[7.0, 7.0], [1e4, 0.0]])
+        >>> [f"{kl:.4f}" for kl in losses.categorical_kl(logits)]
         ['0.0000', '0.6931']
     """
     log_q = jax.nn.log_softmax(logits)
@@ -43,13 +62,28 @@ def categorical_kl(logits: Float[Array, "batch classes"]) -> PerExample:
 
 
 def label_kl(logits: Float[Array, "batch classes"], labels: Labels) -> PerExample:
-    """KL between the label's one-hot prior p(c|y) and softmax(logits): eq. 11, -log c_y.
+    """KL divergence of the one-hot prior p(c|y) from a categorical distribution, eq. 11.
+
+        KL(p(c|y) || q) = -log q_y,  q = softmax(logits)
+
+    This equals the cross-entropy of q to the label.
+
+    Args:
+        logits: unnormalised log-probabilities of the classes, (batch, classes).
+        labels: class indices, (batch,); -1 means unlabelled.
 
     Returns:
-        Nats for each example; 0 where the label is -1 (there is nothing to compare with).
+        Nats per image, (batch,); 0 for unlabelled examples.
+
+    References:
+        Goto and Inoue, *Learning VAE with Categorical Labels for Generating Conditional
+        Handwritten Characters*.
 
     Example:
-        >>> label_kl(jnp.array([[0.0, 9.0], [9.0, 0.0]]), jnp.array([0, -1])).round(3).tolist()
+        >>> import jax.numpy as jnp
+        >>> from jvae_jax import losses
+        >>> logits, labels = jnp.array([[0.0, 9.0], [9.0, 0.0]]), jnp.array([0, -1])
+        >>> losses.label_kl(logits, labels).round(3).tolist()
         [9.0, 0.0]
     """
     one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
@@ -57,36 +91,72 @@ def label_kl(logits: Float[Array, "batch classes"], labels: Labels) -> PerExampl
 
 
 def bernoulli_nll(logits: Images, images: Images) -> PerExample:
-    """-log p(images | sigmoid(logits)), summed over pixels and channels.
+    """Negative log-likelihood of images under independent Bernoulli pixels.
+
+        -sum(x log p + (1 - x) log(1 - p)),  p = sigmoid(logits)
+
+    It is the reconstruction term -log p(x|z) of eqs. 1, 5-8 and 10.
 
     Args:
-        logits: the decoder's output, before the sigmoid.
-        images: values in [0, 1].
+        logits: decoder output before the sigmoid, (batch, height, width, channels).
+        images: values in [0, 1], (batch, height, width, channels).
 
     Returns:
-        Nats for each example.
+        Nats per image, (batch,), summed over pixels and channels.
 
     Raises:
         ValueError: if the shapes differ.
+
+    References:
+        Kingma and Welling, *Auto-Encoding Variational Bayes*, 2014, appendix C.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jvae_jax import losses
+        >>> logits, images = jnp.zeros((1, 2, 2, 1)), jnp.ones((1, 2, 2, 1))
+        >>> [f"{nll:.4f}" for nll in losses.bernoulli_nll(logits, images)]  # 4 log 2
+        ['2.7726']
     """
     _check_same_shape(logits, images)
-    # -x log p - (1 - x) log(1 - p) = log(1 + e^l) - x l, which is finite for every l written so:
+    # log(1 + e^l) - x l is the same sum, but finite for every logit l.
     softplus = jnp.maximum(logits, 0) + jnp.log(1 + jnp.exp(-jnp.abs(logits)))
     return _sum_pixels(softplus - images * logits)
 
 
 def squared_error(logits: Images, images: Images) -> PerExample:
-    """(sigmoid(logits) - images)^2, summed over pixels and channels, for each example.
+    """Squared error between sigmoid(logits) and images.
+
+        sum((sigmoid(logits) - x)^2)
+
+    It is the reconstruction term -log p(x|z), up to a constant, of a Gaussian decoder with variance
+    1/2.
+
+    Args:
+        logits: decoder output before the sigmoid, (batch, height, width, channels).
+        images: values in [0, 1], (batch, height, width, channels).
+
+    Returns:
+        Nats per image up to a constant, (batch,), summed over pixels and channels.
 
     Raises:
         ValueError: if the shapes differ.
+
+    References:
+        Kingma and Welling, *Auto-Encoding Variational Bayes*, 2014, appendix C.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jvae_jax import losses
+        >>> logits, images = jnp.zeros((1, 2, 2, 1)), jnp.ones((1, 2, 2, 1))
+        >>> losses.squared_error(logits, images).tolist()
+        [1.0]
     """
     _check_same_shape(logits, images)
     return _sum_pixels((jax.nn.sigmoid(logits) - images) ** 2)
 
 
 def mean_over_devices(values: Array, axis_name: str | None) -> Scalar:
-    """The mean of this device's values, or of every device's on ``axis_name``."""
+    """Returns the mean of values over the batch and, if given, over the device axis."""
     mean = jnp.mean(values)
     return mean if axis_name is None else lax.pmean(mean, axis_name)
 
@@ -94,33 +164,39 @@ def mean_over_devices(values: Array, axis_name: str | None) -> Scalar:
 def population_weights(
     labelled: Bool[Array, "batch"], labelled_fraction: float | None, axis_name: str | None
 ) -> PerExample:
-    """Weights with which a batch counts as if it held the data set's share of labelled examples.
+    """Importance weights that restore the data set's labelled fraction in a batch.
 
     Args:
-        labelled: which examples have a label.
-        labelled_fraction: the share that has one in the data set; None: the batch's own, so that
-            all weigh 1.
-        axis_name: the device axis, if any.
+        labelled: whether each example has a label, (batch,).
+        labelled_fraction: labelled fraction of the data set; None means that of the batch, which
+            gives weights of 1.
+        axis_name: name of the device axis, or None.
+
+    Returns:
+        Weights, (batch,), with mean 1 if the batch has both labelled and unlabelled examples.
     """
     if labelled_fraction is None:
         return jnp.ones(len(labelled))
-    share = mean_over_devices(labelled, axis_name)
-    # Where a batch has none of a kind, that kind's weight isn't used.
+    batch_fraction = mean_over_devices(labelled, axis_name)
+    # A fraction of 0 has no examples: its weight is unused, but must not divide by 0.
     return jnp.where(
         labelled,
-        labelled_fraction / jnp.where(share > 0, share, 1),
-        (1 - labelled_fraction) / jnp.where(share < 1, 1 - share, 1),
+        labelled_fraction / jnp.where(batch_fraction > 0, batch_fraction, 1),
+        (1 - labelled_fraction) / jnp.where(batch_fraction < 1, 1 - batch_fraction, 1),
     )
 
 
 def check_labels(images: Array, labels: Array) -> None:
-    """Raises ValueError unless there is one label for each image."""
+    """Raises ValueError unless ``labels`` has shape (batch,)."""
     if labels.shape != images.shape[:1]:
-        raise ValueError(f"{len(images)} images need as many labels, got shape {labels.shape}")
+        raise ValueError(
+            f"labels must have shape {images.shape[:1]}, one per image, got {labels.shape}"
+        )
 
 
 def _sum_pixels(values: Images) -> PerExample:
-    # A product with ones: XLA on CPU merges a sum with the batch's mean and adds one by one.
+    # XLA on CPU fuses jnp.sum with the mean over the batch into a slow scalar loop; a product with
+    # ones avoids that.
     pixels = values.reshape(len(values), -1)
     return jnp.matmul(pixels, jnp.ones(pixels.shape[1], values.dtype), precision="highest")
 

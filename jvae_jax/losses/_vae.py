@@ -1,4 +1,4 @@
-"""The objectives with a continuous z alone: VAE, beta-VAE, annealed beta-VAE."""
+"""Objectives with a continuous latent z only: VAE, beta-VAE and annealed beta-VAE."""
 
 import jax.numpy as jnp
 
@@ -15,19 +15,23 @@ def vae(
     gaussian_key: PRNGKey,
     reconstruction_loss: ReconstructionLoss = bernoulli_nll,
 ) -> tuple[Scalar, LossTerms]:
-    """The VAE's negative evidence lower bound: eq. 1.
+    """Negative evidence lower bound of the VAE, eq. 1.
 
         E_q[-log p(x|z)] + KL(q(z|x) || p(z))
 
     Args:
-        encode: images to a ``Posterior``.
-        decode: z to image logits.
-        images: (batch, height, width, channels) in [0, 1].
-        gaussian_key: noise of z.
-        reconstruction_loss: -log p(x|z) of logits and images, for each example, up to a constant.
+        encode: maps images to a ``Posterior`` with mean and logvar of shape (batch, latents).
+        decode: maps z, (batch, latents), to image logits, (batch, height, width, channels).
+        images: values in [0, 1], (batch, height, width, channels).
+        gaussian_key: key of the Gaussian noise of z; a single key or one per example.
+        reconstruction_loss: maps image logits and images to -log p(x|z) up to a constant, in nats
+            per image, (batch,).
 
     Returns:
-        The loss, in nats per image, and its terms for each example.
+        The loss, averaged over the batch in nats per image, and its terms, (batch,).
+
+    Raises:
+        ValueError: if the shape of the decoded logits isn't the images'.
 
     References:
         Kingma and Welling, *Auto-Encoding Variational Bayes*, 2014.
@@ -51,11 +55,24 @@ def beta_vae(
     beta: float,
     reconstruction_loss: ReconstructionLoss = bernoulli_nll,
 ) -> tuple[Scalar, LossTerms]:
-    """The beta-VAE: eq. 6.
+    """Loss of the beta-VAE, eq. 6.
 
         E_q[-log p(x|z)] + beta KL(q(z|x) || p(z))
 
-    Args and returns as :func:`vae`, with the weight ``beta``.
+    Args:
+        encode: maps images to a ``Posterior`` with mean and logvar of shape (batch, latents).
+        decode: maps z, (batch, latents), to image logits, (batch, height, width, channels).
+        images: values in [0, 1], (batch, height, width, channels).
+        gaussian_key: key of the Gaussian noise of z; a single key or one per example.
+        beta: weight of the KL divergence of z.
+        reconstruction_loss: maps image logits and images to -log p(x|z) up to a constant, in nats
+            per image, (batch,).
+
+    Returns:
+        The loss, averaged over the batch in nats per image, and its terms, (batch,).
+
+    Raises:
+        ValueError: if the shape of the decoded logits isn't the images'.
 
     References:
         Higgins et al., *beta-VAE: Learning Basic Visual Concepts with a Constrained Variational
@@ -76,13 +93,28 @@ def annealed_vae(
     reconstruction_loss: ReconstructionLoss = bernoulli_nll,
     axis_name: str | None = None,
 ) -> tuple[Scalar, LossTerms]:
-    """The beta-VAE with an annealed capacity: eq. 7.
+    """Loss of the beta-VAE with an annealed capacity, eq. 7.
 
         E_q[-log p(x|z)] + beta |KL(q(z|x) || p(z)) - C_z|
 
-    The KL inside |.| is its mean over the batch.
+    The KL divergence inside |.| is the mean over the batch.
 
-    Args and returns as :func:`vae`, with the weight ``beta`` and ``capacity_z``, C_z in nats.
+    Args:
+        encode: maps images to a ``Posterior`` with mean and logvar of shape (batch, latents).
+        decode: maps z, (batch, latents), to image logits, (batch, height, width, channels).
+        images: values in [0, 1], (batch, height, width, channels).
+        gaussian_key: key of the Gaussian noise of z; a single key or one per example.
+        beta: weight of the distance between the KL divergence of z and its capacity.
+        capacity_z: capacity C_z of z, in nats.
+        reconstruction_loss: maps image logits and images to -log p(x|z) up to a constant, in nats
+            per image, (batch,).
+        axis_name: name of the device axis over which the KL divergence is averaged, or None.
+
+    Returns:
+        The loss, averaged over the batch in nats per image, and its terms, (batch,).
+
+    Raises:
+        ValueError: if the shape of the decoded logits isn't the images'.
 
     References:
         Burgess et al., *Understanding disentangling in beta-VAE*, 2018.

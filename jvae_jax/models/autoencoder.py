@@ -1,11 +1,11 @@
-"""The paper's encoder and decoder as linen modules, and the model that joins them.
+"""Encoder, decoder and classifier of the paper as linen modules, and their combination.
 
-Initialisation and batch normalisation follow PyTorch's defaults, which the paper's experiments
-lean on. Modules take floats in [0, 1] and give image *logits*: the sigmoid at the decoder's end is
-inside the loss. With ``dtype=jnp.bfloat16`` they compute in bfloat16; parameters, batch
-normalisation's statistics and what comes out are float32 all the same.
+Initialisation and batch normalisation follow PyTorch's defaults, as in the paper's experiments.
+Modules take images in [0, 1] and return image logits; losses apply the sigmoid. With
+``dtype=jnp.bfloat16`` modules compute in bfloat16, while parameters, the statistics of batch
+normalisation and outputs remain float32.
 
-``print(Autoencoder(...).tabulate(jax.random.key(0), images))`` shows every layer.
+``print(Autoencoder(...).tabulate(jax.random.key(0), images))`` lists all layers.
 """
 
 from collections.abc import Callable
@@ -23,18 +23,20 @@ from jvae_jax.sampling import one_hot_argmax
 from jvae_jax.types import Images, Posterior
 
 FILTERS = 32
+"""Filters of each hidden convolution."""
 HIDDEN = 256
+"""Units of each hidden linear layer of fixed size."""
 STRIDE = 8
-"""How much three stride-2 layers shrink an image."""
+"""Downsampling factor of the three stride-2 convolutions."""
 
-_uniform = variance_scaling(1 / 3, "fan_in", "uniform")
-"""U(-1, 1) / sqrt(fan_in): the weights of PyTorch's Linear and Conv2d."""
-_uniform_transpose = variance_scaling(1 / 3, "fan_in", "uniform", in_axis=-1, out_axis=-2)
-"""The same for ConvTranspose2d, whose fan-in PyTorch counts over the output channels."""
+_kernel_init = variance_scaling(1 / 3, "fan_in", "uniform")
+"""U(-1, 1) / sqrt(fan_in), PyTorch's default for the weights of Linear and Conv2d."""
+_transpose_kernel_init = variance_scaling(1 / 3, "fan_in", "uniform", in_axis=-1, out_axis=-2)
+"""The same for ConvTranspose2d, for which PyTorch counts fan_in over the output channels."""
 
 
-def _uniform_bias(fan_in: int) -> Callable[..., Array]:
-    """U(-1, 1) / sqrt(fan_in): PyTorch's biases."""
+def _bias_init(fan_in: int) -> Callable[..., Array]:
+    """U(-1, 1) / sqrt(fan_in), PyTorch's default for biases."""
     bound = fan_in**-0.5
 
     def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
@@ -44,20 +46,22 @@ def _uniform_bias(fan_in: int) -> Callable[..., Array]:
 
 
 class _Head(nn.Module):
-    """A linear layer with bias, not followed by batch normalisation."""
+    """Linear output layer with bias and without batch normalisation."""
 
     features: int
     dtype: Any = None
 
     @nn.compact
     def __call__(self, hidden: Float[Array, "batch hidden"]) -> Float[Array, "batch features"]:
-        bias_init = _uniform_bias(hidden.shape[-1])
-        dense = nn.Dense(self.features, dtype=self.dtype, kernel_init=_uniform, bias_init=bias_init)
+        bias_init = _bias_init(hidden.shape[-1])
+        dense = nn.Dense(
+            self.features, dtype=self.dtype, kernel_init=_kernel_init, bias_init=bias_init
+        )
         return layers.at_least_float32(dense(hidden))
 
 
 class Trunk(nn.Module):
-    """Three stride-2 convolutions of 32 4x4 filters, flattened to a linear layer of 256."""
+    """Three stride-2 convolutions with 32 filters of 4x4, and a linear layer with 256 units."""
 
     train: bool = False
     axis_name: str | None = None
@@ -67,24 +71,30 @@ class Trunk(nn.Module):
     def __call__(
         self, images: Images, labels: Float[Array, "examples classes"] | None = None
     ) -> Float[Array, "examples 256"]:
-        """Maps images, with one-hot labels beside their features where given, to 256 features.
+        """Computes features of images, conditioned on one-hot labels if given.
 
-        Of several labels for each image, those of the first image come first.
+        Args:
+            images: values in [0, 1], (batch, height, width, channels).
+            labels: one-hot labels, (examples, classes), where examples is a multiple of batch;
+                several labels of one image are consecutive. None means examples = batch.
+
+        Returns:
+            Features, (examples, 256).
         """
         activations = images
         for _ in range(3):
-            activations = layers.Conv(FILTERS, _uniform, self.dtype)(activations)
+            activations = layers.Conv(FILTERS, _kernel_init, self.dtype)(activations)
             activations = layers.NormReLU(self.train, self.axis_name)(activations)
         hidden = activations.reshape(images.shape[0], -1)
         if labels is not None:
             hidden = hidden.repeat(labels.shape[0] // images.shape[0], axis=0)
             hidden = jnp.concatenate([hidden, labels], axis=-1)
-        hidden = nn.Dense(HIDDEN, use_bias=False, dtype=self.dtype, kernel_init=_uniform)(hidden)
-        return layers.NormReLU(self.train, self.axis_name)(hidden)
+        dense = nn.Dense(HIDDEN, use_bias=False, dtype=self.dtype, kernel_init=_kernel_init)
+        return layers.NormReLU(self.train, self.axis_name)(dense(hidden))
 
 
 class Encoder(nn.Module):
-    """q(z|x) and, with classes, q(c|x): the trunk and a linear head for each parameter."""
+    """q(z|x) and, with classes, q(c|x): the trunk and one linear head per parameter."""
 
     latents: int
     classes: int = 0
@@ -104,7 +114,7 @@ class Encoder(nn.Module):
 
 
 class Classifier(nn.Module):
-    """q(y|x): the trunk and a linear head of class logits."""
+    """q(y|x): the trunk and a linear head with class logits."""
 
     classes: int
     train: bool = False
@@ -118,7 +128,7 @@ class Classifier(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The encoder in reverse: two linear layers, then three transposed convolutions."""
+    """p(x|z,c): two linear layers and three transposed convolutions, which mirror the encoder."""
 
     image_shape: tuple[int, int, int]
     train: bool = False
@@ -131,32 +141,38 @@ class Decoder(nn.Module):
         rows, columns = height // STRIDE, width // STRIDE
         hidden = latents
         for features in (HIDDEN, rows * columns * FILTERS):
-            dense = nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=_uniform)
+            dense = nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=_kernel_init)
             hidden = layers.NormReLU(self.train, self.axis_name)(dense(hidden))
         activations = hidden.reshape(-1, rows, columns, FILTERS)
         for _ in range(2):
-            activations = layers.ConvTranspose(FILTERS, _uniform_transpose, self.dtype)(activations)
+            activations = layers.ConvTranspose(FILTERS, _transpose_kernel_init, self.dtype)(
+                activations
+            )
             activations = layers.NormReLU(self.train, self.axis_name)(activations)
-        logits = layers.ConvTranspose(channels, _uniform_transpose, self.dtype)(activations)
-        bias = self.param("bias", _uniform_bias(16 * channels), (channels,))
+        logits = layers.ConvTranspose(channels, _transpose_kernel_init, self.dtype)(activations)
+        bias = self.param("bias", _bias_init(16 * channels), (channels,))
         return layers.at_least_float32(logits) + bias
 
 
 class Autoencoder(nn.Module):
-    """Encoder, decoder and, if conditional, classifier: everything a loss calls.
+    """Encoder, decoder and, if conditional, classifier, with the methods that losses call.
 
     Attributes:
-        image_shape: height, width, channels; the first two divisible by 8.
-        latents: size of the continuous z.
-        classes: size of the categorical c, or of the labels where conditional; 0 for neither.
-        conditional: a CVAE: labels enter encoder and decoder, and a classifier reads them.
-        fixed_latents: how many of z, the last ones, are always 0, and so are their KLs.
-        train: batch normalisation by the batch's own statistics (``mutable=["batch_stats"]``).
-        axis_name: the device axis over which training statistics are taken.
-        dtype: of the arithmetic; None: of what goes in and the parameters.
+        image_shape: height, width and channels; height and width must be divisible by 8.
+        latents: number of dimensions of the continuous z.
+        classes: number of classes of the categorical c, or of the labels if conditional; 0 for a
+            continuous model.
+        conditional: whether the model is a CVAE: encoder and decoder take a one-hot label, and a
+            classifier predicts it.
+        fixed_latents: number of trailing dimensions of z that are fixed at 0, as is their KL
+            divergence.
+        train: whether batch normalisation uses the statistics of the batch and updates the running
+            ones; apply the model with ``mutable=["batch_stats"]``.
+        axis_name: name of the device axis over which batch statistics are taken, or None.
+        dtype: type of the computation; None means the type of inputs and parameters.
 
     Raises:
-        ValueError: at the first call, if the image size isn't divisible by 8.
+        ValueError: at the first call, if height or width isn't divisible by 8.
     """
 
     image_shape: tuple[int, int, int]
@@ -181,36 +197,58 @@ class Autoencoder(nn.Module):
     def encode(
         self, images: Images, labels: Float[Array, "examples classes"] | None = None
     ) -> Posterior:
-        """Images, and one-hot labels if conditional, to the posterior's parameters.
+        """Computes the parameters of the posterior.
 
-        Of several labels for each image, those of the first image come first.
+        Args:
+            images: values in [0, 1], (batch, height, width, channels).
+            labels: one-hot labels of a conditional model, (examples, classes), where examples is a
+                multiple of batch; several labels of one image are consecutive. None otherwise.
+
+        Returns:
+            Parameters of q(z|x) or q(z|x,y), (examples, latents), and, unless the model is
+            conditional or continuous, logits of q(c|x), (examples, classes).
         """
         posterior = self.encoder(images, labels)
         return posterior._replace(
-            mean=self._fix(posterior.mean), logvar=self._fix(posterior.logvar)
+            mean=self._zero_fixed_latents(posterior.mean),
+            logvar=self._zero_fixed_latents(posterior.logvar),
         )
 
     def decode(self, latents: Float[Array, "batch inputs"]) -> Images:
-        """z, beside a one-hot c or label where there are classes, to image logits."""
-        return self.decoder(self._fix(latents))
+        """Decodes latents into image logits.
 
-    def _fix(self, values: Float[Array, "batch inputs"]) -> Float[Array, "batch inputs"]:
-        free = self.latents - self.fixed_latents
-        return values.at[:, free : self.latents].set(0) if self.fixed_latents else values
+        Args:
+            latents: z or, for a model with classes, z concatenated with the (relaxed) one-hot c or
+                label, (batch, latents [+ classes]).
+
+        Returns:
+            Logits, (batch, height, width, channels).
+        """
+        return self.decoder(self._zero_fixed_latents(latents))
+
+    def _zero_fixed_latents(
+        self, values: Float[Array, "batch inputs"]
+    ) -> Float[Array, "batch inputs"]:
+        start = self.latents - self.fixed_latents
+        return values.at[:, start : self.latents].set(0) if self.fixed_latents else values
 
     def classify(self, images: Images) -> Float[Array, "batch classes"]:
-        """Images to the conditional model's logits of q(y|x)."""
+        """Computes the logits of q(y|x) of a conditional model, (batch, classes)."""
         return self.classifier(images)
 
     def infer(self, images: Images) -> Posterior:
-        """Reads z and c from images alone; a conditional model goes by the label it reads."""
+        """Computes the posterior from images alone.
+
+        A conditional model is conditioned on the most probable label of its classifier, and the
+        posterior's logits are those of the classifier.
+        """
         if not self.conditional:
             return self.encode(images)
         logits = self.classify(images)
         return self.encode(images, one_hot_argmax(logits))._replace(logits=logits)
 
     def __call__(self, images: Images) -> Images:
-        """Reconstructs images, as logits, from the mean z and the likeliest c."""
+        """Reconstructs images, as logits, from the mean of z and the most probable c."""
         posterior = self.infer(images)
         if posterior.logits is None:
             return self.decode(posterior.mean)

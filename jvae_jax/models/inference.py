@@ -1,4 +1,4 @@
-"""Many examples, batch by batch in one compiled loop."""
+"""Batched inference over any number of examples."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,30 +9,33 @@ from jax import Array, lax
 
 from jvae_jax.types import Images, Pixels
 
-BATCH = 200
-"""Examples at a time: with more, a CPU is slower for each."""
+EVAL_BATCH_SIZE = 200
+"""Batch size of inference; larger batches take longer per example on CPU."""
 Results = TypeVar("Results")
 
 
-def map_batches(function: Callable[..., Results], size: int, *arrays: Array) -> Results:
-    """Applies a function of batches of ``size`` to arrays of any number of examples.
+def map_batches(function: Callable[..., Results], batch_size: int, *arrays: Array) -> Results:
+    """Applies a function batch by batch in one compiled loop.
 
-    The last batch is filled up with examples from the beginning, whose results are dropped.
+    The last batch is padded with the first examples; the extra results are dropped.
 
     Args:
-        function: takes a batch of each array; gives arrays with a result for each example.
-        size: examples of a batch.
-        arrays: with the examples on their first axis.
+        function: maps a batch of each array to a pytree of arrays, (batch, ...).
+        batch_size: maximum number of examples per batch.
+        arrays: arrays of shape (examples, ...).
+
+    Returns:
+        The pytree of results, with arrays of shape (examples, ...).
     """
     examples = len(arrays[0])
-    if examples <= size:
+    if examples <= batch_size:
         return function(*arrays)
-    batches = -(-examples // size)
-    chosen = jnp.arange(batches * size).reshape(batches, size) % examples
-    results = lax.map(lambda batch: function(*(array[batch] for array in arrays)), chosen)
+    batches = -(-examples // batch_size)
+    indices = jnp.arange(batches * batch_size).reshape(batches, batch_size) % examples
+    results = lax.map(lambda batch: function(*(array[batch] for array in arrays)), indices)
     return jax.tree.map(lambda result: result.reshape(-1, *result.shape[2:])[:examples], results)
 
 
-def scale(images: Pixels) -> Images:
-    """uint8 pixels to floats in [0, 1]."""
+def scale_pixels(images: Pixels) -> Images:
+    """Converts uint8 pixels to floats in [0, 1]."""
     return jnp.asarray(images, jnp.float32) / 255

@@ -1,24 +1,26 @@
-"""The networks' layers, lowered for each platform, where training spends its time.
+"""Layers of the networks, with convolutions lowered per platform.
 
-Stride-2 4x4 convolution and transposed convolution: XLA's CPU convolutions lose their threads
-inside a loop body, where training runs, and are about ten times slower there; matrix products are
-not. So both layers have two lowerings of one set of parameters (HWIO, as everywhere in JAX):
-products on CPU, the platform's own convolution elsewhere. Values and gradients agree to float32
+Convolutions: Inside a loop body, where training runs, XLA's CPU convolution is single-threaded and
+about ten times slower than outside; matrix products keep their threads. The stride-2 4x4
+convolution and transposed convolution therefore have two lowerings with the same parameters (HWIO
+kernels): matrix products on CPU, XLA's convolution elsewhere. Values and gradients agree to float32
 rounding.
 
-Seen from blocks of 2x2 pixels it is a 2x2 convolution of stride 1. Pad the image by 1 and fold each
-block into channels, and the window of output i is blocks i and i + 1:
+A stride-2 4x4 convolution is a stride-1 2x2 convolution over blocks of 2x2 pixels. After padding
+the image by 1 and moving each block into channels (space to depth), the window of output i consists
+of blocks i and i + 1:
 
     padded pixel     0 1 | 2 3 | 4 5 | 6 7        output 0 = taps 0 1 2 3 of pixels 0 1 2 3
     block             0     1     2     3         output 1 = taps 0 1 2 3 of pixels 2 3 4 5
 
-That is one product with its four taps, pairs of rows by pairs of columns, side by side: in the rows
-of the matrix (patches) or in its columns (shifted and added afterwards), whichever copies fewer
-numbers. The transposed convolution is the same product transposed.
+This is one matrix product with the kernel's four block taps stacked along the rows of the matrix
+(im2col: windows are concatenated before the product) or along its columns (products are shifted
+and added afterwards), whichever copies less. The transposed convolution is the transpose of the
+same product.
 
-Batch normalisation followed by ReLU is one layer with a gradient of its own, which passes over the
-activations less often than the one derived automatically. Its statistics are float32 at least, in
-whatever type its activations come and leave.
+Batch normalisation: Normalisation and ReLU form one layer with a custom gradient, which makes fewer
+passes over the activations than automatic differentiation. Its statistics are at least float32,
+whatever the type of the activations.
 """
 
 from functools import partial
@@ -36,38 +38,38 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _MOMENTUM, _EPSILON = 0.9, 1e-5
 
 
-def conv_products(
+def conv_matmul(
     images: Float[Array, "batch height width inputs"],
     kernel: Float[Array, "4 4 inputs features"],
 ) -> Float[Array, "batch height//2 width//2 features"]:
-    """Stride-2 4x4 convolution, padding 1, as a matrix product."""
+    """Stride-2 4x4 convolution with padding 1, as a matrix product."""
     inputs, features = kernel.shape[2:]
-    blocks = _blocks(images)
+    blocks = _space_to_depth(images)
     taps = kernel.reshape(2, 2, 2, 2, inputs, features).transpose(0, 2, 1, 3, 4, 5)
     taps = taps.reshape(4, 4 * inputs, features)
     if 4 * inputs <= features:
-        return _product(jnp.concatenate(_windows(blocks), axis=-1), jnp.concatenate(taps))
-    products = jnp.split(_product(blocks, jnp.concatenate(taps, axis=-1)), 4, axis=-1)
-    shifted = [_windows(product)[tap] for tap, product in enumerate(products)]
+        return _matmul(jnp.concatenate(_block_shifts(blocks), axis=-1), jnp.concatenate(taps))
+    products = jnp.split(_matmul(blocks, jnp.concatenate(taps, axis=-1)), 4, axis=-1)
+    shifted = [_block_shifts(product)[tap] for tap, product in enumerate(products)]
     return shifted[0] + shifted[1] + shifted[2] + shifted[3]
 
 
-def conv_transpose_products(
+def conv_transpose_matmul(
     images: Float[Array, "batch height width inputs"],
     kernel: Float[Array, "4 4 inputs features"],
 ) -> Float[Array, "batch 2*height 2*width features"]:
-    """Stride-2 4x4 transposed convolution, padding SAME, as a matrix product."""
+    """Stride-2 4x4 transposed convolution with padding SAME, as a matrix product."""
     batch, height, width, _ = images.shape
     outputs = jax.ShapeDtypeStruct((batch, 2 * height, 2 * width, kernel.shape[-1]), images.dtype)
-    mirrored = kernel[::-1, ::-1].swapaxes(2, 3)
-    transposed = jax.linear_transpose(lambda images: conv_products(images, mirrored), outputs)
+    flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+    transposed = jax.linear_transpose(lambda images: conv_matmul(images, flipped), outputs)
     return transposed(images)[0]
 
 
-def _blocks(
+def _space_to_depth(
     images: Float[Array, "batch height width channels"],
 ) -> Float[Array, "batch height//2+1 width//2+1 4*channels"]:
-    """Pads by 1 and folds each block of 2x2 pixels into channels."""
+    """Pads images by 1 and moves each block of 2x2 pixels into channels."""
     pixels = [
         jnp.pad(
             images[:, 1 - row :: 2, 1 - column :: 2],
@@ -79,14 +81,15 @@ def _blocks(
     return jnp.concatenate(pixels, axis=-1)
 
 
-def _windows(blocks: Array) -> list[Array]:
-    """The four shifts by 0 or 1 row and column that lie inside."""
+def _block_shifts(blocks: Array) -> list[Array]:
+    """Views of the blocks shifted by 0 or 1 rows and columns, without padding."""
     _, height, width, _ = blocks.shape
     return [blocks[:, i : i + height - 1, j : j + width - 1] for i in (0, 1) for j in (0, 1)]
 
 
-def _product(arrays: Array, matrix: Float[Array, "inputs features"]) -> Array:
-    # Contracting several axes at once, as the matrix's gradient would, costs a copy in XLA on CPU.
+def _matmul(arrays: Array, matrix: Float[Array, "inputs features"]) -> Array:
+    # Flattened: the matrix's gradient would otherwise contract several axes, which costs a copy in
+    # XLA on CPU.
     rows = arrays.reshape(-1, arrays.shape[-1])
     return (rows @ matrix).reshape(*arrays.shape[:-1], matrix.shape[-1])
 
@@ -95,7 +98,7 @@ def conv_native(
     images: Float[Array, "batch height width inputs"],
     kernel: Float[Array, "4 4 inputs features"],
 ) -> Float[Array, "batch height//2 width//2 features"]:
-    """Stride-2 4x4 convolution, padding 1, as XLA has it."""
+    """Stride-2 4x4 convolution with padding 1, as XLA's convolution."""
     return lax.conv_general_dilated(
         images, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=_DIMENSIONS
     )
@@ -105,12 +108,12 @@ def conv_transpose_native(
     images: Float[Array, "batch height width inputs"],
     kernel: Float[Array, "4 4 inputs features"],
 ) -> Float[Array, "batch 2*height 2*width features"]:
-    """Stride-2 4x4 transposed convolution, padding SAME, as XLA has it."""
+    """Stride-2 4x4 transposed convolution with padding SAME, as XLA's convolution."""
     return lax.conv_transpose(images, kernel, (2, 2), "SAME", dimension_numbers=_DIMENSIONS)
 
 
 class Conv(nn.Module):
-    """Stride-2 4x4 convolution with padding 1 and no bias: halves height and width."""
+    """Stride-2 4x4 convolution with padding 1 and no bias, which halves height and width."""
 
     features: int
     kernel_init: Initializer
@@ -120,11 +123,11 @@ class Conv(nn.Module):
     def __call__(self, images: Float[Array, "batch height width inputs"]) -> Array:
         kernel = self.param("kernel", self.kernel_init, (4, 4, images.shape[-1], self.features))
         images, kernel = promote_dtype(images, kernel, dtype=self.dtype)
-        return lax.platform_dependent(images, kernel, cpu=conv_products, default=conv_native)
+        return lax.platform_dependent(images, kernel, cpu=conv_matmul, default=conv_native)
 
 
 class ConvTranspose(nn.Module):
-    """Stride-2 4x4 transposed convolution, padding SAME, no bias: doubles height and width."""
+    """Stride-2 4x4 transposed convolution without bias, which doubles height and width."""
 
     features: int
     kernel_init: Initializer
@@ -135,12 +138,12 @@ class ConvTranspose(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (4, 4, images.shape[-1], self.features))
         images, kernel = promote_dtype(images, kernel, dtype=self.dtype)
         return lax.platform_dependent(
-            images, kernel, cpu=conv_transpose_products, default=conv_transpose_native
+            images, kernel, cpu=conv_transpose_matmul, default=conv_transpose_native
         )
 
 
 def at_least_float32(array: Array) -> Array:
-    """The same values; bfloat16 becomes float32."""
+    """Promotes types narrower than float32, such as bfloat16, to float32."""
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
@@ -154,15 +157,19 @@ def norm_relu(
     bias: Features,
     axis_name: str | None,
 ) -> tuple[Float[Array, "... features"], Features, Features]:
-    """ReLU of the activations normalised by their own mean and variance, scaled and shifted.
+    """Batch normalisation with the statistics of the batch, followed by ReLU.
+
+        relu(scale * (activations - mean) / sqrt(variance + epsilon) + bias)
 
     Args:
-        activations: of a batch.
-        scale, bias: what each feature is multiplied by and shifted by once normalised.
-        axis_name: the device axis over which mean and variance are taken too, if any.
+        activations: inputs, (..., features).
+        scale: factor of each normalised feature, (features,).
+        bias: offset of each normalised feature, (features,).
+        axis_name: name of the device axis over which mean and variance are taken too, or None.
 
     Returns:
-        The result, the mean and the (biased) variance; only the first has a gradient.
+        The outputs, (..., features), and the mean and biased variance, (features,), through which
+        no gradient flows.
 
     References:
         Ioffe and Szegedy, *Batch Normalization: Accelerating Deep Network Training by Reducing
@@ -175,14 +182,14 @@ def _norm_relu_forward(
     activations: Array, scale: Array, bias: Array, axis_name: str | None
 ) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
     axes = tuple(range(activations.ndim - 1))
-    wide = at_least_float32(activations)
-    moments = jnp.mean(wide, axes), jnp.mean(wide**2, axes)
+    promoted = at_least_float32(activations)
+    moments = jnp.mean(promoted, axes), jnp.mean(promoted**2, axes)
     mean, square = moments if axis_name is None else lax.pmean(moments, axis_name)
     variance = jnp.maximum(square - mean**2, 0)
     inverse_deviation = lax.rsqrt(variance + _EPSILON)
     slope = scale * inverse_deviation
     shift = bias - slope * mean
-    outputs = nn.relu(slope * wide + shift).astype(activations.dtype)
+    outputs = nn.relu(slope * promoted + shift).astype(activations.dtype)
     return (outputs, mean, variance), (activations, mean, inverse_deviation, slope, shift)
 
 
@@ -192,27 +199,33 @@ def _norm_relu_backward(
     activations, mean, inverse_deviation, slope, shift = residuals
     axes = tuple(range(activations.ndim - 1))
     count = activations.size // activations.shape[-1]
-    wide = at_least_float32(activations)
-    gradient = jnp.where(slope * wide + shift > 0, at_least_float32(gradients[0]), 0)
-    of_bias = jnp.sum(gradient, axes)
-    of_scale = (jnp.sum(gradient * wide, axes) - mean * of_bias) * inverse_deviation
-    means = of_scale / count, of_bias / count
-    along, across = means if axis_name is None else lax.pmean(means, axis_name)
-    # slope (gradient - across - normalised * along), with normalised written out.
-    slant = along * inverse_deviation
-    of_activations = slope * (gradient - slant * wide + (slant * mean - across))
-    return of_activations.astype(activations.dtype), of_scale, of_bias
+    promoted = at_least_float32(activations)
+    gradient = jnp.where(slope * promoted + shift > 0, at_least_float32(gradients[0]), 0)
+    bias_gradient = jnp.sum(gradient, axes)
+    scale_gradient = (jnp.sum(gradient * promoted, axes) - mean * bias_gradient) * inverse_deviation
+    mean_gradients = scale_gradient / count, bias_gradient / count
+    mean_scale_gradient, mean_bias_gradient = (
+        mean_gradients if axis_name is None else lax.pmean(mean_gradients, axis_name)
+    )
+    # slope * (gradient - mean_bias_gradient - normalised * mean_scale_gradient), expanded with
+    # normalised = (activations - mean) * inverse_deviation.
+    correction = mean_scale_gradient * inverse_deviation
+    activations_gradient = slope * (
+        gradient - correction * promoted + (correction * mean - mean_bias_gradient)
+    )
+    return activations_gradient.astype(activations.dtype), scale_gradient, bias_gradient
 
 
 norm_relu.defvjp(_norm_relu_forward, _norm_relu_backward)
 
 
 class NormReLU(nn.Module):
-    """Batch normalisation (PyTorch's momentum 0.1 and epsilon 1e-5), then ReLU.
+    """Batch normalisation with PyTorch's momentum (0.1) and epsilon (1e-5), followed by ReLU.
 
     Attributes:
-        train: normalise by the batch's own statistics, and average them into ``batch_stats``.
-        axis_name: the device axis over which the batch's statistics are taken, if any.
+        train: normalise with the statistics of the batch and update the running statistics in
+            ``batch_stats``.
+        axis_name: name of the device axis over which batch statistics are taken, or None.
     """
 
     train: bool

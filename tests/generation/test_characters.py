@@ -18,41 +18,53 @@ def init(model):
     return jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *SHAPE)))
 
 
-def test_rows_fix_c_and_columns_fix_z(key):
+def test_sample_grid_has_one_label_per_row_and_one_z_per_column(key):
     variables = init(MODEL)
-    sheet = characters.sample(MODEL, variables, key, labels=jnp.array([2, 0]), columns=4)
-    assert sheet.shape == (2, 4, *SHAPE)
-    assert 0 <= sheet.min() <= sheet.max() <= 1
+    images = characters.sample(MODEL, variables, key, labels=jnp.array([2, 0]), columns=4)
+    assert images.shape == (2, 4, *SHAPE)
+    assert 0 <= images.min() <= images.max() <= 1
     z = jax.random.normal(key, (4, 2))
-    one = characters.decode(MODEL, variables, z[3:], jnp.array([2]))
-    np.testing.assert_allclose(sheet[0, 3], one[0], rtol=1e-5)
+    single = characters.decode(MODEL, variables, z[3:], jnp.array([2]))
+    np.testing.assert_allclose(images[0, 3], single[0], rtol=1e-5)
     logits = MODEL.apply(variables, jnp.array([[*z[3], 0.0, 0.0, 1.0]]), method="decode")
-    np.testing.assert_allclose(one, jax.nn.sigmoid(logits), rtol=1e-5)
+    np.testing.assert_allclose(single, jax.nn.sigmoid(logits), rtol=1e-5)
 
 
-def test_models_without_classes_sample_too(key):
+def test_accepts_labels_as_lists(key):
+    variables, images = init(MODEL), np.zeros((2, *SHAPE), np.uint8)
+    z, labels = jax.random.normal(key, (2, 2)), [2, 0]
+    for function in (
+        lambda labels: characters.decode(MODEL, variables, z, labels),
+        lambda labels: characters.sample(MODEL, variables, key, labels=labels, columns=2),
+        lambda labels: characters.restyle(MODEL, variables, images, labels),
+        lambda labels: characters.interpolate(MODEL, variables, z, labels, steps=3),
+    ):
+        np.testing.assert_array_equal(function(labels), function(jnp.array(labels)))
+
+
+def test_sample_without_classes(key):
     variables = init(CONTINUOUS)
-    sheet = characters.sample(CONTINUOUS, variables, key, rows=3, columns=4)
-    assert sheet.shape == (3, 4, *SHAPE)
-    assert len(np.unique(np.asarray(sheet).reshape(12, -1), axis=0)) == 12
+    images = characters.sample(CONTINUOUS, variables, key, rows=3, columns=4)
+    assert images.shape == (3, 4, *SHAPE)
+    assert len(np.unique(np.asarray(images).reshape(12, -1), axis=0)) == 12
 
 
-def test_labels_must_fit_the_model(key):
-    with pytest.raises(ValueError, match="3 classes, so it needs labels"):
+def test_rejects_missing_or_unexpected_labels(key):
+    with pytest.raises(ValueError, match="3 classes requires labels"):
         characters.decode(MODEL, init(MODEL), jnp.zeros((1, 2)))
-    with pytest.raises(ValueError, match="no classes, so it takes no labels"):
+    with pytest.raises(ValueError, match="without classes takes no labels"):
         characters.sample(CONTINUOUS, init(CONTINUOUS), key, labels=jnp.array([0]), columns=1)
 
 
-def test_reconstruct():
+def test_reconstruct_decodes_posterior_mean_and_most_probable_label():
     dataset = make_dataset(size=8)
     model = Autoencoder((8, 8, 1), 2, 3)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
-    found = characters.reconstruct(model, variables, dataset.test_images)
+    result = characters.reconstruct(model, variables, dataset.test_images)
     posterior = model.apply(variables, jnp.array(dataset.test_images / 255.0), method="infer")
     labels = jnp.argmax(posterior.logits, axis=1)
     expected = characters.decode(model, variables, posterior.mean, labels)
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(result, expected, rtol=1e-4)
 
 
 def test_traverse_changes_one_dimension_at_a_time():
@@ -64,61 +76,61 @@ def test_traverse_changes_one_dimension_at_a_time():
     np.testing.assert_allclose(images[1, 2], expected[0], rtol=1e-5)
 
 
-def test_many_are_drawn_as_few(key):
-    """More than a batch, and not a whole number of batches."""
+def test_decode_is_independent_of_batching(key):
+    """450 examples are two and a quarter batches."""
     variables = init(MODEL)
     z = jax.random.normal(key, (450, 2))
     labels = jnp.arange(450) % 3
-    many = characters.decode(MODEL, variables, z, labels)
+    images = characters.decode(MODEL, variables, z, labels)
     for start in range(0, 450, 150):
-        few = slice(start, start + 150)
+        part = slice(start, start + 150)
         np.testing.assert_allclose(
-            many[few], characters.decode(MODEL, variables, z[few], labels[few]), atol=1e-6
+            images[part], characters.decode(MODEL, variables, z[part], labels[part]), atol=1e-6
         )
 
 
-def test_read_is_what_the_encoder_infers():
+def test_encode_matches_infer():
     dataset = make_dataset(size=8)
     model = Autoencoder((8, 8, 1), 2, 3)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
-    found = characters.encode(model, variables, dataset.test_images)
+    result = characters.encode(model, variables, dataset.test_images)
     expected = model.apply(variables, jnp.array(dataset.test_images / 255.0), method="infer")
     for name in ("mean", "logvar", "logits"):
         np.testing.assert_allclose(
-            getattr(found, name), getattr(expected, name), rtol=1e-3, atol=1e-6
+            getattr(result, name), getattr(expected, name), rtol=1e-3, atol=1e-6
         )
 
 
 @pytest.mark.parametrize("conditional", [False, True])
-def test_restyle_draws_every_label_in_each_images_style(conditional):
+def test_restyle_decodes_each_label_with_each_style(conditional):
     dataset = make_dataset(size=8)
     model = Autoencoder((8, 8, 1), 2, 3, conditional)
     variables = init_state(model, optax.sgd(0.1), jax.random.key(0)).average
     images = dataset.test_images[:4]
-    found = characters.restyle(model, variables, images, jnp.array([2, 0]))
-    assert found.shape == (4, 2, 8, 8, 1)
+    result = characters.restyle(model, variables, images, jnp.array([2, 0]))
+    assert result.shape == (4, 2, 8, 8, 1)
     z = characters.encode(model, variables, images).mean
-    one = characters.decode(model, variables, z[3:], jnp.array([0]))
-    np.testing.assert_allclose(found[3, 1], one[0], rtol=1e-5)
+    single = characters.decode(model, variables, z[3:], jnp.array([0]))
+    np.testing.assert_allclose(result[3, 1], single[0], rtol=1e-5)
 
 
-def test_restyling_takes_classes():
-    with pytest.raises(ValueError, match="no classes"):
+def test_restyle_requires_classes():
+    with pytest.raises(ValueError, match="without classes takes no labels"):
         images = np.zeros((1, *SHAPE), np.uint8)
         characters.restyle(CONTINUOUS, init(CONTINUOUS), images, jnp.array([0]))
 
 
-def test_interpolation_passes_its_stations_and_their_middles():
+def test_interpolation_includes_waypoints_and_midpoints():
     variables = init(MODEL)
     z, labels = jnp.array([[0.0, 1.0], [2.0, -1.0], [2.0, 3.0]]), jnp.array([1, 1, 2])
     images = characters.interpolate(MODEL, variables, z, labels, steps=5)
     np.testing.assert_allclose(
         images[::2], characters.decode(MODEL, variables, z, labels), rtol=1e-5
     )
-    between = characters.decode(MODEL, variables, jnp.array([[1.0, 0.0]]), jnp.array([1]))
-    np.testing.assert_allclose(images[1], between[0], rtol=1e-5)
-    both = characters.draw(MODEL, variables, jnp.array([[2.0, 1.0, 0.0, 0.5, 0.5]]))
-    np.testing.assert_allclose(images[3], both[0], rtol=1e-5)
+    midpoint = characters.decode(MODEL, variables, jnp.array([[1.0, 0.0]]), jnp.array([1]))
+    np.testing.assert_allclose(images[1], midpoint[0], rtol=1e-5)
+    mixed = characters._decode_latents(MODEL, variables, jnp.array([[2.0, 1.0, 0.0, 0.5, 0.5]]))
+    np.testing.assert_allclose(images[3], mixed[0], rtol=1e-5)
 
 
 def test_interpolation_without_classes(key):
@@ -127,5 +139,5 @@ def test_interpolation_without_classes(key):
     images = characters.interpolate(CONTINUOUS, variables, z, steps=3)
     middle = characters.decode(CONTINUOUS, variables, z.mean(axis=0, keepdims=True))
     np.testing.assert_allclose(images[1], middle[0], rtol=1e-5)
-    with pytest.raises(ValueError, match="3 classes, so it needs labels"):
+    with pytest.raises(ValueError, match="3 classes requires labels"):
         characters.interpolate(MODEL, init(MODEL), z, steps=3)

@@ -1,4 +1,4 @@
-"""The objectives against loops over their equations in float64, and in other people's code."""
+"""Objectives compared with float64 loops over the paper's equations, limits and equinox models."""
 
 import math
 from functools import partial
@@ -17,7 +17,7 @@ PIXELS = math.prod(SHAPE)
 
 
 def matrices(inputs=LATENTS + CLASSES, extra=0, seed=0):
-    """A bare-matrix encoder and decoder."""
+    """Weights of a linear encoder and decoder."""
     rng = np.random.default_rng(seed)
     outputs = 2 * LATENTS + CLASSES
     return (
@@ -28,9 +28,9 @@ def matrices(inputs=LATENTS + CLASSES, extra=0, seed=0):
 
 def encode_with(weights, images, *labels):
     flat = images.reshape(len(images), -1)
-    for labels_of_each in labels:
-        several = flat.repeat(len(labels_of_each) // len(flat), axis=0)
-        flat = jnp.concatenate([several, labels_of_each], axis=-1)
+    for one_hot_labels in labels:
+        repeated = flat.repeat(len(one_hot_labels) // len(flat), axis=0)
+        flat = jnp.concatenate([repeated, one_hot_labels], axis=-1)
     mean, logvar, logits = jnp.split(flat @ weights, [LATENTS, 2 * LATENTS], axis=-1)
     return Posterior(mean, logvar, logits)
 
@@ -55,7 +55,7 @@ KEYS = {"gaussian_key": jax.random.key(1), "gumbel_key": jax.random.key(2)}
 JOINT = {**KEYS, "beta": 30.0, "gamma": 20.0, "capacity_z": 2.0, "temperature": 0.67}
 
 
-# --- the equations, in float64 ---
+# --- equations in float64 ---
 
 
 def softmax(x):
@@ -97,7 +97,7 @@ def continuous64(beta, capacity=None):
     return np.mean(nll) + beta * penalty
 
 
-def test_continuous_losses_against_the_equations():
+def test_continuous_losses_match_equations():
     (encode, decode), (images, _) = functions(LATENTS), batch()
     key = {"gaussian_key": KEYS["gaussian_key"]}
     loss, terms = losses.vae(encode, decode, images, **key)
@@ -135,7 +135,7 @@ def joint64(labels, *, beta, gamma, capacity_z, capacity_c, unlabelled_capacity_
 
 @pytest.mark.parametrize("labels", [[0, 1, 2, 3, 0, 1], [0, -1, 2, -1, -1, 3], [-1] * 6])
 @pytest.mark.parametrize("capacity_c", [0.0, 0.9])
-def test_joint_losses_against_the_equations(labels, capacity_c):
+def test_joint_losses_match_equations(labels, capacity_c):
     (encode, decode), (images, _) = functions(), batch()
     weights = {name: value for name, value in JOINT.items() if not name.endswith("key")}
     capacities = {"capacity_c": capacity_c, "unlabelled_capacity_c": 1.1}
@@ -169,7 +169,7 @@ def cvae64(labels, alpha):
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2, 3, 0, 1], [0, -1, 2, -1, -1, 3], [-1] * 6])
-def test_cvae_against_the_equation(labels):
+def test_cvae_matches_equation(labels):
     (encode, decode), (images, _) = functions(extra=CLASSES), batch()
     classifier = matrices(seed=5)[0][:, -CLASSES:]
     classify = lambda images: images.reshape(BATCH, -1) @ classifier  # noqa: E731
@@ -180,15 +180,15 @@ def test_cvae_against_the_equation(labels):
     assert terms.consistency is None
     assert all(term is not None and term.shape == (BATCH,) for term in terms[:-1])
     if min(labels) >= 0:
-        quick, quick_terms = losses.cvae(*args, all_labelled=True, **options)
-        np.testing.assert_allclose(quick, loss, rtol=1e-6)
-        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), quick_terms, terms)
+        labelled_loss, labelled_terms = losses.cvae(*args, all_labelled=True, **options)
+        np.testing.assert_allclose(labelled_loss, loss, rtol=1e-6)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), labelled_terms, terms)
 
 
 # --- limits ---
 
 
-def test_ours_without_labels_is_the_joint_vae():
+def test_ours_without_labels_equals_joint_vae():
     (encode, decode), (images, _) = functions(), batch()
     unlabelled = jnp.full(BATCH, -1)
     ours = losses.ours(encode, decode, images, unlabelled, capacity_c=1.0, **JOINT)
@@ -196,7 +196,7 @@ def test_ours_without_labels_is_the_joint_vae():
     jax.tree.map(np.testing.assert_array_equal, ours, joint)
 
 
-def test_gamma_zero_leaves_labels_without_effect():
+def test_labels_have_no_effect_if_gamma_is_zero():
     (encode, decode), (images, labels) = functions(), batch()
     weights = {**JOINT, "gamma": 0.0, "capacity_c": 0.0}
     first, _ = losses.ours(encode, decode, images, labels, **weights)
@@ -205,7 +205,7 @@ def test_gamma_zero_leaves_labels_without_effect():
     assert first == second == joint
 
 
-def test_one_class_is_the_annealed_vae():
+def test_one_class_equals_annealed_vae():
     encoder, decoder = matrices(LATENTS + 1)
     encode = lambda images: encode_with(encoder, images)._replace(logits=jnp.zeros((BATCH, 1)))  # noqa: E731
     images, _ = batch()
@@ -214,18 +214,23 @@ def test_one_class_is_the_annealed_vae():
         encode, partial(decode_with, decoder), images, jnp.zeros(BATCH, int), **weights
     )
 
-    def with_one(z):
+    def decode_one_class(z):
         return decode_with(decoder, jnp.concatenate([z, jnp.ones((BATCH, 1))], axis=-1))
 
     annealed, _ = losses.annealed_vae(
-        encode, with_one, images, gaussian_key=JOINT["gaussian_key"], beta=30.0, capacity_z=2.0
+        encode,
+        decode_one_class,
+        images,
+        gaussian_key=JOINT["gaussian_key"],
+        beta=30.0,
+        capacity_z=2.0,
     )
     np.testing.assert_allclose(ours, annealed, rtol=1e-6)
     np.testing.assert_array_equal(terms.kl_c, 0)
 
 
-def test_capacities_are_over_all_devices():
-    """The sign of mean KL - C must be the whole batch's, whatever a shard's own is."""
+def test_capacity_distance_uses_global_mean():
+    """The sign of mean KL - C is that of the global batch, even if the sign of a shard differs."""
     (_, decode), (images, _) = functions(), batch()
     labels = jnp.array([0, -1, 2, -1, -1, 3])
     example_keys = {name: jax.random.split(key, BATCH) for name, key in KEYS.items()}
@@ -244,23 +249,23 @@ def test_capacities_are_over_all_devices():
     options["capacity_z"] = float(means.mean() + 0.25 * (means.max() - means.mean()))
     assert min(means) < options["capacity_z"] < max(means)
 
-    whole, gradient = jax.value_and_grad(lambda *a: loss(*a)[0])(
+    expected, gradient = jax.value_and_grad(lambda *a: loss(*a)[0])(
         encoder, images, labels, example_keys
     )
-    halves = jax.tree.map(lambda x: x.reshape(2, 3, *x.shape[1:]), (images, labels, example_keys))
+    shards = jax.tree.map(lambda x: x.reshape(2, 3, *x.shape[1:]), (images, labels, example_keys))
     value, gradients = jax.pmap(
         jax.value_and_grad(lambda *a: loss(*a, axis_name="d")[0]),
         axis_name="d",
         in_axes=(None, 0, 0, 0),
-    )(encoder, *halves)
-    np.testing.assert_allclose(value.mean(), whole, rtol=1e-5)
+    )(encoder, *shards)
+    np.testing.assert_allclose(value.mean(), expected, rtol=1e-5)
     np.testing.assert_allclose(gradients.mean(0), gradient, rtol=1e-3, atol=1e-4)
 
 
-# --- use from other code ---
+# --- use with other libraries, and errors ---
 
 
-def test_equinox_modules_train():
+def test_trains_equinox_modules():
     images, labels = batch()
     images = (images > 0.5).astype(jnp.float32)
 
@@ -293,18 +298,28 @@ def test_equinox_modules_train():
 
 
 @pytest.mark.usefixtures("without_jaxtyping")
-def test_wrong_shapes_are_told():
+def test_rejects_wrong_shapes():
     (encode, decode), (images, labels) = functions(), batch()
     with pytest.raises(ValueError, match=r"\(6, 4, 4, 1\) must have the images' shape \(6, 8, 2"):
         losses.bernoulli_nll(images, images.reshape(BATCH, 8, 2, 1))
-    with pytest.raises(ValueError, match="6 images need as many labels"):
+    with pytest.raises(
+        ValueError, match=r"labels must have shape \(6,\), one per image, got \(4,\)"
+    ):
         losses.ours(encode, decode, images, labels[:4], capacity_c=0.0, **JOINT)
-    without_c = lambda images: encode(images)._replace(logits=None)  # noqa: E731
-    with pytest.raises(ValueError, match="its logits are None"):
-        losses.ours(without_c, decode, images, labels, capacity_c=0.0, **JOINT)
+    encode_continuous = lambda images: encode(images)._replace(logits=None)  # noqa: E731
+    with pytest.raises(ValueError, match="got logits=None"):
+        losses.ours(encode_continuous, decode, images, labels, capacity_c=0.0, **JOINT)
     (encode, decode), each = functions(extra=CLASSES), jnp.zeros((BATCH, CLASSES))
-    once = lambda images, labels: encode(images, labels[:BATCH])  # noqa: E731
-    with pytest.raises(ValueError, match="of 24 labels, 4 for each of 6 images, got 6"):
+    encode_once = lambda images, labels: encode(images, labels[:BATCH])  # noqa: E731
+    with pytest.raises(
+        ValueError, match="24 posteriors, one for each of 4 labels of 6 images, got 6"
+    ):
         losses.cvae(
-            once, decode, lambda _: each, images, labels, gaussian_key=jax.random.key(1), alpha=1.0
+            encode_once,
+            decode,
+            lambda _: each,
+            images,
+            labels,
+            gaussian_key=jax.random.key(1),
+            alpha=1.0,
         )

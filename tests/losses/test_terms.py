@@ -1,4 +1,4 @@
-"""The terms of the losses against hand values, Monte Carlo, scipy and their own limits."""
+"""Terms of the losses compared with closed forms, Monte Carlo estimates, scipy and limits."""
 
 import math
 from functools import partial
@@ -15,24 +15,24 @@ from jvae_jax import losses
 SHAPE = (4, 4, 1)
 
 
-def test_gaussian_kl_by_hand():
+def test_gaussian_kl_matches_closed_form():
     mean, logvar = jnp.array([[0.0, 0.0], [1.0, 0.0]]), jnp.array([[0.0, 0.0], [0.0, math.log(4)]])
     expected = [0.0, 0.5 + 0.5 * (4 - 1 - math.log(4))]
     np.testing.assert_allclose(losses.gaussian_kl(mean, logvar), expected, rtol=1e-6)
 
 
-def test_gaussian_kl_by_monte_carlo():
+def test_gaussian_kl_matches_monte_carlo():
     rng = np.random.default_rng(0)
     mean, logvar = rng.normal(0, 1, (1, 2)), rng.normal(0, 0.5, (1, 2))
     draws = mean + np.exp(logvar / 2) * rng.normal(size=(200_000, 2))
-    log_ratio = stats.norm.logpdf(draws, mean, np.exp(logvar / 2)) - stats.norm.logpdf(draws)
-    per_draw = log_ratio.sum(1)
-    error = 4 * per_draw.std() / math.sqrt(len(per_draw))
-    found = losses.gaussian_kl(jnp.array(mean, jnp.float32), jnp.array(logvar, jnp.float32))
-    assert abs(float(found[0]) - per_draw.mean()) < error
+    log_q, log_p = stats.norm.logpdf(draws, mean, np.exp(logvar / 2)), stats.norm.logpdf(draws)
+    log_ratios = (log_q - log_p).sum(1)
+    error = 4 * log_ratios.std() / math.sqrt(len(log_ratios))
+    kl = losses.gaussian_kl(jnp.array(mean, jnp.float32), jnp.array(logvar, jnp.float32))
+    assert abs(float(kl[0]) - log_ratios.mean()) < error
 
 
-def test_categorical_kl_by_hand():
+def test_categorical_kl_matches_closed_form():
     logits = jnp.log(jnp.array([[0.25] * 4, [0.5, 0.5, 0.0, 0.0], [0.7, 0.1, 0.1, 0.1]]))
     expected = [
         0.0,
@@ -42,26 +42,26 @@ def test_categorical_kl_by_hand():
     np.testing.assert_allclose(losses.categorical_kl(logits), expected, atol=1e-6)
 
 
-def test_categorical_kl_by_monte_carlo():
+def test_categorical_kl_matches_monte_carlo():
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 1.5, 5)
     q = np.exp(logits) / np.exp(logits).sum()
-    per_draw = np.log(q * 5)[rng.choice(5, 200_000, p=q)]
-    error = 4 * per_draw.std() / math.sqrt(len(per_draw))
-    found = losses.categorical_kl(jnp.array(logits[None], jnp.float32))
-    assert abs(float(found[0]) - per_draw.mean()) < error
+    log_ratios = np.log(q * 5)[rng.choice(5, 200_000, p=q)]
+    error = 4 * log_ratios.std() / math.sqrt(len(log_ratios))
+    kl = losses.categorical_kl(jnp.array(logits[None], jnp.float32))
+    assert abs(float(kl[0]) - log_ratios.mean()) < error
 
 
-def test_label_kl_is_the_kl_to_a_one_hot_label():
+def test_label_kl_matches_scipy():
     logits = jnp.array([[1.0, 2.0, 3.0]] * 4)
     q = np.exp([1, 2, 3]) / np.exp([1, 2, 3]).sum()
     prior = np.eye(3)
     expected = [*(stats.entropy(prior[k], q) for k in range(3)), 0.0]
-    found = losses.label_kl(logits, jnp.array([0, 1, 2, -1]))
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    kl = losses.label_kl(logits, jnp.array([0, 1, 2, -1]))
+    np.testing.assert_allclose(kl, expected, rtol=1e-6)
 
 
-def test_reconstruction_terms_against_scipy():
+def test_reconstruction_terms_match_scipy():
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, (3, 2, 2, 2))
     images = rng.integers(0, 2, (3, 2, 2, 2)).astype(float)
@@ -90,21 +90,21 @@ def test_terms_and_gradients_are_finite_at_extreme_logits(scale):
         value, gradient = jax.value_and_grad(lambda x, term=term: term(x, images).sum())(pixels)
         assert np.isfinite(value)
         assert np.isfinite(gradient).all()
-    # ... and right: one-hot is log K, and a certain mistake costs its logit.
+    # Limits: log K for a one-hot posterior, the logit for a confident error.
     np.testing.assert_allclose(losses.categorical_kl(jnp.array([[1e4, 0, 0]])), [math.log(3)])
     np.testing.assert_allclose(
         losses.label_kl(jnp.array([[1e4, 0.0, 0.0]]), jnp.array([1])), [1e4], rtol=1e-6
     )
 
 
-def test_one_hot_posteriors_have_finite_gradients():
+def test_categorical_kl_has_finite_gradients_at_one_hot():
     logits = jnp.array([[0.0, -jnp.inf, -jnp.inf]])
     value, gradient = jax.value_and_grad(lambda x: losses.categorical_kl(x).sum())(logits)
     np.testing.assert_allclose(value, math.log(3), rtol=1e-6)
     assert np.isfinite(gradient).all()
 
 
-def test_term_gradients():
+def test_gradients_match_finite_differences():
     rng = np.random.default_rng(0)
     mean, logvar, logits = (jnp.array(rng.normal(size=(2, 3)), jnp.float32) for _ in range(3))
     pixels = jnp.array(rng.normal(size=(2, *SHAPE)), jnp.float32)
@@ -116,5 +116,5 @@ def test_term_gradients():
         (lambda x: losses.bernoulli_nll(x, images), (pixels,)),
         (lambda x: losses.squared_error(x, images), (pixels,)),
     ):
-        of_arrays = lambda *args, term=term: term(*map(jnp.asarray, args))  # noqa: E731
-        check_grads(of_arrays, arguments, order=1, modes=["rev"], atol=2e-2, rtol=2e-2, eps=1e-2)
+        array_term = lambda *args, term=term: term(*map(jnp.asarray, args))  # noqa: E731
+        check_grads(array_term, arguments, order=1, modes=["rev"], atol=2e-2, rtol=2e-2, eps=1e-2)

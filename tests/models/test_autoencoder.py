@@ -1,4 +1,4 @@
-"""The architecture of the paper, counted by hand, and PyTorch's defaults."""
+"""Architecture of the paper, PyTorch's defaults, and the methods of the autoencoder."""
 
 from functools import partial
 
@@ -22,7 +22,7 @@ def variables_of(model, size=32, channels=1):
 @pytest.mark.parametrize(
     ("size", "channels", "latents", "classes"), [(32, 1, 10, 10), (64, 3, 4, 73), (8, 2, 1, 2)]
 )
-def test_parameters_by_hand(size, channels, latents, classes):
+def test_parameter_counts(size, channels, latents, classes):
     model = Autoencoder((size, size, channels), latents, classes)
     variables = jax.eval_shape(partial(variables_of, model, size, channels))
     flat = (size // 8) ** 2 * 32
@@ -34,12 +34,12 @@ def test_parameters_by_hand(size, channels, latents, classes):
     transposed = 2 * (16 * 32 * 32 + norm(32)) + 16 * 32 * channels + channels
     assert count(variables["params"]["encoder"]) == encoder
     assert count(variables["params"]["decoder"]) == linear + transposed
-    # Batch normalisation keeps a mean and a variance for each of its features.
+    # Batch normalisation has a mean and a variance per feature.
     assert count(variables["batch_stats"]) == 3 * 64 + 2 * 256 + 2 * 256 + 2 * flat + 2 * 64
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 1), (8, 24, 3), (64, 16, 2)])
-def test_shapes(shape):
+def test_output_shapes(shape):
     model = Autoencoder(shape, latents=4, classes=5)
     images = jnp.zeros((2, *shape))
     variables = jax.jit(model.init)(jax.random.key(0), images)
@@ -60,19 +60,20 @@ def test_continuous_model_has_no_classes():
 
 
 @pytest.mark.parametrize("conditional", [False, True])
-def test_fixed_latents_are_always_0(conditional):
+def test_fixed_latents_are_zero(conditional):
     model = Autoencoder((8, 8, 1), 4, classes=3, conditional=conditional, fixed_latents=2)
     images = jax.random.uniform(jax.random.key(1), (2, 8, 8, 1))
     variables = jax.jit(model.init)(jax.random.key(0), images)
-    read = model.apply(variables, images, method="infer")
-    assert (np.asarray(read.mean)[:, 2:] == 0).all()
-    assert (np.asarray(losses.gaussian_kl(read.mean[:, 2:], read.logvar[:, 2:])) == 0).all()
-    assert (np.asarray(read.mean)[:, :2] != 0).all()
+    posterior = model.apply(variables, images, method="infer")
+    assert (np.asarray(posterior.mean)[:, 2:] == 0).all()
+    kl = losses.gaussian_kl(posterior.mean[:, 2:], posterior.logvar[:, 2:])
+    assert (np.asarray(kl) == 0).all()
+    assert (np.asarray(posterior.mean)[:, :2] != 0).all()
     latents = jnp.ones((1, 7))
-    draw = lambda latents: model.apply(variables, latents, method="decode")  # noqa: E731
-    np.testing.assert_array_equal(draw(latents), draw(latents.at[:, 2:4].set(9)))
-    for kept in (1, 4):
-        assert not np.allclose(draw(latents), draw(latents.at[:, kept].set(9)))
+    decode = lambda latents: model.apply(variables, latents, method="decode")  # noqa: E731
+    np.testing.assert_array_equal(decode(latents), decode(latents.at[:, 2:4].set(9)))
+    for free in (1, 4):
+        assert not np.allclose(decode(latents), decode(latents.at[:, free].set(9)))
 
 
 def test_conditional_model_takes_labels():
@@ -85,22 +86,22 @@ def test_conditional_model_takes_labels():
     )
     assert encode([0, 1]).logits is None
     assert not np.allclose(encode([0, 1]).mean, encode([1, 2]).mean)
-    both = encode([0, 1, 2, 0])
-    np.testing.assert_allclose(both.mean[::2], encode([0, 2]).mean, rtol=1e-6)
-    np.testing.assert_allclose(both.mean[1::2], encode([1, 0]).mean, rtol=1e-6)
-    read = model.apply(variables, images, method="infer")
-    labels = np.argmax(read.logits, axis=1)
-    np.testing.assert_allclose(read.mean, encode(labels).mean, rtol=1e-6)
+    repeated = encode([0, 1, 2, 0])
+    np.testing.assert_allclose(repeated.mean[::2], encode([0, 2]).mean, rtol=1e-6)
+    np.testing.assert_allclose(repeated.mean[1::2], encode([1, 0]).mean, rtol=1e-6)
+    posterior = model.apply(variables, images, method="infer")
+    labels = np.argmax(posterior.logits, axis=1)
+    np.testing.assert_allclose(posterior.mean, encode(labels).mean, rtol=1e-6)
 
 
-def test_sizes_not_divisible_by_8_are_told():
+def test_rejects_sizes_not_divisible_by_8():
     model = Autoencoder((28, 28, 1))
     with pytest.raises(ValueError, match="divisible by 8, got 28x28"):
         model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
 
 
-def test_initialisation_is_pytorchs():
-    """U(-b, b) with b = 1 / sqrt(fan-in), ConvTranspose2d counting its fan-in over the outputs."""
+def test_initialisation_matches_pytorch():
+    """U(-b, b), b = 1 / sqrt(fan_in), where ConvTranspose2d counts fan_in over output channels."""
     params = variables_of(Autoencoder((32, 32, 1)))["params"]
     encoder, decoder = params["encoder"], params["decoder"]
     for weights, fan_in in (
@@ -121,8 +122,8 @@ def test_initialisation_is_pytorchs():
     assert np.abs(decoder["bias"]).max() <= 1 / 4
 
 
-def test_batch_normalisation_is_pytorchs():
-    """Momentum 0.1 in PyTorch's sense, and the first convolution's statistics by hand."""
+def test_batch_normalisation_matches_pytorch():
+    """Statistics of the first convolution are updated with PyTorch's momentum of 0.1."""
     model = Autoencoder((8, 8, 1), latents=2, classes=2, train=True)
     images = jax.random.uniform(jax.random.key(1), (16, 8, 8, 1))
     variables = jax.jit(model.init)(jax.random.key(0), images)
@@ -131,17 +132,17 @@ def test_batch_normalisation_is_pytorchs():
     convolved = jax.lax.conv_general_dilated(
         images, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    found = updates["batch_stats"]["encoder"]["Trunk_0"]["NormReLU_0"]
-    np.testing.assert_allclose(found["mean"], 0.1 * convolved.mean((0, 1, 2)), atol=1e-5)
-    np.testing.assert_allclose(found["var"], 0.9 + 0.1 * convolved.var((0, 1, 2)), rtol=1e-4)
+    result = updates["batch_stats"]["encoder"]["Trunk_0"]["NormReLU_0"]
+    np.testing.assert_allclose(result["mean"], 0.1 * convolved.mean((0, 1, 2)), atol=1e-5)
+    np.testing.assert_allclose(result["var"], 0.9 + 0.1 * convolved.var((0, 1, 2)), rtol=1e-4)
 
 
-def test_encoder_against_plain_lax():
-    """The whole encoder in evaluation mode, written again without linen."""
+def test_encoder_matches_lax():
+    """The encoder in evaluation mode equals an implementation without linen."""
     encoder = Encoder(latents=2, classes=3)
     images = jax.random.uniform(jax.random.key(1), (4, 16, 16, 1))
     variables = jax.jit(encoder.init)(jax.random.key(0), images)
-    # Statistics that aren't the initial ones, so that they matter.
+    # Initial statistics would hide errors in their use.
     stats = jax.tree.map(lambda leaf: leaf + 0.1, variables["batch_stats"])["Trunk_0"]
     params = variables["params"]
 
@@ -160,22 +161,22 @@ def test_encoder_against_plain_lax():
         )
         x = norm_relu(x, index)
     x = norm_relu(x.reshape(4, -1) @ params["Trunk_0"]["Dense_0"]["kernel"], 3)
-    found = jax.jit(encoder.apply)({"params": params, "batch_stats": {"Trunk_0": stats}}, images)
+    result = jax.jit(encoder.apply)({"params": params, "batch_stats": {"Trunk_0": stats}}, images)
     for name in ("mean", "logvar", "logits"):
         head = params[name]["Dense_0"]
         np.testing.assert_allclose(
-            getattr(found, name), x @ head["kernel"] + head["bias"], rtol=1e-4, atol=1e-5
+            getattr(result, name), x @ head["kernel"] + head["bias"], rtol=1e-4, atol=1e-5
         )
 
 
-def test_decoder_ends_in_logits():
+def test_decoder_returns_logits():
     decoder = Decoder((8, 8, 1))
     latents = 50 * jax.random.normal(jax.random.key(1), (4, 3))
     logits, _ = decoder.init_with_output(jax.random.key(0), latents)
     assert np.min(logits) < 0 or np.max(logits) > 1
 
 
-def test_tabulate_is_one_call_away():
+def test_tabulate_lists_layers():
     images = jnp.zeros((1, 32, 32, 1))
     table = Autoencoder((32, 32, 1)).tabulate(
         jax.random.key(0), images, console_kwargs={"width": 200}
