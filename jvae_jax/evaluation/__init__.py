@@ -1,5 +1,16 @@
-"""Metrics of trained models."""
+"""Metrics of trained models.
 
-from jvae_jax.evaluation.metrics import evaluate, format_table
+- :mod:`~jvae_jax.evaluation.metrics`: reconstruction error, KL divergences, classification accuracy
+- :mod:`~jvae_jax.evaluation.classifier`: the evaluation classifier
+- :mod:`~jvae_jax.evaluation.conditional`: conditional accuracy, Fréchet distance, sensitivity to z
+- :mod:`~jvae_jax.evaluation.style_transfer`: accuracy of restyled images, preservation of style
+- :mod:`~jvae_jax.evaluation.disentanglement`: linear probe on z, mutual information of c and label
+- :mod:`~jvae_jax.evaluation.table`: these metrics as text
+"""
 
-__all__ = ["evaluate", "format_table"]
+from jvae_jax.evaluation.classifier import EvalClassifier
+from jvae_jax.evaluation.conditional import frechet_distance
+from jvae_jax.evaluation.metrics import evaluate
+from jvae_jax.evaluation.table import format_table
+
+__all__ = ["EvalClassifier", "evaluate", "format_table", "frechet_distance"]

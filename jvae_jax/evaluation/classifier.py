@@ -1,10 +1,9 @@
-"""A classifier that marks generated characters, trained on the same data as what it marks.
+"""The evaluation classifier, a CNN that classifies generated characters.
 
-It sees the training images only, slightly distorted, and never a generated one; its own accuracy on
-the test split stands beside whatever it says.
+It is trained on augmented training images of the data set, never on generated ones. Its accuracy on
+the test split is reported beside the metrics that depend on it.
 """
 
-import zipfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,29 +17,32 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array, lax
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 from tqdm import tqdm
 
 from jvae_jax.augmentation import random_affine
 from jvae_jax.data import DATA_DIR, Dataset
-from jvae_jax.files import replacing
+from jvae_jax.files import atomic_write
 from jvae_jax.models import layers
-from jvae_jax.models.inference import BATCH, map_batches, scale
+from jvae_jax.models.inference import EVAL_BATCH_SIZE, map_batches, scale_pixels
 from jvae_jax.types import Images, PRNGKey, Scalar, Variables
 
 FEATURES = 256
+"""Number of features per image."""
 _FILTERS = (32, 64, 128)
 _STEPS, _STEPS_PER_DISPATCH = 7000, 100
 _BATCH_SIZE = 128
 _LEARNING_RATE = 3e-3
 _DROPOUT, _SMOOTHING = 0.3, 0.05
 _VERSION = 1
-"""Of all that decides what is trained; a judge of another isn't taken from the cache."""
+"""Version of the architecture and training procedure; cached classifiers of others are ignored."""
 
 _State = tuple[Variables, optax.OptState]
 
 
 class Network(nn.Module):
-    """Three stride-2 convolutions, a linear layer of features, and the class logits."""
+    """Three stride-2 convolutions, a dense feature layer and a linear layer of class logits."""
 
     classes: int
     train: bool = False
@@ -65,9 +67,9 @@ class EvalClassifier:
     """A trained classifier.
 
     Attributes:
-        classes: how many it tells apart.
-        variables: its parameters and statistics.
-        accuracy: the share of the test split's labels that it reads.
+        classes: number of classes.
+        variables: parameters and batch statistics.
+        accuracy: accuracy on the labelled images of the test split.
     """
 
     classes: int
@@ -77,66 +79,72 @@ class EvalClassifier:
     def __call__(
         self, images: Images
     ) -> tuple[Int[Array, "batch"], Float[Array, "batch features"]]:
-        """Reads characters.
+        """Classifies images.
 
         Args:
-            images: floats in [0, 1].
+            images: floats in [0, 1], (batch, height, width, channels).
 
         Returns:
-            The class of each, and its features, on which the class depends linearly.
+            The predicted class of each image, (batch,), and the features of the last hidden layer,
+            (batch, features).
         """
         logits, features = self._logits_and_features(images)
         return jnp.argmax(logits, axis=-1), features
 
     def probabilities(self, images: Images) -> Float[Array, "batch classes"]:
-        """How likely each character, of floats in [0, 1], is to be of each class."""
+        """Class probabilities of images with values in [0, 1]."""
         return jax.nn.softmax(self._logits_and_features(images)[0])
 
     def _logits_and_features(self, images: Images) -> tuple[Array, Array]:
-        return _read(Network(self.classes), self.variables, images)
+        return _apply(Network(self.classes), self.variables, images)
 
 
-def load(dataset: Dataset, directory: str | Path = DATA_DIR) -> EvalClassifier:
-    """The judge of a data set, trained if there is none in ``directory`` yet.
+def load_or_train(dataset: Dataset, directory: str | Path = DATA_DIR) -> EvalClassifier:
+    """Loads the evaluation classifier of a data set, or trains and caches it.
 
-    Training takes 7,000 steps of 128 images.
+    Args:
+        dataset: training and test images with labels.
+        directory: parent of the cache folder, ``eval_classifiers``. A damaged cache file is
+            replaced.
 
     Raises:
-        ValueError: if there is no labelled image to train or to test with.
-        OSError: if it can't be kept.
+        ValueError: if no training or no test image has a label.
+        OSError: if the classifier can't be cached.
     """
-    path = (
-        Path(directory).expanduser() / "eval_classifiers" / f"{dataset.fingerprint}_{_VERSION}.npz"
-    )
-    classifier = _kept(path, len(dataset.class_names))
+    name = f"{dataset.fingerprint}_{_VERSION}.safetensors"
+    path = Path(directory).expanduser() / "eval_classifiers" / name
+    classifier = _load_cached(path, len(dataset.class_names))
     if classifier is None:
         classifier = train(dataset)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            variables: Any = flatten_dict(classifier.variables, sep="/")
-            np.savez(file, allow_pickle=False, accuracy=np.array(classifier.accuracy), **variables)
+        _save(classifier, path)
     return classifier
 
 
 def train(dataset: Dataset, *, steps: int = _STEPS) -> EvalClassifier:
-    """Trains a judge on the labelled training images, and tests it on the labelled test images.
+    """Trains an evaluation classifier on the labelled training images.
+
+    Args:
+        dataset: training and test images with labels.
+        steps: number of optimizer steps, of 128 images each.
 
     Raises:
-        ValueError: if there are none of either.
+        ValueError: if no training or no test image has a label.
     """
-    images, labels = _labelled(dataset.train_images, dataset.train_labels, "train")
-    test_images, test_labels = _labelled(dataset.test_images, dataset.test_labels, "test")
+    images, labels = _select_labelled(dataset.train_images, dataset.train_labels, "train")
+    test_images, test_labels = _select_labelled(dataset.test_images, dataset.test_labels, "test")
     classes = len(dataset.class_names)
     init_key, train_key = jax.random.split(jax.random.key(0))
     optimizer = optax.adam(optax.cosine_onecycle_schedule(steps, _LEARNING_RATE))
-    variables: Any = Network(classes).init(init_key, scale(test_images[:1]))
+    variables: Any = Network(classes).init(init_key, scale_pixels(test_images[:1]))
     state = dict(variables), optimizer.init(variables["params"])
     images, labels = jnp.asarray(images), jnp.asarray(labels)
-    for start in tqdm(range(0, steps, _STEPS_PER_DISPATCH), desc="judge", disable=None):
+    starts = range(0, steps, _STEPS_PER_DISPATCH)
+    for start in tqdm(starts, desc="evaluation classifier", disable=None):
         chunk = jnp.arange(start, min(start + _STEPS_PER_DISPATCH, steps))
         network = Network(classes, train=True)
         state = _train_steps(network, optimizer, state, images, labels, train_key, chunk)
-    logits, _ = _read(Network(classes), state[0], scale(test_images))
+    logits, _ = _apply(Network(classes), state[0], scale_pixels(test_images))
     accuracy = float(np.mean(np.argmax(logits, axis=-1) == test_labels))
     return EvalClassifier(classes, jax.device_get(state[0]), accuracy)
 
@@ -160,46 +168,56 @@ def _train_steps(
         targets = optax.smooth_labels(jax.nn.one_hot(labels, network.classes), _SMOOTHING)
         return optax.softmax_cross_entropy(logits, targets).mean(), updates
 
-    def step(state: _State, step: Array) -> tuple[_State, None]:
+    def train_step(state: _State, step: Array) -> tuple[_State, None]:
         variables, opt_state = state
-        choice_key, augmentation_key, dropout_key = jax.random.split(
+        index_key, augmentation_key, dropout_key = jax.random.split(
             jax.random.fold_in(key, step), 3
         )
-        chosen = jax.random.randint(choice_key, (_BATCH_SIZE,), 0, len(images))
-        distorted = random_affine(augmentation_key, scale(images[chosen]))
+        indices = jax.random.randint(index_key, (_BATCH_SIZE,), 0, len(images))
+        augmented = random_affine(augmentation_key, scale_pixels(images[indices]))
         params, statistics = variables["params"], {"batch_stats": variables["batch_stats"]}
         gradients, statistics = jax.grad(loss, has_aux=True)(
-            params, statistics, distorted, labels[chosen], dropout_key
+            params, statistics, augmented, labels[indices], dropout_key
         )
         updates, opt_state = optimizer.update(gradients, opt_state)
         return ({"params": optax.apply_updates(params, updates), **statistics}, opt_state), None
 
-    state, _ = lax.scan(step, state, steps)
+    state, _ = lax.scan(train_step, state, steps)
     return state
 
 
 @partial(jax.jit, static_argnums=0)
-def _read(network: Network, variables: Variables, images: Images) -> tuple[Array, Array]:
-    def read(images: Array) -> tuple[Array, Array]:
+def _apply(network: Network, variables: Variables, images: Images) -> tuple[Array, Array]:
+    def apply_batch(images: Array) -> tuple[Array, Array]:
         features, logits = nn.apply(Network.__call__, network)(variables, images)
         return logits, features
 
-    return map_batches(read, BATCH, images)
+    return map_batches(apply_batch, EVAL_BATCH_SIZE, images)
 
 
-def _labelled(images: np.ndarray, labels: np.ndarray, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _select_labelled(
+    images: np.ndarray, labels: np.ndarray, split: str
+) -> tuple[np.ndarray, np.ndarray]:
     labelled = labels >= 0
     if not labelled.any():
-        raise ValueError(f"a judge needs labels, and no {split} image has one")
+        raise ValueError(f"the evaluation classifier needs labels, but no {split} image has one")
     return images[labelled], labels[labelled]
 
 
-def _kept(path: Path, classes: int) -> EvalClassifier | None:
-    """The judge that a file holds, or None if there is no whole one."""
+def _save(classifier: EvalClassifier, path: Path) -> None:
+    arrays: Any = flatten_dict(classifier.variables, sep="/")
+    arrays["accuracy"] = np.array(classifier.accuracy)
+    # safetensors writes an array's memory regardless of its strides.
+    contents = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
+    with atomic_write(path) as file:
+        file.write(contents)
+
+
+def _load_cached(path: Path, classes: int) -> EvalClassifier | None:
+    """Loads a cached classifier; None if the file is missing or damaged."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            kept = dict(arrays)
-            accuracy = float(kept.pop("accuracy"))
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        arrays = load(path.read_bytes())
+        accuracy = float(arrays.pop("accuracy"))
+    except (OSError, KeyError, SafetensorError):
         return None
-    return EvalClassifier(classes, unflatten_dict(kept, sep="/"), accuracy)
+    return EvalClassifier(classes, unflatten_dict(arrays, sep="/"), accuracy)

@@ -1,4 +1,4 @@
-"""What a judge says of a model: does it draw what it is asked for, how well, and how varied?"""
+"""Metrics of generated characters: conditional accuracy, Fréchet distance, sensitivity to z."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,14 +13,14 @@ from jvae_jax.data import Dataset
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.generation.characters import decode, traverse
 from jvae_jax.models.autoencoder import Autoencoder
-from jvae_jax.models.inference import scale
+from jvae_jax.models.inference import scale_pixels
 from jvae_jax.types import Variables
 
 Features = Float[np.ndarray, "examples features"]
 OtherFeatures = Float[np.ndarray, "others features"]
 
-_TRAVERSED = np.linspace(-2.0, 2.0, 9)
-_STYLES = 20
+_TRAVERSAL_VALUES = np.linspace(-2.0, 2.0, 9)
+_TRAVERSAL_STYLES = 20
 
 
 def conditional_metrics(
@@ -33,77 +33,96 @@ def conditional_metrics(
     category_to_class: Sequence[int] | None = None,
     characters: int = 10_000,
 ) -> dict[str, Any]:
-    """Draws characters from the prior, every class equally often, and has them marked.
+    """Generates characters with z from the prior, balanced over classes, and classifies them.
 
     Args:
-        model: any of the six objectives' models.
-        variables: its parameters and statistics.
-        eval_classifier: of the same data.
-        dataset: what the model was trained on.
-        key: draws the styles.
-        category_to_class: the class that each c means, where c is unsupervised.
-        characters: how many to draw, to the nearest multiple of the classes.
+        model: an autoencoder, with or without classes.
+        variables: its parameters and batch statistics.
+        eval_classifier: evaluation classifier of the data set.
+        dataset: the model's training data.
+        key: random key of z and of the choice of training images.
+        category_to_class: class of each category c; None if they are the same.
+        characters: number of generated characters, rounded to a multiple of the classes.
 
     Returns:
-        - ``eval_classifier_accuracy``: on the test split, to see what its verdicts are worth
-        - ``frechet_distance``, ``frechet_distance_real``: see :func:`frechet_distance`; between the characters and
-          the test split, and between as many training images and the test split
-        - ``class_flip_rate_per_latent``: for each dimension of z, how often the verdict on a character changes
-          as that dimension goes from -2 to 2
-        - where there are classes: ``conditional_accuracy``, the share that the judge reads as the class asked for;
-          ``conditional_accuracy_per_class``; ``confusion``, how often (class asked for, class read);
-          ``intra_class_frechet_distance`` and its floor, the mean over classes that have two images on
-          both sides, if there are any
+        - ``eval_classifier_accuracy``: accuracy of the classifier on the test split
+        - ``frechet_distance``: :func:`frechet_distance` between the features of generated
+          characters and of the test split
+        - ``frechet_distance_real``: the same for an equal number of training images, a reference
+        - ``class_flip_rate_per_latent``: see :func:`class_flip_rate_per_latent`
+        - with classes, ``conditional_accuracy``: fraction of characters classified as the
+          requested class, with ``conditional_accuracy_per_class``
+        - with classes, ``confusion``: counts, indexed by requested and predicted class
+        - with classes, ``intra_class_frechet_distance`` and ``intra_class_frechet_distance_real``:
+          means over the classes with at least two images on both sides; left out if there are none
     """
     keys = jax.random.split(key, 3)
-    has_classes = model.classes > 0
-    each = max(1, round(characters / max(model.classes, 1)))
-    asked = np.repeat(np.arange(model.classes), each) if has_classes else None
-    z = jax.random.normal(keys[0], (each * max(model.classes, 1), model.latents))
-    images = decode(model, variables, z, None if asked is None else jnp.asarray(asked))
-    read, drawn = map(np.asarray, eval_classifier(images))
-    train, train_labels = _some(keys[1], dataset.train_images, dataset.train_labels, len(read))
-    _, train_features = eval_classifier(scale(train))
-    _, test_features = eval_classifier(scale(dataset.test_images))
+    per_class = max(1, round(characters / max(model.classes, 1)))
+    categories = np.repeat(np.arange(model.classes), per_class) if model.classes else None
+    z = jax.random.normal(keys[0], (per_class * max(model.classes, 1), model.latents))
+    images = decode(model, variables, z, None if categories is None else jnp.asarray(categories))
+    predicted, features = map(np.asarray, eval_classifier(images))
+    train_images, train_labels = _random_subset(
+        keys[1], dataset.train_images, dataset.train_labels, len(predicted)
+    )
+    _, train_features = eval_classifier(scale_pixels(train_images))
+    _, test_features = eval_classifier(scale_pixels(dataset.test_images))
     train_features, test_features = np.asarray(train_features), np.asarray(test_features)
-    marks: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         "eval_classifier_accuracy": eval_classifier.accuracy,
-        "frechet_distance": frechet_distance(drawn, test_features),
+        "frechet_distance": frechet_distance(features, test_features),
         "frechet_distance_real": frechet_distance(train_features, test_features),
         "class_flip_rate_per_latent": class_flip_rate_per_latent(
             model, variables, eval_classifier, keys[2]
         ).tolist(),
     }
-    if asked is None:
-        return marks
+    if categories is None:
+        return metrics
+    # sklearn takes a second to import.
+    from sklearn.metrics import confusion_matrix
+
+    requested = categories
     if category_to_class is not None:
-        asked = np.asarray(category_to_class)[asked]
-    confusion = np.zeros((model.classes, model.classes), int)
-    np.add.at(confusion, (asked, read), 1)
-    per_class = confusion.diagonal() / confusion.sum(axis=1)
-    marks |= {
-        "conditional_accuracy": float(per_class.mean()),
-        "conditional_accuracy_per_class": per_class.tolist(),
+        requested = np.asarray(category_to_class)[categories]
+    confusion = confusion_matrix(requested, predicted, labels=np.arange(model.classes))
+    accuracies = confusion.diagonal() / confusion.sum(axis=1)
+    metrics |= {
+        "conditional_accuracy": float(accuracies.mean()),
+        "conditional_accuracy_per_class": accuracies.tolist(),
         "confusion": confusion.tolist(),
     }
-    for name, features, labels in (
-        ("intra_class_frechet_distance", drawn, asked),
+    for name, of_images, labels in (
+        ("intra_class_frechet_distance", features, requested),
         ("intra_class_frechet_distance_real", train_features, train_labels),
     ):
-        distances = _within_class(features, labels, test_features, dataset.test_labels)
+        distances = _intra_class_distances(of_images, labels, test_features, dataset.test_labels)
         if distances:
-            marks[name] = float(np.mean(distances))
-    return marks
+            metrics[name] = float(np.mean(distances))
+    return metrics
 
 
 def frechet_distance(first: Features, second: OtherFeatures) -> float:
-    """|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)), with means m and covariances C of two sets.
+    """Fréchet distance between the Gaussians with the moments of two sets of features.
 
-    The squared Wasserstein-2 distance of the Gaussians with their moments; 0 if these agree. Fewer
-    examples give a larger value, so compare it with a floor from as many.
+        |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2))
 
-    Heusel et al., *GANs TrainedModel by a Two Time-Scale Update Rule Converge to a Local Nash
-    Equilibrium*, 2017, with a classifier of one's own data in place of Inception.
+    with means m, m' and covariances C, C': the squared Wasserstein-2 distance of the Gaussians.
+    Its estimate is biased upwards for few examples, so only compare values from equal numbers.
+
+    Args:
+        first: features, (examples, features).
+        second: features, (others, features).
+
+    References:
+        Heusel et al., *GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash
+        Equilibrium*, 2017. They use features of an Inception network.
+
+    Example:
+        >>> import numpy as np
+        >>> from jvae_jax.evaluation import frechet_distance
+        >>> features = np.random.default_rng(0).standard_normal((100, 3))
+        >>> round(frechet_distance(features, features + 1), 6)
+        3.0
     """
     means = [features.mean(axis=0, dtype=np.float64) for features in (first, second)]
     covariances = [
@@ -124,65 +143,72 @@ def frechet_distance(first: Features, second: OtherFeatures) -> float:
 def class_flip_rate_per_latent(
     model: Autoencoder, variables: Variables, eval_classifier: EvalClassifier, key: Array
 ) -> Float[np.ndarray, "latents"]:
-    """How often the judge reads another class, as one dimension of z goes from -2 to 2.
+    """Fraction of class predictions that change when one latent is traversed from -2 to 2.
 
-    Of 20 styles from the prior, in every class where there are classes; the rest of z stays.
+    The other latents keep the values of a style from the prior; 20 styles are traversed, each in
+    every class.
+
+    Args:
+        model: an autoencoder, with or without classes.
+        variables: its parameters and batch statistics.
+        eval_classifier: evaluation classifier of the data set.
+        key: random key of the styles.
 
     Returns:
-        For each dimension, the share of characters whose verdict isn't that of the same character
-        with 0 in that dimension.
+        For each latent, the fraction of traversed characters classified differently from the
+        character with 0 in that latent, (latents,).
     """
-    changes = []
-    for style in jax.random.normal(key, (_STYLES, model.latents)):
+    flip_rates = []
+    for style in jax.random.normal(key, (_TRAVERSAL_STYLES, model.latents)):
         for label in range(model.classes) if model.classes else [None]:
-            images = traverse(model, variables, style, jnp.asarray(_TRAVERSED), label)
-            read, _ = eval_classifier(images.reshape(-1, *model.image_shape))
-            verdicts = np.asarray(read).reshape(model.latents, len(_TRAVERSED))
-            at_zero = verdicts[:, [len(_TRAVERSED) // 2]]
-            changes.append((verdicts != at_zero).mean(axis=1))
-    return np.mean(changes, axis=0)
+            images = traverse(model, variables, style, jnp.asarray(_TRAVERSAL_VALUES), label)
+            predicted, _ = eval_classifier(images.reshape(-1, *model.image_shape))
+            predicted = np.asarray(predicted).reshape(model.latents, len(_TRAVERSAL_VALUES))
+            at_zero = predicted[:, [len(_TRAVERSAL_VALUES) // 2]]
+            flip_rates.append((predicted != at_zero).mean(axis=1))
+    return np.mean(flip_rates, axis=0)
 
 
 def most_confused(eval_classifier: EvalClassifier, dataset: Dataset, count: int = 3) -> list[int]:
-    """The classes that the judge finds hardest to tell apart on the test split.
+    """Classes that the evaluation classifier confuses most on the test split.
 
-    Begins with the pair that it is likeliest to mistake for each other, then adds, one by one, the
-    class that it is likeliest to mistake for those.
+    Starts with the pair that is most probably confused, then repeatedly adds the class that is
+    most probably confused with those selected.
 
     Args:
-        eval_classifier: of the same data.
-        dataset: with labelled test images.
-        count: how many classes, from 2.
+        eval_classifier: evaluation classifier of the data set.
+        dataset: data set with labelled test images.
+        count: number of classes, at least 2.
 
     Returns:
-        Their indices, in ascending order.
+        Class indices in ascending order.
     """
-    probabilities = np.asarray(eval_classifier.probabilities(scale(dataset.test_images)))
-    # Rows of -1 match no class.
+    probabilities = np.asarray(eval_classifier.probabilities(scale_pixels(dataset.test_images)))
+    # Unlabelled images, -1, belong to no row.
     members = np.arange(eval_classifier.classes)[:, None] == dataset.test_labels
-    mistaken = members @ probabilities / members.sum(axis=1, keepdims=True).clip(1)
-    mistaken = mistaken + mistaken.T
-    np.fill_diagonal(mistaken, -np.inf)
-    chosen = [int(index) for index in np.unravel_index(mistaken.argmax(), mistaken.shape)]
-    while len(chosen) < count:
-        chosen.append(int(mistaken[chosen].sum(axis=0).argmax()))
-    return sorted(chosen)
+    confusion = members @ probabilities / members.sum(axis=1, keepdims=True).clip(1)
+    confusion = confusion + confusion.T
+    np.fill_diagonal(confusion, -np.inf)
+    selected = [int(index) for index in np.unravel_index(confusion.argmax(), confusion.shape)]
+    while len(selected) < count:
+        selected.append(int(confusion[selected].sum(axis=0).argmax()))
+    return sorted(selected)
 
 
-def _some(
+def _random_subset(
     key: Array, images: np.ndarray, labels: np.ndarray, count: int
 ) -> tuple[np.ndarray, Int[np.ndarray, "examples"]]:
-    chosen = np.asarray(jax.random.permutation(key, len(labels)))[:count]
-    return images[chosen], labels[chosen]
+    indices = np.asarray(jax.random.permutation(key, len(labels)))[:count]
+    return images[indices], labels[indices]
 
 
-def _within_class(
+def _intra_class_distances(
     first: Features,
     first_labels: Int[np.ndarray, "examples"],
     second: OtherFeatures,
     second_labels: Int[np.ndarray, "others"],
 ) -> list[float]:
-    """The distance within each class that has two examples in both sets."""
+    """Fréchet distance within each class that has at least two examples in both sets."""
     distances = []
     for label in range(int(second_labels.max()) + 1):
         of_class = first[first_labels == label], second[second_labels == label]

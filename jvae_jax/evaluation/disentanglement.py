@@ -1,4 +1,4 @@
-"""Is c about the character, and z about the style?"""
+"""Disentanglement of z and c: linear probe on z, mutual information of c and the label."""
 
 from typing import Any
 
@@ -13,38 +13,43 @@ from jvae_jax.types import Variables
 
 
 def disentanglement(model: Autoencoder, variables: Variables, dataset: Dataset) -> dict[str, float]:
-    """What z and c know of the label.
+    """Computes how much information z and c carry about the label.
+
+    Args:
+        model: an autoencoder, with or without classes.
+        variables: its parameters and batch statistics.
+        dataset: the model's training data. Unlabelled images are ignored.
 
     Returns:
-        - ``linear_probe_accuracy``: of a linear probe that reads labels of the test split from the mean z,
-          having learned it from the train split. The nearer to chance, the less of the character is
-          in z.
-        - ``majority_class_accuracy``: of always naming the most frequent class.
-        - where there are classes: ``mutual_information`` of the likeliest c and the label on the
-          test split, in nats; at most ``label_entropy``.
+        - ``linear_probe_accuracy``: test accuracy of a linear probe that predicts the label from
+          the mean of q(z|x), trained on the train split. The closer it is to
+          ``majority_class_accuracy``, the less z encodes the class.
+        - ``majority_class_accuracy``: test accuracy of predicting the most frequent class.
+        - with classes, ``mutual_information``: I(c; y) in nats on the test split, between the most
+          probable c and the label; and its upper bound ``label_entropy``, H(y).
     """
-    codes = {}
+    encoded = {}
     for split in ("train", "test"):
         labels = getattr(dataset, f"{split}_labels")
         images = getattr(dataset, f"{split}_images")[labels >= 0]
-        codes[split] = jax.device_get(encode(model, variables, images)), labels[labels >= 0]
-    (train, train_labels), (test, test_labels) = codes["train"], codes["test"]
-    shares = np.bincount(test_labels) / len(test_labels)
-    found = {
+        encoded[split] = jax.device_get(encode(model, variables, images)), labels[labels >= 0]
+    (train, train_labels), (test, test_labels) = encoded["train"], encoded["test"]
+    class_frequencies = np.bincount(test_labels) / len(test_labels)
+    metrics = {
         "linear_probe_accuracy": linear_probe_accuracy(
             train.mean, train_labels, test.mean, test_labels
         ),
-        "majority_class_accuracy": float(shares.max()),
+        "majority_class_accuracy": float(class_frequencies.max()),
     }
     if test.logits is not None:
         # sklearn takes a second to import.
         from sklearn.metrics import mutual_info_score
 
-        found["mutual_information"] = float(
+        metrics["mutual_information"] = float(
             mutual_info_score(test_labels, test.logits.argmax(axis=-1))
         )
-        found["label_entropy"] = float(mutual_info_score(test_labels, test_labels))
-    return found
+        metrics["label_entropy"] = float(mutual_info_score(test_labels, test_labels))
+    return metrics
 
 
 def linear_probe_accuracy(
@@ -53,7 +58,14 @@ def linear_probe_accuracy(
     test_z: Float[np.ndarray, "others latents"],
     test_labels: Int[np.ndarray, "others"],
 ) -> float:
-    """The share of test labels that a logistic regression, trained on the others, reads from z."""
+    """Test accuracy of a logistic regression of the label on standardised z.
+
+    Args:
+        train_z: latents to fit the regression to, (examples, latents).
+        train_labels: their class indices, (examples,).
+        test_z: latents to predict labels from, (others, latents).
+        test_labels: their class indices, (others,).
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

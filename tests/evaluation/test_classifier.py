@@ -2,10 +2,11 @@ import jax
 import numpy as np
 import pytest
 from helpers import make_dataset
+from safetensors.numpy import save
 
 from jvae_jax import data
 from jvae_jax.evaluation import classifier
-from jvae_jax.models.inference import scale
+from jvae_jax.models.inference import scale_pixels
 
 
 @pytest.fixture(scope="module")
@@ -13,48 +14,73 @@ def toy_classifier():
     return classifier.train(make_dataset(), steps=60)
 
 
-def test_it_learns_what_it_is_shown(toy_classifier):
+def test_learns_toy_classes(toy_classifier):
     dataset = make_dataset(seed=5)
     assert toy_classifier.accuracy == 1.0
-    read, features = toy_classifier(scale(dataset.test_images))
-    np.testing.assert_array_equal(read, dataset.test_labels)
+    predicted, features = toy_classifier(scale_pixels(dataset.test_images))
+    np.testing.assert_array_equal(predicted, dataset.test_labels)
     assert features.shape == (20, classifier.FEATURES)
 
 
-def test_its_accuracy_is_that_on_the_test_split():
+def test_accuracy_is_on_labelled_test_images():
     dataset = make_dataset()
     dataset.test_labels[:5] = (dataset.test_labels[:5] + 1) % 3
     dataset.test_labels[5:10] = -1
     assert classifier.train(dataset, steps=60).accuracy == pytest.approx(10 / 15)
 
 
-def test_it_is_trained_once(tmp_path, monkeypatch, toy_classifier):
+def test_cache(tmp_path, monkeypatch, toy_classifier):
     monkeypatch.setattr(classifier, "train", lambda _dataset: toy_classifier)
     dataset = make_dataset()
-    classifier.load(dataset, tmp_path)
+    classifier.load_or_train(dataset, tmp_path)
     monkeypatch.setattr(classifier, "train", pytest.fail)
-    kept = classifier.load(dataset, tmp_path)
-    assert kept.accuracy == toy_classifier.accuracy
-    jax.tree.map(np.testing.assert_array_equal, kept.variables, toy_classifier.variables)
-    # Another data set has another eval_classifier, and a damaged file is none.
+    cached = classifier.load_or_train(dataset, tmp_path)
+    assert cached.accuracy == toy_classifier.accuracy
+    jax.tree.map(np.testing.assert_array_equal, cached.variables, toy_classifier.variables)
+    # Another data set has another file; damaged files are replaced.
     monkeypatch.setattr(classifier, "train", lambda _dataset: toy_classifier)
-    classifier.load(make_dataset(seed=1), tmp_path)
+    classifier.load_or_train(make_dataset(seed=1), tmp_path)
     files = sorted((tmp_path / "eval_classifiers").iterdir())
     assert len(files) == 2
     for file in files:
         file.write_bytes(file.read_bytes()[:500])
-    assert classifier.load(dataset, tmp_path).accuracy == toy_classifier.accuracy
+    assert classifier.load_or_train(dataset, tmp_path).accuracy == toy_classifier.accuracy
+    monkeypatch.setattr(classifier, "train", pytest.fail)
+    classifier.load_or_train(dataset, tmp_path)
+
+
+@pytest.mark.parametrize("contents", [b"", b"no safetensors", save({"accuracy_": np.zeros(1)})])
+def test_foreign_cache_file_is_replaced(contents, tmp_path, monkeypatch, toy_classifier):
+    monkeypatch.setattr(classifier, "train", lambda _dataset: toy_classifier)
+    dataset = make_dataset()
+    classifier.load_or_train(dataset, tmp_path)
+    (path,) = (tmp_path / "eval_classifiers").iterdir()
+    written = path.read_bytes()
+    path.write_bytes(contents)
+    assert classifier.load_or_train(dataset, tmp_path).accuracy == toy_classifier.accuracy
+    assert path.read_bytes() == written
+
+
+def test_cache_keeps_values_of_strided_arrays(tmp_path, monkeypatch):
+    """Arrays from a device may be in another order than C."""
+    kernel = np.arange(6, dtype=np.float32).reshape(2, 3).T
+    strided = classifier.EvalClassifier(3, {"params": {"kernel": kernel}}, 0.5)
+    monkeypatch.setattr(classifier, "train", lambda _dataset: strided)
+    classifier.load_or_train(make_dataset(), tmp_path)
+    monkeypatch.setattr(classifier, "train", pytest.fail)
+    cached = classifier.load_or_train(make_dataset(), tmp_path)
+    np.testing.assert_array_equal(cached.variables["params"]["kernel"], kernel)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_labels_are_needed(split):
+def test_requires_labels(split):
     dataset = make_dataset()
     getattr(dataset, f"{split}_labels")[:] = -1
-    with pytest.raises(ValueError, match=f"needs labels, and no {split} image has one"):
+    with pytest.raises(ValueError, match=f"needs labels, but no {split} image has one"):
         classifier.train(dataset)
 
 
 @pytest.mark.long
-def test_it_reads_the_embedded_digits():
-    digits = data.load("mnist_5k", say=print)
+def test_accuracy_on_mnist_5k():
+    digits = data.load("mnist_5k")
     assert classifier.train(digits, steps=1500).accuracy >= 0.985

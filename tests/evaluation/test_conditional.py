@@ -1,4 +1,4 @@
-"""What a judge says, against cases whose answer is known."""
+"""Metrics of generated characters, for a model and a classifier with known answers."""
 
 from dataclasses import replace
 
@@ -12,17 +12,17 @@ from scipy.linalg import sqrtm
 from jvae_jax.evaluation import conditional
 
 
-class Pen:
-    """Stands in for a model: draws an image that is the label and z, side by side.
+class FakeModel:
+    """Generates images whose first pixels are the label and z.
 
-    The second latent changes the character where it is above 1.
+    The label is the next class if the second latent is above 1.
     """
 
     latents, classes, image_shape = 2, 3, (8, 8, 1)
 
 
-class Reader:
-    """Stands in for a eval_classifier: reads what a pen drew; its features are the image's first pixels."""
+class FakeClassifier:
+    """Predicts the first pixel, with the next pixels as features."""
 
     accuracy = 0.5
 
@@ -31,7 +31,7 @@ class Reader:
         return flat[:, 0].astype(int) % 3, flat[:, 1:4]
 
 
-def drawn(z, labels):
+def fake_decode(z, labels):
     z, labels = np.asarray(z), np.zeros(len(z)) if labels is None else np.asarray(labels)
     images = np.zeros((len(z), 64))
     images[:, 0] = np.where(z[:, 1] > 1, (labels + 1) % 3, labels)
@@ -39,56 +39,63 @@ def drawn(z, labels):
     return jnp.asarray(images.reshape(-1, 8, 8, 1))
 
 
-def traversed(_model, _variables, z, values, label=None):
+def fake_traverse(_model, _variables, z, values, label=None):
     styles = np.tile(np.asarray(z), (2, len(values), 1))
     for dimension in range(2):
         styles[dimension, :, dimension] = values
     labels = None if label is None else np.full(2 * len(values), label)
-    return drawn(styles.reshape(-1, 2), labels).reshape(2, -1, 8, 8, 1)
+    return fake_decode(styles.reshape(-1, 2), labels).reshape(2, -1, 8, 8, 1)
 
 
 @pytest.fixture
-def pen(monkeypatch, without_jaxtyping):
+def model(monkeypatch, without_jaxtyping):
     del without_jaxtyping
     monkeypatch.setattr(
-        conditional, "decode", lambda _model, _variables, z, labels: drawn(z, labels)
+        conditional, "decode", lambda _model, _variables, z, labels: fake_decode(z, labels)
     )
-    monkeypatch.setattr(conditional, "traverse", traversed)
-    return Pen()
+    monkeypatch.setattr(conditional, "traverse", fake_traverse)
+    return FakeModel()
 
 
-def marks_of(pen, **options):
+def compute_metrics(model, dataset=None, characters=6000, **options):
     return conditional.conditional_metrics(
-        pen, {}, Reader(), make_dataset(), jax.random.key(0), characters=6000, **options
+        model,
+        {},
+        FakeClassifier(),
+        dataset or make_dataset(),
+        jax.random.key(0),
+        characters=characters,
+        **options,
     )
 
 
-def test_what_is_drawn_is_counted_by_what_was_asked_for(pen):
-    marks = marks_of(pen)
-    above = 0.1587  # P(z > 1), in which the pen draws the next character
-    assert marks["conditional_accuracy"] == pytest.approx(1 - above, abs=0.02)
-    confusion = np.array(marks["confusion"])
+def test_confusion_counts_predictions_per_requested_class(model):
+    metrics = compute_metrics(model)
+    flipped = 0.1587  # P(z > 1), where the model generates the next class
+    assert metrics["conditional_accuracy"] == pytest.approx(1 - flipped, abs=0.02)
+    confusion = np.array(metrics["confusion"])
     np.testing.assert_array_equal(confusion.sum(axis=1), 2000)
-    for asked in range(3):
-        assert confusion[asked, (asked + 1) % 3] == pytest.approx(2000 * above, rel=0.15)
-        assert confusion[asked, (asked + 2) % 3] == 0
-        assert marks["conditional_accuracy_per_class"][asked] == confusion[asked, asked] / 2000
+    for requested in range(3):
+        assert confusion[requested, (requested + 1) % 3] == pytest.approx(2000 * flipped, rel=0.15)
+        assert confusion[requested, (requested + 2) % 3] == 0
+        accuracy = metrics["conditional_accuracy_per_class"][requested]
+        assert accuracy == confusion[requested, requested] / 2000
 
 
-def test_an_unsupervised_c_is_asked_by_what_it_means(pen):
-    straight, matched = marks_of(pen), marks_of(pen, category_to_class=[1, 2, 0])
-    assert matched["conditional_accuracy"] == pytest.approx(1 - straight["conditional_accuracy"])
+def test_category_to_class_maps_requested_class(model):
+    identity, matched = compute_metrics(model), compute_metrics(model, category_to_class=[1, 2, 0])
+    assert matched["conditional_accuracy"] == pytest.approx(1 - identity["conditional_accuracy"])
 
 
-def test_verdicts_change_only_with_the_dimension_that_changes_them(pen):
-    # Of -2, -1.5 ... 2, two are above 1, where the verdict isn't that at 0.
-    np.testing.assert_allclose(marks_of(pen)["class_flip_rate_per_latent"], [0, 2 / 9])
+def test_class_flip_rate_of_each_latent(model):
+    # Of -2, -1.5 ... 2, two are above 1, where the class isn't that at 0.
+    np.testing.assert_allclose(compute_metrics(model)["class_flip_rate_per_latent"], [0, 2 / 9])
 
 
-def test_a_model_without_classes_is_asked_for_nothing(pen, monkeypatch):
-    monkeypatch.setattr(Pen, "classes", 0)
-    marks = marks_of(pen)
-    assert marks.keys() == {
+def test_metrics_without_classes(model, monkeypatch):
+    monkeypatch.setattr(FakeModel, "classes", 0)
+    metrics = compute_metrics(model)
+    assert metrics.keys() == {
         "eval_classifier_accuracy",
         "frechet_distance",
         "frechet_distance_real",
@@ -97,7 +104,7 @@ def test_a_model_without_classes_is_asked_for_nothing(pen, monkeypatch):
 
 
 def test_frechet_distance_of_known_moments():
-    """Of Gaussians with diagonal covariances: |m - m'|^2 + |s - s'|^2."""
+    """For diagonal covariances: |m - m'|^2 + |s - s'|^2, with standard deviations s."""
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((50_000, 3))
     noise = (noise - noise.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(noise.T))).T
@@ -108,7 +115,7 @@ def test_frechet_distance_of_known_moments():
     assert conditional.frechet_distance(first, first) == pytest.approx(0, abs=1e-8)
 
 
-def test_frechet_distance_is_scipys():
+def test_frechet_distance_matches_scipy_sqrtm():
     rng = np.random.default_rng(1)
     first = rng.standard_normal((200, 5)) @ rng.standard_normal((5, 5))
     second = rng.standard_normal((300, 5)) @ rng.standard_normal((5, 5)) + 0.3
@@ -120,47 +127,41 @@ def test_frechet_distance_is_scipys():
     assert conditional.frechet_distance(second, first) == pytest.approx(expected)
 
 
-def test_few_examples_have_a_distance_too():
-    """Covariances of fewer examples than features have no inverse, and need none."""
+def test_frechet_distance_with_singular_covariances():
+    """Fewer examples than features."""
     few = np.random.default_rng(0).standard_normal((4, 10))
     assert conditional.frechet_distance(few, few + 1) == pytest.approx(10)
 
 
-def test_unlabelled_test_images_are_of_no_class(pen):
+def test_unlabelled_test_images_belong_to_no_class(model):
     dataset = make_dataset()
     labels = np.where(dataset.test_labels == 2, -1, dataset.test_labels)
-    dataset = replace(dataset, test_labels=labels)
-    marks = conditional.conditional_metrics(
-        pen, {}, Reader(), dataset, jax.random.key(0), characters=60
-    )
-    assert np.isfinite(marks["intra_class_frechet_distance"])
+    metrics = compute_metrics(model, replace(dataset, test_labels=labels), characters=60)
+    assert np.isfinite(metrics["intra_class_frechet_distance"])
 
 
-def test_classes_of_one_test_image_have_no_distance(pen):
-    dataset = make_dataset(test=3)
-    marks = conditional.conditional_metrics(
-        pen, {}, Reader(), dataset, jax.random.key(0), characters=60
-    )
-    assert not [name for name in marks if "within_class" in name]
-    assert np.isfinite(marks["frechet_distance"])
+def test_no_intra_class_distance_with_one_image_per_class(model):
+    metrics = compute_metrics(model, make_dataset(test=3), characters=60)
+    assert not [name for name in metrics if "intra_class" in name]
+    assert np.isfinite(metrics["frechet_distance"])
 
 
 @pytest.mark.usefixtures("without_jaxtyping")
-def test_the_most_confused_are_those_mistaken_for_each_other():
-    """Of five classes 1 and 4 are mistaken the most, and 2 for both of them; 0 hardly for any."""
+def test_most_confused_classes():
+    """Of five classes, 1 and 4 are confused most, then 2 with both of them, 0 hardly with any."""
     dataset = make_dataset(classes=5)
-    confused = np.eye(5) * 10
-    confused[1, 4] = confused[4, 2] = 5
-    confused[2, 1] = 1
-    confused[3, 0] = 4
+    confusion = np.eye(5) * 10
+    confusion[1, 4] = confusion[4, 2] = 5
+    confusion[2, 1] = 1
+    confusion[3, 0] = 4
 
-    class Unsure:
+    class UncertainClassifier:
         classes = 5
 
         def probabilities(self, images):
-            rows = confused[dataset.test_labels]
+            rows = confusion[dataset.test_labels]
             assert len(images) == len(rows)
             return rows / rows.sum(axis=1, keepdims=True)
 
-    assert conditional.most_confused(Unsure(), dataset) == [1, 2, 4]
-    assert conditional.most_confused(Unsure(), dataset, 2) in ([1, 4], [2, 4])
+    assert conditional.most_confused(UncertainClassifier(), dataset) == [1, 2, 4]
+    assert conditional.most_confused(UncertainClassifier(), dataset, 2) in ([1, 4], [2, 4])

@@ -1,5 +1,6 @@
-"""Metrics against numpy, one image at a time."""
+"""Metrics against NumPy in float64, one image at a time."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -9,14 +10,14 @@ import pytest
 from helpers import make_dataset
 from scipy.special import expit, log_expit
 
-from jvae_jax.evaluation import metrics
+from jvae_jax.evaluation import format_table, metrics
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.objectives import OBJECTIVES
 from jvae_jax.types import Batch
 
 
-def trained_like(model):
-    """Variables that aren't the initial ones, so that statistics and biases matter."""
+def perturbed_variables(model):
+    """Variables unlike the initial ones, so that batch statistics and biases matter."""
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *model.image_shape)))
     leaves, tree = jax.tree.flatten(variables)
     keys = jax.random.split(jax.random.key(9), len(leaves))
@@ -33,11 +34,11 @@ def split():
 
 
 @pytest.mark.parametrize("kind", ["joint", "continuous", "conditional"])
-def test_metrics_by_hand(split, kind, monkeypatch, key):
-    monkeypatch.setattr(metrics, "BATCH", 5)
+def test_metrics_match_numpy(split, kind, monkeypatch, key):
+    monkeypatch.setattr(metrics, "EVAL_BATCH_SIZE", 5)
     model = Autoencoder((8, 8, 1), 2, 0 if kind == "continuous" else 3, kind == "conditional")
-    variables = trained_like(model)
-    found = metrics.evaluate(model, variables, split, key)
+    variables = perturbed_variables(model)
+    evaluation = metrics.evaluate(model, variables, split, key)
     images = np.asarray(split.images, np.float64) / 255
     infer = jax.jit(partial(model.apply, method="infer"))
     decode = jax.jit(partial(model.apply, method="decode"))
@@ -58,22 +59,22 @@ def test_metrics_by_hand(split, kind, monkeypatch, key):
         nlls.append(-(image * log_expit(logits) + (1 - image) * log_expit(-logits)).sum())
         mean, logvar = np.asarray(posterior.mean[0]), np.asarray(posterior.logvar[0])
         kls.append(0.5 * (mean**2 + np.exp(logvar) - 1 - logvar))
-    assert found["examples"] == 23
-    np.testing.assert_allclose(found["mse"], np.mean(errors), rtol=1e-4)
-    np.testing.assert_allclose(found["reconstruction_nll"], np.mean(nlls), rtol=1e-4)
-    np.testing.assert_allclose(found["kl_z_per_latent"], np.mean(kls, 0), rtol=1e-4)
-    np.testing.assert_allclose(found["kl_z"], np.sum(np.mean(kls, 0)), rtol=1e-4)
-    assert found["mse_sampled"] != found["mse"]
-    assert ("accuracy" in found) == (kind != "continuous")
+    assert evaluation["examples"] == 23
+    np.testing.assert_allclose(evaluation["mse"], np.mean(errors), rtol=1e-4)
+    np.testing.assert_allclose(evaluation["reconstruction_nll"], np.mean(nlls), rtol=1e-4)
+    np.testing.assert_allclose(evaluation["kl_z_per_latent"], np.mean(kls, 0), rtol=1e-4)
+    np.testing.assert_allclose(evaluation["kl_z"], np.sum(np.mean(kls, 0)), rtol=1e-4)
+    assert evaluation["mse_sampled"] != evaluation["mse"]
+    assert ("accuracy" in evaluation) == (kind != "continuous")
     if hits:
-        np.testing.assert_allclose(found["kl_c_uniform"], np.mean(uniform), rtol=1e-3)
-        np.testing.assert_allclose(found["kl_c_label"], np.mean(label_kls), rtol=1e-3)
-        assert found["accuracy"] == np.mean(hits)
+        np.testing.assert_allclose(evaluation["kl_c_uniform"], np.mean(uniform), rtol=1e-3)
+        np.testing.assert_allclose(evaluation["kl_c_label"], np.mean(label_kls), rtol=1e-3)
+        assert evaluation["accuracy"] == np.mean(hits)
 
 
-def test_unlabelled_images_do_not_count(split, key):
+def test_unlabelled_images_are_ignored(split, key):
     model = Autoencoder((8, 8, 1), 2, 3)
-    variables = trained_like(model)
+    variables = perturbed_variables(model)
     labels = split.labels.copy()
     labels[10:] = -1
     part = metrics.evaluate(model, variables, Batch(split.images[:10], labels[:10]), key)
@@ -84,26 +85,41 @@ def test_unlabelled_images_do_not_count(split, key):
     assert "accuracy" not in none
 
 
-def test_matching_is_used_where_asked(split, key):
+def test_unlabelled_classes_are_matched(split, key):
     model = Autoencoder((8, 8, 1), 2, 3)
-    variables = trained_like(model)
+    variables = perturbed_variables(model)
     plain = metrics.evaluate(model, variables, split, key)
     matched = metrics.evaluate(model, variables, split, key, unlabelled_classes=[0, 1, 2])
     assert matched["accuracy"] >= plain["accuracy"]
     assert len(matched["category_to_class"]) == 3
-    assert "category_to_class" in metrics.format_table(matched)
+    assert "category_to_class" in format_table(matched)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_terms_of_a_split(name, split, key, monkeypatch):
-    """Batch by batch or all at once, the mean is the same."""
+def test_mean_terms_do_not_depend_on_the_batch_size(name, split, key, monkeypatch):
     objective = OBJECTIVES[name]()
-    classes = 3 if objective.discrete or objective.conditional else 0
+    classes = 3 if objective.has_categorical or objective.conditional else 0
     model = Autoencoder((8, 8, 1), 2, classes, objective.conditional)
-    variables = trained_like(model)
+    variables = perturbed_variables(model)
     arguments = (objective, model, variables, 7, split, key)
     whole = metrics.mean_test_terms(*arguments)
     assert tuple(whole) == objective.terms
-    monkeypatch.setattr(metrics, "BATCH", 9)
+    monkeypatch.setattr(metrics, "EVAL_BATCH_SIZE", 9)
     parts = metrics.mean_test_terms(*arguments)
     np.testing.assert_allclose(list(whole.values()), list(parts.values()), rtol=1e-5)
+
+
+def test_match_categories_against_every_permutation():
+    rng = np.random.default_rng(0)
+    categories, labels = rng.integers(0, 5, 80), rng.integers(0, 5, 80)
+    for unlabelled in (range(5), (1, 2, 4)):
+        category_to_class = metrics.match_categories(categories, labels, 5, unlabelled)
+        assert sorted(category_to_class) == [0, 1, 2, 3, 4]
+        fixed = np.setdiff1d(np.arange(5), unlabelled)
+        np.testing.assert_array_equal(category_to_class[fixed], fixed)
+        accuracies = [
+            np.mean(np.array(permutation)[categories] == labels)
+            for permutation in itertools.permutations(range(5))
+            if all(permutation[index] == index for index in fixed)
+        ]
+        assert np.mean(category_to_class[categories] == labels) == max(accuracies)

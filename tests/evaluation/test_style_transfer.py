@@ -1,23 +1,22 @@
-"""How well styles are kept, against cases whose answer is known."""
+"""Style transfer metrics, for a model and a classifier with known answers."""
 
 import jax
 import numpy as np
 import pytest
 from helpers import make_dataset
-from sklearn.metrics import r2_score
 
 from jvae_jax.evaluation import style_transfer
 from jvae_jax.types import Posterior
 
 
-class Pen:
-    """Stands in for a model: an image's first pixels are its label and its style."""
+class FakeModel:
+    """Generates images whose first pixels are the label and the style."""
 
     latents, classes, image_shape = 2, 3, (8, 8, 1)
 
 
-class Reader:
-    """Stands in for a eval_classifier, which reads the label, but takes 2 for 0."""
+class FakeClassifier:
+    """Predicts the first pixel, but class 0 instead of 2."""
 
     def __call__(self, images):
         labels = np.asarray(images).reshape(len(images), -1)[:, 0].round().astype(int)
@@ -28,68 +27,92 @@ NOISE = 0.1
 
 
 def styles_of(images):
-    """From an image's second and third pixels, 0 to 1."""
+    """The second and third pixels, scaled to [0, 1]."""
     return np.asarray(images).reshape(len(images), -1)[:, 1:3] / 255
 
 
 @pytest.fixture
-def measures(monkeypatch, without_jaxtyping):
+def encoded():
+    """Styles that the fake model has encoded, of the original images and the restyled ones."""
+    return []
+
+
+@pytest.fixture
+def compute_metrics(encoded, monkeypatch, without_jaxtyping):
     del without_jaxtyping
     dataset = make_dataset(test=300)
     rng = np.random.default_rng(0)
     dataset.test_images[:, 0, 1:3, 0] = rng.integers(0, 256, (300, 2))
 
     def restyle(_model, _variables, images, labels):
-        drawn = np.zeros((len(images), len(labels), 64), np.float32)
-        drawn[..., 0] = labels
-        drawn[..., 1:3] = styles_of(images)[:, None]
-        return drawn.reshape(len(images), len(labels), 8, 8, 1)
+        restyled = np.zeros((len(images), len(labels), 64), np.float32)
+        restyled[..., 0] = labels
+        restyled[..., 1:3] = styles_of(images)[:, None]
+        return restyled.reshape(len(images), len(labels), 8, 8, 1)
 
-    def read(_model, _variables, images):
+    def encode(_model, _variables, images):
         style = styles_of(images)
-        if len(images) == 900:  # what was redrawn
+        if len(images) == 900:  # restyled
             style[:, 1] = 0.5
             style[:, 0] += NOISE * rng.standard_normal(900)
+        encoded.append(style)
         return Posterior(style, np.zeros_like(style))
 
     monkeypatch.setattr(style_transfer, "restyle", restyle)
-    monkeypatch.setattr(style_transfer, "read", read)
+    monkeypatch.setattr(style_transfer, "encode", encode)
     key = jax.random.key(0)
 
-    def of(**options):
-        about = Pen(), {}, Reader(), dataset, key
-        return style_transfer.restyled(*about, characters=900, **options)
+    def compute(**options):
+        return style_transfer.style_transfer_metrics(
+            FakeModel(), {}, FakeClassifier(), dataset, key, characters=900, **options
+        )
 
-    return of
+    return compute
 
 
-def test_a_style_that_is_lost_counts_nothing(measures):
-    found = measures()
-    assert found["style_transfer_accuracy"] == pytest.approx(2 / 3)
-    first, second = found["style_r2_per_latent"]
-    variance = 1 / 12  # of a uniform in 0 to 1
+def test_r2_of_noisy_and_lost_style(compute_metrics):
+    metrics = compute_metrics()
+    assert metrics["style_transfer_accuracy"] == pytest.approx(2 / 3)
+    first, second = metrics["style_r2_per_latent"]
+    variance = 1 / 12  # of a uniform distribution on [0, 1]
     assert first == pytest.approx(1 - NOISE**2 / variance, abs=0.03)
     assert second == pytest.approx(0, abs=0.03)
-    assert found["style_r2"] == pytest.approx((first + second) / 2, abs=0.03)
-    # Of what doesn't belong together, the squared error is twice the variance in the first.
-    assert found["style_r2_shuffled"] == pytest.approx(-0.56, abs=0.1)
+    assert metrics["style_r2"] == pytest.approx((first + second) / 2, abs=0.03)
+    # Shuffled, the squared error of the first latent is twice its variance.
+    assert metrics["style_r2_shuffled"] == pytest.approx(-0.56, abs=0.1)
 
 
-def test_c_is_matched_where_it_is_unsupervised(measures):
-    """c = 0, 1, 2 drawn as 0, 1, 0; what they mean is 1, 0, 2."""
-    assert measures(category_to_class=[1, 0, 2])["style_transfer_accuracy"] == 0
+def test_r2_matches_its_definition(compute_metrics, encoded):
+    """1 - squared error / variance, per latent and summed over latents."""
+    metrics = compute_metrics()
+    original, restyled = encoded
+    original = original.repeat(3, axis=0)
+    errors = ((original - restyled) ** 2).sum(axis=0)
+    variances = ((original - original.mean(axis=0)) ** 2).sum(axis=0)
+    np.testing.assert_allclose(metrics["style_r2_per_latent"], 1 - errors / variances)
+    np.testing.assert_allclose(metrics["style_r2"], 1 - errors.sum() / variances.sum())
 
 
-def test_without_any_style_there_is_none_to_keep(measures, monkeypatch):
-    def read(_model, _variables, images):
+def test_category_to_class_maps_requested_class(compute_metrics):
+    """c = 0, 1, 2 are classified as 0, 1, 0; their classes are 1, 0, 2."""
+    assert compute_metrics(category_to_class=[1, 0, 2])["style_transfer_accuracy"] == 0
+
+
+def test_r2_is_none_for_a_constant_latent(compute_metrics, monkeypatch):
+    def encode(_model, _variables, images):
+        style = styles_of(images)
+        style[:, 0] = 0.5
+        return Posterior(style, np.zeros_like(style))
+
+    monkeypatch.setattr(style_transfer, "encode", encode)
+    metrics = compute_metrics()
+    assert metrics["style_r2_per_latent"][0] is None
+    assert metrics["style_r2_per_latent"][1] == metrics["style_r2"]
+
+
+def test_no_r2_if_all_latents_are_constant(compute_metrics, monkeypatch):
+    def encode(_model, _variables, images):
         return Posterior(np.zeros((len(images), 2)), np.zeros((len(images), 2)))
 
-    monkeypatch.setattr(style_transfer, "read", read)
-    assert measures().keys() == {"style_transfer_accuracy"}
-
-
-def test_r_squared_is_scikit_learns():
-    rng = np.random.default_rng(0)
-    truth, prediction = rng.standard_normal((2, 100, 3))
-    expected = r2_score(truth, prediction, multioutput="raw_values")
-    np.testing.assert_allclose(style_transfer.r_squared(truth, prediction), expected)
+    monkeypatch.setattr(style_transfer, "encode", encode)
+    assert compute_metrics().keys() == {"style_transfer_accuracy"}

@@ -1,0 +1,61 @@
+"""Text tables of metrics."""
+
+from jvae_jax.evaluation.metrics import Evaluation
+
+_SCALARS = (
+    ("mse", 4, "reconstruction MSE per pixel (mean z, most probable c)"),
+    ("mse_sampled", 4, "reconstruction MSE per pixel (one sample of z and c)"),
+    ("reconstruction_nll", 2, "-log p(x|z,c), nats per image (mean z, most probable c)"),
+    ("reconstruction_nll_sampled", 2, "-log p(x|z,c), nats per image (one sample of z and c)"),
+    ("kl_z", 3, "KL of q(z|x) to the prior, nats per image"),
+    ("kl_c_uniform", 4, "KL of q(c|x) to the uniform prior, nats per image"),
+    ("kl_c_label", 4, "KL of q(c|x) to the label prior, nats per image"),
+    ("accuracy", 4, "of test images classified correctly by q(c|x)"),
+    ("accuracy_unlabelled", 4, "the same, of classes without labels in training"),
+    ("mutual_information", 4, "I(c; y) of most probable c and label, nats"),
+    ("label_entropy", 4, "H(y), upper bound of I(c; y), nats"),
+    ("linear_probe_accuracy", 4, "of test images classified correctly by a linear probe on z"),
+    ("majority_class_accuracy", 4, "of test images in the most frequent class"),
+    ("eval_classifier_accuracy", 4, "of test images classified correctly by this classifier"),
+    ("conditional_accuracy", 4, "of generated characters classified as the requested class"),
+    ("style_transfer_accuracy", 4, "of restyled test images classified as the requested class"),
+    ("style_r2", 4, "R^2 of z re-encoded from restyled images"),
+    ("style_r2_shuffled", 4, "the same of shuffled pairs"),
+    ("frechet_distance", 2, "generated characters to test images"),
+    ("frechet_distance_real", 2, "training images to test images"),
+    ("intra_class_frechet_distance", 2, "generated characters to test images, mean over classes"),
+    ("intra_class_frechet_distance_real", 2, "training images to test images, mean over classes"),
+)
+"""Name, decimal places and description."""
+_PER_LATENT = (
+    ("kl_z_per_latent", "nats per image"),
+    ("class_flip_rate_per_latent", "of class predictions changed by traversal from -2 to 2"),
+    ("style_r2_per_latent", "R^2 per latent, - if its mean hardly varies"),
+)
+_MAX_CATEGORIES = 20
+"""Largest number of categories for which ``category_to_class`` fits into a line."""
+
+
+def format_table(evaluation: Evaluation) -> str:
+    """Formats metrics as a text table with the columns name, value, description.
+
+    Args:
+        evaluation: metrics by name, of any module of this package. Other entries are left out.
+    """
+    rows = [
+        (name, f"{evaluation[name]:.{digits}f}", description)
+        for name, digits, description in _SCALARS
+        if name in evaluation
+    ]
+    for name, description in _PER_LATENT:
+        if name in evaluation:
+            values = ["-" if value is None else f"{value:.2f}" for value in evaluation[name]]
+            rows.append((name, " ".join(values), description))
+    category_to_class = evaluation.get("category_to_class", ())
+    if 0 < len(category_to_class) <= _MAX_CATEGORIES:
+        values = " ".join(map(str, category_to_class))
+        rows.append(("category_to_class", values, "class of each category c"))
+    width = max(13, *(len(name) for name, *_ in rows))
+    return "\n".join(
+        f"{name:{width}} {value:>8}  {description}" for name, value, description in rows
+    )
