@@ -1,13 +1,23 @@
-"""Class-conditional, disentangled generation of characters: the Joint-VAE with labels, in JAX.
+"""Class-conditional, disentangled generation of characters: a Joint-VAE with categorical labels.
 
-The losses are pure functions of any encoder and decoder (:mod:`jvae_jax.losses`); everything else
-trains, evaluates and draws with the paper's own.
+Reference implementation, in JAX and Flax, of *Learning VAE with Categorical Labels for Generating
+Conditional Handwritten Characters* (Goto and Inoue).
+
+- :mod:`jvae_jax.losses`: the objectives as pure functions of any encoder and decoder.
+- :func:`fit`, :class:`TrainConfig`, :data:`OBJECTIVES`: training with the paper's networks.
+- :func:`load`, :class:`TrainedModel`: sampling, style transfer and evaluation of trained models.
+- :mod:`jvae_jax.data`, :mod:`jvae_jax.generation`, :mod:`jvae_jax.evaluation`: their parts.
+
+Messages are logged to the ``jvae_jax`` logger, which prints nothing by default.
 """
 
-from jvae_jax import cli, data, evaluation, generation, losses, sampling
-from jvae_jax.data import Dataset, framing
-from jvae_jax.evaluation.metrics import evaluate
-from jvae_jax.models.autoencoder import Autoencoder, Classifier, Decoder, Encoder
+import logging
+from importlib.metadata import version
+
+from jvae_jax import data, evaluation, generation, losses, sampling
+from jvae_jax.data import Dataset
+from jvae_jax.evaluation import evaluate
+from jvae_jax.models import Autoencoder, Classifier, Decoder, Encoder
 from jvae_jax.objectives import (
     CVAE,
     OBJECTIVES,
@@ -18,12 +28,12 @@ from jvae_jax.objectives import (
     Objective,
     Ours,
 )
-from jvae_jax.pretrained import TrainedModel, load
-from jvae_jax.training.checkpoints import CheckpointError
-from jvae_jax.training.config import TrainConfig
-from jvae_jax.training.loop import DivergedError, fit
-from jvae_jax.training.run import Run
-from jvae_jax.types import Batch, Keys, LossTerms, Posterior
+from jvae_jax.pretrained import load
+from jvae_jax.trained_model import TrainedModel
+from jvae_jax.training import CheckpointError, DivergedError, Run, TrainConfig, fit
+from jvae_jax.types import Batch, Keys, LabelInfo, LossTerms, Posterior
+
+__version__ = version("jvae_jax")
 
 __all__ = [
     "CVAE",
@@ -41,6 +51,7 @@ __all__ = [
     "Encoder",
     "JointVAE",
     "Keys",
+    "LabelInfo",
     "LossTerms",
     "Objective",
     "Ours",
@@ -48,14 +59,14 @@ __all__ = [
     "Run",
     "TrainConfig",
     "TrainedModel",
-    "cli",
     "data",
     "evaluate",
     "evaluation",
     "fit",
-    "framing",
     "generation",
     "load",
     "losses",
     "sampling",
 ]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())

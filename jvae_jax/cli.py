@@ -1,82 +1,116 @@
-"""Flags from a dataclass, and errors for people."""
+"""Command-line flags from dataclasses, logging to stdout, and errors in one line."""
 
 import argparse
+import contextlib
 import difflib
+import io
 import logging
 import os
 import platform
+import re
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
+from typing import Any, NoReturn, TypeVar
 
 import jax
+import simple_parsing
+from simple_parsing.helpers.custom_actions import BooleanOptionalAction
+from simple_parsing.wrappers.field_wrapper import DashVariant
 
 Config = TypeVar("Config")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors in one line, with the nearest flag where one is misspelt."""
+class _Parser(simple_parsing.ArgumentParser):
+    """simple_parsing's parser with a plain help text."""
 
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
+    def _preprocessing(self, args: Sequence[str] = (), namespace: Any = None) -> None:
+        super()._preprocessing(args, namespace)
+        for action in self._actions:
+            # simple_parsing keeps flags in a set, whose order varies from process to process.
+            action.option_strings = sorted(action.option_strings, key=lambda flag: "-" in flag[2:])
+            # An optional field doesn't mean that its flag may lack a value.
+            if action.nargs == argparse.OPTIONAL and not isinstance(action, BooleanOptionalAction):
+                action.nargs, action.metavar = None, str(action.metavar).strip("[]")
 
-    def parse_args(self, args: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
-        parsed, unknown = self.parse_known_args(args)
-        if unknown:
-            flag = unknown[0].split("=")[0]
-            near = difflib.get_close_matches(
-                flag.replace("-", "_").strip("_"), vars(parsed), n=1, cutoff=0.5
-            )
-            hint = f"; did you mean --{near[0]}?" if near else "; --help lists the flags"
-            self.error(f"unknown argument {flag}{hint}")
-        return parsed
+    def print_help(self, file: Any = None, args: Sequence[str] | None = None) -> None:
+        for group in self._action_groups:
+            # "TrainFlags ['config']", and the whole docstring of the dataclass below it.
+            if is_dataclass := re.match(r"(\w+) \[", group.title or ""):
+                group.title = f"{is_dataclass[1].removesuffix('Flags')} flags"
+                group.description = (group.description or "").partition("\n\n")[0]
+        for action in self._actions:
+            if action.default is None:
+                action.default = argparse.SUPPRESS
+        super().print_help(file, args)
 
 
-def parse(config_class: type[Config], args: Sequence[str], *, description: str) -> Config:
+def parse(
+    config_class: type[Config], args: Sequence[str], *, description: str, prog: str | None = None
+) -> Config:
     """Reads a dataclass from command-line flags.
 
-    Each field is a flag, with underscores or dashes; its metadata holds ``help`` and ``choices``.
-    Fields may be str, int or float, optional or not, or bool: False unless the flag is given.
-    A field without default must be given.
-    ``--debug`` is a flag of every program; it is for :func:`run`.
+    Each field is a flag, with underscores or dashes, and its docstring is the help. A field without
+    default is required, a ``Literal`` lists its choices, and a ``simple_parsing.subgroups`` field
+    adds the flags of the dataclass it chooses. ``--debug`` is a flag of every command; it is for
+    :func:`run`.
+
+    Args:
+        config_class: dataclass to read.
+        args: command-line arguments, without the program's name.
+        description: first line of the help.
+        prog: name of the program; default: that of the script.
 
     Raises:
-        SystemExit: after printing help (status 0) or what is wrong with the flags (status 2).
+        SystemExit: after printing help (status 0) or an error in the flags (status 2).
     """
     parser = _Parser(
+        prog=prog,
         description=description,
         allow_abbrev=False,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=100),
+        add_option_string_dash_variants=DashVariant.UNDERSCORE_AND_DASH,
     )
-    types = get_type_hints(config_class)
-    for field in fields(config_class):  # type: ignore[arg-type]
-        names = dict.fromkeys([f"--{field.name}", f"--{field.name.replace('_', '-')}"])
-        kind, *_ = get_args(types[field.name]) or (types[field.name],)
-        text = field.metadata["help"].replace("%", "%%")
-        if kind is bool:
-            parser.add_argument(*names, dest=field.name, action="store_true", help=text)
-            continue
-        if field.default not in (MISSING, None):
-            text += " (default: %(default)s)"
-        parser.add_argument(
-            *names,
-            dest=field.name,
-            type=kind,
-            default=None if field.default is MISSING else field.default,
-            required=field.default is MISSING,
-            choices=field.metadata["choices"],
-            help=text,
-            metavar=None if field.metadata["choices"] else kind.__name__.upper(),
-        )
-    parser.add_argument("--debug", action="store_true", help="show where an error comes from")
-    values = vars(parser.parse_args(args))
-    del values["debug"]
+    parser.add_arguments(config_class, dest="config")  # type: ignore
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    errors = io.StringIO()
     try:
-        return config_class(**values)
+        with contextlib.redirect_stderr(errors):
+            parsed, unknown = parser.parse_known_args(list(args))
     except ValueError as error:
-        parser.error(str(error))
+        _usage_error(parser, str(error))
+    except SystemExit as stop:
+        if not stop.code and not errors.getvalue():
+            raise
+        # argparse prints the usage first; the last line is "PROG: error: MESSAGE".
+        _usage_error(parser, errors.getvalue().strip().rpartition(" error: ")[2])
+    if unknown:
+        _usage_error(parser, _unknown_flag(config_class, parsed.config, unknown[0]))
+    return parsed.config
+
+
+def _usage_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    parser.exit(2, f"{parser.prog}: error: {' '.join(message.split())}\n")
+
+
+def _unknown_flag(config_class: type, config: Any, argument: str) -> str:
+    """Explains a flag that isn't known: another choice has it, or it is misspelt."""
+    flag = argument.split("=")[0]
+    name = flag.replace("-", "_").strip("_")
+    known = ["debug"]
+    for field in fields(config_class):
+        known.append(field.name)
+        choices = field.metadata.get("subgroups", {}).values()
+        if not choices:
+            continue
+        chosen = getattr(config, field.name)
+        own = [each.name for each in fields(chosen)]
+        known += own
+        if any(name == each.name for choice in choices for each in fields(choice)):
+            return f"{chosen.name} has no {name}; it has {', '.join(own)}"
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean --{near[0]}?" if near else "--help lists the flags"
+    return f"unknown argument {flag}; {hint}"
 
 
 def run(
@@ -85,50 +119,79 @@ def run(
     *,
     description: str,
     args: Sequence[str] | None = None,
+    prog: str | None = None,
 ) -> NoReturn:
-    """Parses flags, calls ``main`` with them, and exits: 0, 2 for usage, 1 for what went wrong.
+    """Parses flags, calls ``main`` with them and exits: 0, 2 for wrong usage, 1 for other errors.
 
-    Errors are one line on stderr; ``--debug`` shows where they came from. What JAX compiles is kept
-    for the next start, in ``$JAX_COMPILATION_CACHE_DIR`` or else in the user's cache folder.
+    Messages of the ``jvae_jax`` logger go to stdout. Errors are one line on stderr; ``--debug``
+    shows the traceback. Compiled programs are cached in ``$JAX_COMPILATION_CACHE_DIR`` or else in
+    the user's cache folder.
+
+    Args:
+        main: function of the configuration.
+        config_class: dataclass of the flags; see :func:`parse`.
+        description: first line of the help.
+        args: command-line arguments; default: those of the process.
+        prog: name of the program; default: that of the script.
     """
     args = list(sys.argv[1:] if args is None else args)
-    config = parse(config_class, args, description=description)
-    _keep_compiled()
+    config = parse(config_class, args, description=description, prog=prog)
+    _set_compilation_cache()
     if "--debug" not in args:
-        _silence_late_callbacks()
+        _hide_closed_event_loops()
     try:
-        main(config)
+        with _logging_to_stdout():
+            main(config)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
         if "--debug" in args:
             raise
         message = " ".join(str(error).split()) or type(error).__name__
-        expected = isinstance(error, (ValueError, OSError, ArithmeticError, RuntimeError))
-        hint = "" if expected else f" ({type(error).__name__}; --debug shows where)"
+        is_expected = isinstance(error, (ValueError, OSError, ArithmeticError, RuntimeError))
+        hint = "" if is_expected else f" ({type(error).__name__}; --debug shows where)"
         print(f"error: {message}{hint}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ValueError) else 1)
     sys.exit(0)
 
 
-def _silence_late_callbacks() -> None:
-    """Hides what Orbax's threads report once a read has failed, which the error tells already."""
-    before = sys.unraisablehook
-    if getattr(before, "__name__", "") == "but_for_closed_loops":
+@contextlib.contextmanager
+def _logging_to_stdout() -> Iterator[None]:
+    """Prints messages of the ``jvae_jax`` logger, from INFO on."""
+    logger = logging.getLogger("jvae_jax")
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    # Other libraries may have set up the root logger, which would print everything twice.
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+def _hide_closed_event_loops() -> None:
+    """Hides what Orbax's threads report after a failed read, which the error already says."""
+    previous = sys.unraisablehook
+    if getattr(previous, "__name__", "") == "except_closed_event_loops":
         return
 
-    def but_for_closed_loops(unraisable: Any) -> None:
+    def except_closed_event_loops(unraisable: Any) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
-            before(unraisable)
+            previous(unraisable)
 
-    sys.unraisablehook = but_for_closed_loops
+    sys.unraisablehook = except_closed_event_loops
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
-def _keep_compiled() -> None:
+def _set_compilation_cache() -> None:
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    # A folder for each machine: a home may be shared by processors that differ.
+    # One folder per machine: machines with different processors may share a home folder.
     folder = Path("~/.cache/jvae_jax/compiled").expanduser() / platform.node()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,24 +1,38 @@
-"""The six objectives: hyperparameters, capacity schedule and the loss they weigh.
+"""The six training objectives: hyperparameters, capacity schedule and loss.
 
-The objective is the configuration: hashable (static under jit), printable, ``asdict``-able. Field
-defaults are the paper's values; the Joint-VAE code's where the paper gives none.
+An objective is a frozen, keyword-only dataclass whose fields are its hyperparameters. It is
+hashable, and so static under ``jit``. Defaults are the paper's values; where the paper gives none,
+those of the Joint-VAE's published code. The docstring of a field is its help on the command line:
+``jvae train --objective=ours --help``.
+
+A new objective is a subclass of :class:`Objective` that is listed in :data:`OBJECTIVES`.
 """
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 from jax import Array
 
 from jvae_jax import losses
 from jvae_jax.augmentation import random_affine
-from jvae_jax.types import Images, Keys, Labels, LossTerms, Model, ReconstructionLoss, Scalar
+from jvae_jax.types import (
+    Images,
+    Keys,
+    LabelInfo,
+    Labels,
+    LossTerms,
+    Model,
+    ReconstructionLoss,
+    Scalar,
+)
+from jvae_jax.validation import check_types, require
 
 CAPACITY_STEPS = 25_000
-"""Iterations over which the paper raises the capacities..."""
+"""Steps over which the paper increases the capacities."""
 PAPER_STEPS = 93_750
-"""...of the 100 epochs x 60,000 images / 64 that it trains for."""
+"""Steps of the paper's training: 100 epochs x 60,000 images / 64."""
 
 RECONSTRUCTION_LOSSES: dict[str, ReconstructionLoss] = {
     "bernoulli_nll": losses.bernoulli_nll,
@@ -27,31 +41,60 @@ RECONSTRUCTION_LOSSES: dict[str, ReconstructionLoss] = {
 
 
 def default_capacity_steps(total_steps: float) -> int:
-    """The paper's ramp, or the same share of a run shorter than the paper's."""
+    """Length of the capacity ramp: the paper's, or the same fraction of a shorter run.
+
+    Args:
+        total_steps: training steps of the run.
+
+    Returns:
+        Steps of the ramp, at most 25,000.
+    """
     return min(CAPACITY_STEPS, round(total_steps * CAPACITY_STEPS / PAPER_STEPS))
 
 
 def ramp(step: int | Array, final: float, steps: int) -> Scalar:
-    """A capacity in nats: from 0 in a straight line to ``final`` at ``steps``, then constant."""
+    """Linear capacity schedule from 0 to ``final`` over ``steps`` steps, then constant, in nats."""
     return final * jnp.minimum(step / max(steps, 1), 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What the six have in common."""
+    """Base class of the objectives.
 
-    discrete: ClassVar[bool] = False
+    Raises:
+        ValueError: if a hyperparameter has the wrong type or is out of range.
+    """
+
+    name: ClassVar[str]
+    """Key in :data:`OBJECTIVES`, on the command line and in config.json."""
+    has_categorical: ClassVar[bool] = False
     """Whether the model has a categorical latent c."""
     conditional: ClassVar[bool] = False
-    """Whether labels enter the encoder and the decoder."""
+    """Whether labels are inputs of the encoder and the decoder."""
+    uses_labels: ClassVar[bool] = False
+    """Whether training uses labels."""
     terms: ClassVar[tuple[str, ...]] = ("reconstruction", "kl_z")
-    """The fields of ``LossTerms`` that it fills."""
-    reconstruction_loss: str = "bernoulli_nll"
-    """One of ``RECONSTRUCTION_LOSSES``. The paper doesn't say which."""
+    """Fields of ``LossTerms`` that the loss returns."""
+
+    reconstruction_loss: Literal["bernoulli_nll", "squared_error"] = "bernoulli_nll"
+    """-log p(x|z,c), up to a constant. The paper does not name its choice."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     @property
     def _reconstruction_loss(self) -> ReconstructionLoss:
         return RECONSTRUCTION_LOSSES[self.reconstruction_loss]
+
+    def resolve(self, total_steps: float) -> "Objective":
+        """Returns the objective with defaults that depend on the length of the run filled in."""
+        del total_steps
+        return self
+
+    def final_capacity_c(self, label_info: LabelInfo) -> float:
+        """Returns the largest final C_c in nats, before it is capped at log K; 0 without c."""
+        del label_info
+        return 0.0
 
     def loss(
         self,
@@ -61,17 +104,36 @@ class Objective:
         *,
         step: int | Array,
         keys: Keys,
+        label_info: LabelInfo = LabelInfo(),
         axis_name: str | None = None,
     ) -> tuple[Scalar, LossTerms]:
-        """The loss at an iteration, in nats per image, and its terms for each example."""
+        """Computes the loss at a training step.
+
+        Args:
+            model: anything with ``encode``, ``decode`` and, for a CVAE, ``classify``; a linen
+                :class:`~jvae_jax.Autoencoder` bound to its variables is one.
+            images: (batch, height, width, channels) in [0, 1].
+            labels: (batch,) class indices; -1 means unlabelled.
+            step: training step, on which the capacities depend.
+            keys: random keys by purpose, each one key or one for each example.
+            label_info: what is known of the data set's labels.
+            axis_name: name of the device axis, if any.
+
+        Returns:
+            The loss in nats per image, averaged over the batch, and its terms for each example.
+        """
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
 class VAE(Objective):
-    """Eq. 1."""
+    """Variational autoencoder, eq. 1."""
 
-    def loss(self, model, images, labels, *, step, keys, axis_name=None):
+    name: ClassVar[str] = "vae"
+
+    def loss(
+        self, model, images, labels, *, step, keys, label_info=LabelInfo(), axis_name=None
+    ) -> tuple[Scalar, LossTerms]:
         return losses.vae(
             model.encode,
             model.decode,
@@ -83,18 +145,23 @@ class VAE(Objective):
 
 @dataclass(frozen=True, kw_only=True)
 class CVAE(Objective):
-    """Eq. 5. The paper gives no alpha."""
+    """Conditional VAE with a classifier for unlabelled images, eq. 5."""
 
+    name: ClassVar[str] = "cvae"
     conditional: ClassVar[bool] = True
+    uses_labels: ClassVar[bool] = True
     terms: ClassVar[tuple[str, ...]] = ("reconstruction", "kl_z", "kl_c", "cross_entropy")
-    alpha: float = 1.0
-    """Weight of the classifier's cross-entropy."""
-    all_labelled: bool = False
-    """Promises that no label is -1, and saves the sum over classes."""
-    labelled_fraction: float | None = None
-    """The share of the data set that is labelled, where batches hold another share."""
 
-    def loss(self, model, images, labels, *, step, keys, axis_name=None):
+    alpha: float = 1.0
+    """Weight of the classifier's cross-entropy. The paper gives none; 1000 suits few labels."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, "alpha", lambda value: value >= 0, "0 or more")
+
+    def loss(
+        self, model, images, labels, *, step, keys, label_info=LabelInfo(), axis_name=None
+    ) -> tuple[Scalar, LossTerms]:
         return losses.cvae(
             model.encode,
             model.decode,
@@ -103,8 +170,8 @@ class CVAE(Objective):
             labels,
             gaussian_key=keys.gaussian,
             alpha=self.alpha,
-            all_labelled=self.all_labelled,
-            labelled_fraction=self.labelled_fraction,
+            all_labelled=label_info.all_labelled,
+            labelled_fraction=label_info.labelled_fraction,
             reconstruction_loss=self._reconstruction_loss,
             axis_name=axis_name,
         )
@@ -112,12 +179,20 @@ class CVAE(Objective):
 
 @dataclass(frozen=True, kw_only=True)
 class BetaVAE(Objective):
-    """Eq. 6."""
+    """beta-VAE, eq. 6."""
+
+    name: ClassVar[str] = "beta_vae"
 
     beta: float = 30.0
     """Weight of KL(z)."""
 
-    def loss(self, model, images, labels, *, step, keys, axis_name=None):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, "beta", lambda value: value >= 0, "0 or more")
+
+    def loss(
+        self, model, images, labels, *, step, keys, label_info=LabelInfo(), axis_name=None
+    ) -> tuple[Scalar, LossTerms]:
         return losses.beta_vae(
             model.encode,
             model.decode,
@@ -130,23 +205,42 @@ class BetaVAE(Objective):
 
 @dataclass(frozen=True, kw_only=True)
 class AnnealedVAE(Objective):
-    """Eq. 7."""
+    """beta-VAE with an annealed capacity of z, eq. 7."""
+
+    name: ClassVar[str] = "annealed_vae"
 
     beta: float = 30.0
-    """Weight of KL(z)'s distance from its capacity."""
+    """Weight of |KL(z) - C_z|."""
     capacity_z: float = 5.0
-    """C_z after the ramp, in nats."""
-    capacity_steps: int = CAPACITY_STEPS
-    """Iterations over which capacities rise from 0."""
+    """Final capacity C_z, in nats."""
+    capacity_steps: int | None = None
+    """Steps over which the capacities increase from 0 to their final values. By default the
+    paper's 25,000 of 93,750 steps, or the same fraction of a shorter run."""
 
-    def loss(self, model, images, labels, *, step, keys, axis_name=None):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("beta", "capacity_z", "capacity_steps"):
+            require(self, name, lambda value: value >= 0, "0 or more")
+
+    def resolve(self, total_steps: float) -> "AnnealedVAE":
+        if self.capacity_steps is not None:
+            return self
+        return replace(self, capacity_steps=default_capacity_steps(total_steps))
+
+    def _capacity(self, final: float, step: int | Array) -> Scalar:
+        steps = CAPACITY_STEPS if self.capacity_steps is None else self.capacity_steps
+        return ramp(step, final, steps)
+
+    def loss(
+        self, model, images, labels, *, step, keys, label_info=LabelInfo(), axis_name=None
+    ) -> tuple[Scalar, LossTerms]:
         return losses.annealed_vae(
             model.encode,
             model.decode,
             images,
             gaussian_key=keys.gaussian,
             beta=self.beta,
-            capacity_z=ramp(step, self.capacity_z, self.capacity_steps),
+            capacity_z=self._capacity(self.capacity_z, step),
             reconstruction_loss=self._reconstruction_loss,
             axis_name=axis_name,
         )
@@ -154,18 +248,35 @@ class AnnealedVAE(Objective):
 
 @dataclass(frozen=True, kw_only=True)
 class JointVAE(AnnealedVAE):
-    """Eq. 8."""
+    """Joint-VAE with a uniform prior of c, eq. 8."""
 
-    discrete: ClassVar[bool] = True
+    name: ClassVar[str] = "joint_vae"
+    has_categorical: ClassVar[bool] = True
     terms: ClassVar[tuple[str, ...]] = ("reconstruction", "kl_z", "kl_c")
-    gamma: float = 30.0
-    """Weight of KL(c)'s distance from its capacity."""
-    capacity_c: float = 5.0
-    """C_c after the ramp, in nats. The ramp stops at log K, all that K classes can hold."""
-    temperature: float = 0.67
-    """Of the Gumbel-softmax."""
 
-    def loss(self, model, images, labels, *, step, keys, axis_name=None):
+    gamma: float = 30.0
+    """Weight of |KL(c) - C_c|."""
+    capacity_c: float = 5.0
+    """Final capacity C_c, in nats. The ramp stops at log K, the most that K classes can hold."""
+    temperature: float = 0.67
+    """Temperature of the Gumbel-softmax."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("gamma", "capacity_c"):
+            require(self, name, lambda value: value >= 0, "0 or more")
+        require(self, "temperature", lambda value: value > 0, "above 0")
+
+    def final_capacity_c(self, label_info: LabelInfo) -> float:
+        del label_info
+        return self.capacity_c
+
+    def _capped_capacity(self, final: float, step: int | Array, model: Model) -> Scalar:
+        return jnp.minimum(self._capacity(final, step), math.log(model.classes))
+
+    def loss(
+        self, model, images, labels, *, step, keys, label_info=LabelInfo(), axis_name=None
+    ) -> tuple[Scalar, LossTerms]:
         return losses.joint_vae(
             model.encode,
             model.decode,
@@ -174,8 +285,8 @@ class JointVAE(AnnealedVAE):
             gumbel_key=keys.gumbel,
             beta=self.beta,
             gamma=self.gamma,
-            capacity_z=ramp(step, self.capacity_z, self.capacity_steps),
-            capacity_c=_categorical_ramp(step, self.capacity_c, self.capacity_steps, model),
+            capacity_z=self._capacity(self.capacity_z, step),
+            capacity_c=self._capped_capacity(self.capacity_c, step, model),
             temperature=self.temperature,
             reconstruction_loss=self._reconstruction_loss,
             axis_name=axis_name,
@@ -184,24 +295,36 @@ class JointVAE(AnnealedVAE):
 
 @dataclass(frozen=True, kw_only=True)
 class Ours(JointVAE):
-    """Eq. 10."""
+    """Joint-VAE with a label-specific prior of c, eq. 10: the paper's objective."""
+
+    name: ClassVar[str] = "ours"
+    uses_labels: ClassVar[bool] = True
 
     capacity_c: float = 0.0
-    """C_c of labelled examples after the ramp, in nats."""
-    consistency_weight: float = 0.0
-    """Weight of what q(c|x) says otherwise of a slightly distorted x. Not in the paper."""
+    """Final capacity C_c of labelled examples, in nats."""
     unlabelled_capacity_c: float = 5.0
-    """C_c of unlabelled examples after the ramp, in nats. The ramp stops at log K."""
-    labelled_fraction: float | None = None
-    """The share of the data set that is labelled, where batches hold another share."""
+    """Final capacity C_c of unlabelled examples, in nats. The ramp stops at log K."""
+    consistency_weight: float = 0.0
+    """Weight of the consistency loss between q(c|x) and q(c|augmented x), which helps if few images
+    are labelled. Not in the paper."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("unlabelled_capacity_c", "consistency_weight"):
+            require(self, name, lambda value: value >= 0, "0 or more")
 
     @property
     def terms(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The fields of ``LossTerms`` that it fills."""
+        """Fields of ``LossTerms`` that the loss returns."""
         return (*JointVAE.terms, *(["consistency"] if self.consistency_weight else []))
 
-    def loss(self, model, images, labels, *, step, keys, axis_name=None):
-        distorted = random_affine(keys.augmentation, images) if self.consistency_weight else None
+    def final_capacity_c(self, label_info: LabelInfo) -> float:
+        return 0.0 if label_info.all_labelled else self.unlabelled_capacity_c
+
+    def loss(
+        self, model, images, labels, *, step, keys, label_info=LabelInfo(), axis_name=None
+    ) -> tuple[Scalar, LossTerms]:
+        augmented = random_affine(keys.augmentation, images) if self.consistency_weight else None
         return losses.ours(
             model.encode,
             model.decode,
@@ -211,13 +334,11 @@ class Ours(JointVAE):
             gumbel_key=keys.gumbel,
             beta=self.beta,
             gamma=self.gamma,
-            capacity_z=ramp(step, self.capacity_z, self.capacity_steps),
-            capacity_c=ramp(step, self.capacity_c, self.capacity_steps),
-            unlabelled_capacity_c=_categorical_ramp(
-                step, self.unlabelled_capacity_c, self.capacity_steps, model
-            ),
-            labelled_fraction=self.labelled_fraction,
-            augmented_images=distorted,
+            capacity_z=self._capacity(self.capacity_z, step),
+            capacity_c=self._capacity(self.capacity_c, step),
+            unlabelled_capacity_c=self._capped_capacity(self.unlabelled_capacity_c, step, model),
+            labelled_fraction=label_info.labelled_fraction,
+            augmented_images=augmented,
             consistency_weight=self.consistency_weight,
             temperature=self.temperature,
             reconstruction_loss=self._reconstruction_loss,
@@ -225,15 +346,7 @@ class Ours(JointVAE):
         )
 
 
-def _categorical_ramp(step: int | Array, final: float, steps: int, model: Model) -> Scalar:
-    return jnp.minimum(ramp(step, final, steps), math.log(model.classes))
-
-
 OBJECTIVES: dict[str, type[Objective]] = {
-    "vae": VAE,
-    "cvae": CVAE,
-    "beta_vae": BetaVAE,
-    "annealed_vae": AnnealedVAE,
-    "joint_vae": JointVAE,
-    "ours": Ours,
+    objective.name: objective for objective in (VAE, CVAE, BetaVAE, AnnealedVAE, JointVAE, Ours)
 }
+"""The objectives by name."""

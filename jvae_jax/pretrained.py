@@ -1,6 +1,5 @@
-"""A trained model, from the folder of its run or from one that it was exported into."""
+"""Loading trained models, from the folder of a run or of an exported model."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,45 +8,27 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from jvae_jax.models.autoencoder import Autoencoder
+from jvae_jax.trained_model import TrainedModel
 from jvae_jax.training.run import WEIGHTS, Run, load_run
 from jvae_jax.types import Variables
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrainedModel:
-    """A model with what it learned, as :mod:`~jvae_jax.generation.characters` takes them.
-
-    Attributes:
-        run: what it was trained as, its configuration and what is kept of its data.
-        variables: its parameters and statistics: their moving average.
-    """
-
-    run: Run
-    variables: Variables
-
-    @property
-    def model(self) -> Autoencoder:
-        """Its networks."""
-        return self.run.model
-
-
 def load(path: str | Path, *, checkpoint: str = "latest") -> TrainedModel:
-    """Opens a trained model.
+    """Loads a trained model.
 
     Args:
-        path: the folder of a run, or one that it was exported into.
-        checkpoint: of a run, the latest or the best.
+        path: folder of a run, or of a model exported by ``jvae export``.
+        checkpoint: checkpoint of a run: "latest", or "best": the lowest negative ELBO.
 
     Raises:
-        FileNotFoundError: if there is neither.
-        ValueError: if what is there can't be understood.
+        FileNotFoundError: if there is no model.
+        ValueError: if a file is invalid or has another format.
         CheckpointError: if a run has no checkpoint yet, or none that can be read.
     """
     run = load_run(path)
-    if not (run.workdir / WEIGHTS).exists():
-        return TrainedModel(run=run, variables=run.load_state(checkpoint).average)
-    return TrainedModel(run=run, variables=_read_weights(run))
+    if (run.workdir / WEIGHTS).exists():
+        return run.make_model(_read_weights(run))
+    return run.make_model(run.load_state(checkpoint).average)
 
 
 def _read_weights(run: Run) -> Variables:
@@ -58,11 +39,11 @@ def _read_weights(run: Run) -> Variables:
         raise ValueError(f"{path} is damaged: {error}") from error
     expected = flatten_dict(run.state_shape().average, sep="/")
     for name in sorted(expected.keys() | arrays.keys()):
-        there, here = _kind(arrays.get(name)), _kind(expected.get(name))
-        if there != here:
-            raise ValueError(f"{path}: {name} is {there}, its config.json says {here}")
+        found, required = _describe(arrays.get(name)), _describe(expected.get(name))
+        if found != required:
+            raise ValueError(f"{path}: {name} is {found}, but config.json requires {required}")
     return jax.tree.map(jax.numpy.asarray, unflatten_dict(arrays, sep="/"))
 
 
-def _kind(array: Any) -> str:
+def _describe(array: Any) -> str:
     return "missing" if array is None else f"{array.dtype} of shape {tuple(array.shape)}"

@@ -1,76 +1,56 @@
-"""Fields of a configuration that are command-line flags too."""
+"""Checks of dataclass fields, used by the configurations."""
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import MISSING, field, fields
+from collections.abc import Callable
 from types import EllipsisType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
-
-from jvae_jax.objectives import OBJECTIVES
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 
-def option(help: str, *, default: Any = MISSING, choices: Iterable[str] | None = None) -> Any:
-    """A dataclass field that is a command-line flag too; without default, it must be given."""
-    return field(default=default, metadata={"help": help, "choices": choices and tuple(choices)})
+def require(config: Any, name: str, condition: Callable[[Any], bool], description: str) -> None:
+    """Raises ValueError unless a field is None, or finite and satisfies a condition.
 
-
-HYPERPARAMETERS = (
-    "consistency_weight",
-    "alpha",
-    "beta",
-    "gamma",
-    "capacity_z",
-    "capacity_c",
-    "unlabelled_capacity_c",
-    "capacity_steps",
-    "temperature",
-)
-"""The fields of ``TrainConfig`` that go into an objective; None: the objective's own value."""
-
-
-def hyperparameters(objective: str) -> dict[str, Any]:
-    """An objective's own hyperparameters with its defaults."""
-    defaults = {f.name: f.default for f in fields(OBJECTIVES[objective])}
-    return {name: defaults[name] for name in HYPERPARAMETERS if name in defaults}
-
-
-def hyperparameter(name: str, help: str) -> Any:
-    """An option that only some objectives have, with their defaults in its help."""
-    having: dict[Any, list[str]] = {}
-    for objective in OBJECTIVES:
-        for own, default in hyperparameters(objective).items():
-            if own == name:
-                having.setdefault(default, []).append(objective)
-    defaults = ", ".join(f"{value:g} ({', '.join(names)})" for value, names in having.items())
-    return option(f"{help}; default: {defaults}", default=None)
-
-
-def require(config: Any, name: str, holds: Callable[[Any], bool], what: str) -> None:
-    """Raises ValueError unless a field is None, or finite and such that something holds."""
+    Args:
+        config: dataclass instance.
+        name: name of the field.
+        condition: predicate of the field's value.
+        description: the condition in words, for the message, e.g. "above 0".
+    """
     value = getattr(config, name)
-    if value is not None and not (math.isfinite(value) and holds(value)):
-        raise ValueError(f"{name} must be {what}, got {value}")
+    if value is not None and not (math.isfinite(value) and condition(value)):
+        raise ValueError(f"{name} must be {description}, got {value}")
 
 
 def check_types(config: Any) -> None:
-    """Raises ValueError unless each field of a dataclass holds what its annotation says."""
-    for name, kind in get_type_hints(type(config)).items():
+    """Raises ValueError unless each field of a dataclass instance matches its annotation."""
+    for name, annotation in get_type_hints(type(config)).items():
+        if get_origin(annotation) is ClassVar:
+            continue
         value = getattr(config, name)
-        if not _fits(value, kind):
-            known = kind.__name__ if isinstance(kind, type) else str(kind)
-            raise ValueError(f"{name} must be {known.replace('NoneType', 'None')}, got {value!r}")
+        if not _matches(value, annotation):
+            raise ValueError(f"{name} must be {_in_words(annotation)}, got {value!r}")
 
 
-def _fits(value: Any, kind: Any) -> bool:
-    if isinstance(kind, UnionType):
-        return any(_fits(value, one) for one in get_args(kind))
-    if get_origin(kind) is tuple:
-        kinds = get_args(kind)
-        if isinstance(kinds[-1], EllipsisType):
-            kinds = kinds[:1] * len(value) if isinstance(value, tuple) else kinds
+def _matches(value: Any, annotation: Any) -> bool:
+    if isinstance(annotation, UnionType):
+        return any(_matches(value, alternative) for alternative in get_args(annotation))
+    if get_origin(annotation) is Literal:
+        return value in get_args(annotation)
+    if get_origin(annotation) is tuple:
+        items = get_args(annotation)
+        if isinstance(items[-1], EllipsisType):
+            items = items[:1] * len(value) if isinstance(value, tuple) else items
         return (
-            isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, value, kinds))
+            isinstance(value, tuple)
+            and len(value) == len(items)
+            and all(map(_matches, value, items))
         )
-    if isinstance(value, bool) or kind is bool:
-        return isinstance(value, bool) and kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
+    if isinstance(value, bool) or annotation is bool:
+        return isinstance(value, bool) and annotation is bool
+    return isinstance(value, (int, float) if annotation is float else annotation)
+
+
+def _in_words(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return f"one of {', '.join(map(str, get_args(annotation)))}"
+    name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return name.replace("NoneType", "None")

@@ -1,29 +1,39 @@
-"""Opens a page to explore a trained model: python experiments/explore.py --workdir=runs/digits"""
+"""``jvae explore``: opens a page to explore a trained model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from jvae_jax import cli
 from jvae_jax.pretrained import load
-from jvae_jax.validation import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExploreConfig:
-    workdir: str = option("the run to explore, or the folder of an exported model")
-    host: str = option("address to listen at; 0.0.0.0 lets other computers in", default="127.0.0.1")
-    port: int | None = option("default: the first free one from 7860", default=None)
+class ExploreFlags:
+    """Flags of the page."""
+
+    workdir: str
+    """Folder of the run, or of an exported model."""
+    host: str = "127.0.0.1"
+    """Address to listen at; 0.0.0.0 allows connections from other computers."""
+    port: int | None = None
+    """Port to listen at. By default the first free one from 7860."""
 
 
-def run_command(config: ExploreConfig) -> None:
-    trained = load(config.workdir)
+def run_command(flags: ExploreFlags) -> None:
+    """Serves the page until it is interrupted."""
+    model = load(flags.workdir)
     try:
-        from jvae_jax.app.page import explorer, show
+        from jvae_jax.app import explorer, show
     except ModuleNotFoundError as error:
         raise RuntimeError(
-            f"{error}; the page takes Gradio: pip install -e '.[explore]'"
+            f"{error}; the page needs Gradio: pip install 'jvae_jax[explore]', or in a clone "
+            "pip install -e '.[explore]'"
         ) from error
-    show(explorer(trained), host=config.host, port=config.port, wait=True)
+    show(explorer(model), host=flags.host, port=flags.port, wait=True)
 
 
-def main() -> None:
-    cli.run(run_command, ExploreConfig, description="Explore a trained model in the browser.")
+def main(args: Sequence[str] | None = None, prog: str | None = None) -> NoReturn:
+    """Runs the command."""
+    description = "Explore a trained model in the browser."
+    cli.run(run_command, ExploreFlags, description=description, args=args, prog=prog)

@@ -1,28 +1,40 @@
-"""Exports a trained model: python experiments/export.py --workdir=runs/digits --output=digits"""
+"""``jvae export``: exports a trained model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from jvae_jax import cli
-from jvae_jax.export.onnx import can_write_onnx, export
+from jvae_jax.export import can_export_onnx, export
 from jvae_jax.pretrained import load
-from jvae_jax.validation import option
+from jvae_jax.training.run import load_run
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    workdir: str = option("the run to export")
-    output: str = option("the folder to make")
+class ExportFlags:
+    """Export flags."""
+
+    workdir: str
+    """Folder of the run."""
+    output: str
+    """Folder to create."""
 
 
-def run_command(config: ExportConfig) -> None:
-    onnx = can_write_onnx()
+def run_command(flags: ExportFlags) -> None:
+    """Exports the model of the latest checkpoint."""
+    onnx = can_export_onnx()
     if not onnx:
-        print("no ONNX, which takes jax2onnx: pip install -e '.[export]'")
-    output = Path(config.output).expanduser()
-    names = export(load(config.workdir), output, onnx=onnx)
-    print(f"{', '.join(names)} in {output}")
+        print(
+            "skipping ONNX, which needs jax2onnx: pip install 'jvae_jax[export]', or in a clone "
+            "pip install -e '.[export]'"
+        )
+    output = Path(flags.output).expanduser()
+    files = export(load(flags.workdir), load_run(flags.workdir), output, onnx=onnx)
+    print(f"{', '.join(files)} in {output}")
 
 
-def main() -> None:
-    cli.run(run_command, ExportConfig, description="Write a trained model for others to load.")
+def main(args: Sequence[str] | None = None, prog: str | None = None) -> NoReturn:
+    """Runs the command."""
+    description = "Export a trained model for others to load."
+    cli.run(run_command, ExportFlags, description=description, args=args, prog=prog)

@@ -1,222 +1,193 @@
-"""Draws characters: python experiments/generate.py --workdir=runs/ours-mnist-0 --labels=3,1,4"""
+"""``jvae generate``: generates characters of any class in any style."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
+from simple_parsing import choice
 
 from jvae_jax import animation, cli, data, plotting
-from jvae_jax.data import framing
-from jvae_jax.files import replacing
-from jvae_jax.generation import characters
-from jvae_jax.pretrained import TrainedModel, load
-from jvae_jax.training.run import Run
-from jvae_jax.validation import option
+from jvae_jax.files import atomic_write
+from jvae_jax.pretrained import load
+from jvae_jax.trained_model import TrainedModel
+from jvae_jax.training.run import load_run
 
-WRAPPED = 20
-"""More characters than this in one hand stand in rows of ten."""
-STYLES = 3
-"""So many are drawn from the prior to go between."""
-MILLISECONDS = 80
-"""Of a frame."""
+_MAX_COLUMNS = 20
+"""If one style is drawn in more classes than this, they are wrapped into rows of ten."""
+_INTERPOLATED_STYLES = 3
+"""Styles sampled from the prior to interpolate between."""
+_FRAME_MILLISECONDS = 80
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateConfig:
-    workdir: str = option("the run that draws, or the folder of an exported model")
-    labels: str | None = option(
-        "which characters, separated by commas, a row each; default: every class", default=None
-    )
-    samples: int = option(
-        "columns: styles that all rows share, or steps from one to the next", default=10
-    )
-    seed: int = option("draws the styles", default=0)
-    style_image: str | None = option(
-        "pictures of any character, separated by commas, in whose hand to draw, a row each",
-        default=None,
-    )
-    style_index: str | None = option("the same of test images, by number from 0", default=None)
-    interpolate: str | None = option(
-        "go from style to style, or in each style from label to label",
-        default=None,
-        choices=("styles", "labels"),
-    )
-    data_dir: str | None = option(
-        "folder of the data, for --style_index; default: the one it was trained from", default=None
-    )
-    output: str = option(
-        "the picture to write; its ending says which format; what is interpolated moves in a .gif",
-        default="samples.png",
-    )
-    checkpoint: str = option("which one", default="latest", choices=("latest", "best"))
+class GenerateFlags:
+    """Generation flags."""
+
+    workdir: str
+    """Folder of the run, or of an exported model."""
+    labels: str | None = None
+    """Classes, separated by commas, one row each. By default every class."""
+    samples: int = 10
+    """Number of columns: styles shared by all rows, or steps from one to the next."""
+    seed: int = 0
+    """Random seed of the styles."""
+    style_image: str | None = None
+    """Images of any character, separated by commas, whose styles to use, one row each."""
+    style_index: str | None = None
+    """Test images, by index from 0 and separated by commas, whose styles to use."""
+    interpolate: Literal["styles", "labels"] | None = choice("styles", "labels", default=None)
+    """Interpolate from style to style, or within each style from label to label."""
+    data_dir: str | None = None
+    """Folder of the data, for --style_index. By default the one used for training."""
+    output: str = "samples.png"
+    """Image to write; its suffix selects the format. With --interpolate, a .gif is animated."""
+    checkpoint: Literal["latest", "best"] = "latest"
+    """Checkpoint to use; best has the lowest negative ELBO on the test split."""
 
     def __post_init__(self) -> None:
         if self.samples < 1 + (self.interpolate is not None):
             least = "2 or more to interpolate" if self.interpolate else "1 or more"
             raise ValueError(f"samples must be {least}, got {self.samples}")
         if self.style_image is not None and self.style_index is not None:
-            raise ValueError("style_image and style_index both say in whose hand; give one of them")
-        if self.moves and self.interpolate is None:
-            raise ValueError(f"{self.output} is to move, which takes --interpolate")
-        if unfit := [index for index in _parts(self.style_index) if not index.isdecimal()]:
-            raise ValueError(f"style_index must be numbers from 0, got {unfit[0]!r}")
+            raise ValueError("style_image and style_index both select styles; give one of them")
+        if self.is_animated and self.interpolate is None:
+            raise ValueError(f"an animation needs --interpolate, got the output {self.output}")
+        if invalid := [index for index in _split(self.style_index) if not index.isdecimal()]:
+            raise ValueError(f"style_index must be numbers from 0, got {invalid[0]!r}")
 
     @property
-    def moves(self) -> bool:
+    def is_animated(self) -> bool:
+        """Whether the output is a GIF."""
         return Path(self.output).suffix == ".gif"
 
 
-def _parts(text: str | None) -> list[str]:
+def _split(text: str | None) -> list[str]:
     return [part.strip() for part in text.split(",")] if text is not None else []
 
 
-def chosen_categories(run: Run, labels: str | None) -> list[int] | None:
-    """The characters to draw, by number; None for a model without classes."""
-    if run.model.classes == 0:
-        if labels is not None:
-            raise ValueError(f"{run.config.objective} has no classes: leave --labels out")
-        return None
-    names = run.category_names
-    if labels is None:
-        return list(range(len(names)))
-    unknown = [label for label in _parts(labels) if label not in names]
-    if unknown:
-        raise ValueError(f"no label {', '.join(unknown)} here; there are {', '.join(names)}")
-    return [names.index(label) for label in _parts(labels)]
-
-
-def style_images(config: GenerateConfig, trained: TrainedModel) -> np.ndarray | None:
-    """The images in whose hand to draw, as the training data are; None to draw styles."""
-    if config.style_image is not None:
-        frame = framing.frame_of_characters(trained.model, trained.variables)
-        return np.concatenate(
-            [_framed(path, frame, trained) for path in _parts(config.style_image)]
-        )
-    if config.style_index is None:
-        return None
-    settings = trained.run.config
-    directory = config.data_dir or settings.data_dir
-    dataset = data.load(settings.dataset, directory, image_size=settings.image_size, say=print)
-    trained.run.check_data(dataset)
-    indices = [int(index) for index in _parts(config.style_index)]
-    last = len(dataset.test_images) - 1
-    if max(indices) > last:
-        raise ValueError(f"there is no test image {max(indices)}; they are 0 to {last}")
-    return dataset.test_images[indices]
-
-
-def _framed(path: str, frame: framing.Frame, trained: TrainedModel) -> np.ndarray:
-    try:
-        return framing.framed(Path(path).expanduser(), frame, trained.model.image_shape)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def in_their_hand(
-    trained: TrainedModel, images: np.ndarray, categories: list[int] | None
-) -> np.ndarray:
-    """Characters in the hand of each image, a row each; many in one hand take several."""
-    if categories is None:
-        raise ValueError(f"{trained.run.config.objective} has no classes, so none to restyle into")
-    labels = jnp.array(categories)
-    drawn = np.asarray(characters.restyle(trained.model, trained.variables, images, labels))
-    if len(images) > 1 or len(categories) <= WRAPPED:
-        return drawn
-    blank = np.zeros((1, -len(categories) % 10, *drawn.shape[2:]), drawn.dtype)
-    return np.concatenate([drawn, blank], axis=1).reshape(-1, 10, *drawn.shape[2:])
-
-
-def between(
-    config: GenerateConfig, trained: TrainedModel, styles: np.ndarray, categories: list[int] | None
-) -> np.ndarray:
-    """Rows of characters that go from style to style, or in one style from label to label."""
-    ways: Sequence[tuple[Sequence[np.ndarray], Sequence[int] | None]]
-    if config.interpolate == "labels":
-        if categories is None or len(categories) < 2:
-            raise ValueError("to go from label to label takes two --labels or more")
-        ways = [([style] * len(categories), categories) for style in styles]
+def run_command(flags: GenerateFlags) -> None:
+    """Generates characters and writes them to the output."""
+    model = load(flags.workdir, checkpoint=flags.checkpoint)
+    if flags.labels is None:
+        names = list(model.category_names)
     else:
-        if len(styles) < 2:
-            raise ValueError(f"to go from style to style takes two or more, got {len(styles)}")
-        if categories is None:
-            ways = [(list(styles), None)]
-        else:
-            ways = [(list(styles), [category] * len(styles)) for category in categories]
-    drawn = []
-    for z, labels in ways:
-        # What moves comes back to where it began.
-        stations = [*range(len(z)), *([0] if config.moves else [])]
-        steps = (len(stations) - 1) * (config.samples - 1) + 1
-        images = characters.interpolate(
-            trained.model,
-            trained.variables,
-            jnp.stack(z)[jnp.array(stations)],
-            None if labels is None else jnp.array(labels)[jnp.array(stations)],
-            steps=steps,
-        )
-        # A frame that is the first one again would make it halt there.
-        drawn.append(np.asarray(images)[: steps - config.moves])
-    return np.stack(drawn)
-
-
-def run_command(config: GenerateConfig) -> None:
-    trained = load(config.workdir, checkpoint=config.checkpoint)
-    model, variables = trained.model, trained.variables
-    categories = chosen_categories(trained.run, config.labels)
-    names = None if categories is None else [trained.run.category_names[c] for c in categories]
-    images = style_images(config, trained)
-    key = jax.random.key(config.seed)
-    if config.interpolate is not None:
+        names = _split(flags.labels)
+        model.label_indices(names)
+    images = _style_images(flags, model)
+    key = jax.random.key(flags.seed)
+    row_names: list[str] = []
+    if flags.interpolate is not None:
         if images is None:
-            styles = np.asarray(jax.random.normal(key, (STYLES, model.latents)))
+            shape = (_INTERPOLATED_STYLES, model.network.latents)
+            styles = np.asarray(jax.random.normal(key, shape))
         else:
-            styles = np.asarray(characters.encode(model, variables, images).mean)
-        drawn = between(config, trained, styles, categories)
-        names = names if config.interpolate == "styles" else None
+            styles = np.asarray(model.encode(images).mean)
+        generated = _interpolations(flags, model, styles, names)
+        row_names = names if flags.interpolate == "styles" else []
     elif images is not None:
-        drawn, names = in_their_hand(trained, images, categories), None
+        generated = _restyled(model, images, names)
     else:
-        labels = None if categories is None else jnp.array(categories)
-        drawn = characters.sample(model, variables, key, labels=labels, columns=config.samples)
-        drawn = np.asarray(drawn)
-    output = Path(config.output)
-    with replacing(output) as file:
-        if config.moves:
-            first, *others = animation.frames(drawn.swapaxes(0, 1))
+        grid = model.sample(names or None, key=key, columns=flags.samples, rows=1)
+        generated, row_names = np.asarray(grid), names
+    output = Path(flags.output)
+    with atomic_write(output) as file:
+        if flags.is_animated:
+            first, *others = animation.animation_frames(generated.swapaxes(0, 1))
             first.save(
                 file,
                 format="gif",
                 save_all=True,
                 append_images=others,
-                duration=MILLISECONDS,
+                duration=_FRAME_MILLISECONDS,
                 loop=0,
             )
         else:
-            if names is not None and (hint := plotting.font_hint(names)):
+            if row_names and (hint := plotting.font_hint(row_names)):
                 print(hint)
-            figure = _figure(drawn, names, images if config.interpolate is None else None)
+            figure = _figure(generated, row_names, images if flags.interpolate is None else None)
             figure.savefig(file, format=output.suffix[1:] or "png")
-    print(f"{drawn.shape[0]} x {drawn.shape[1]} characters in {output}")
+    print(f"{generated.shape[0]} x {generated.shape[1]} characters in {output}")
 
 
-def _figure(drawn: np.ndarray, names: list[str] | None, styles: np.ndarray | None) -> Figure:
-    """A sheet, with the style images at its left if there are any."""
+def _style_images(flags: GenerateFlags, model: TrainedModel) -> np.ndarray | None:
+    """Returns the images whose styles to use, uint8, or None to sample styles."""
+    if flags.style_image is not None:
+        return np.concatenate([_load_image(model, path) for path in _split(flags.style_image)])
+    if flags.style_index is None:
+        return None
+    run = load_run(flags.workdir)
+    data_dir = flags.data_dir or run.config.data_dir
+    dataset = data.load(run.config.dataset, data_dir, image_size=run.config.image_size)
+    run.check_data(dataset)
+    indices = [int(index) for index in _split(flags.style_index)]
+    last = len(dataset.test_images) - 1
+    if max(indices) > last:
+        raise ValueError(f"style_index must be 0 to {last}, got {max(indices)}")
+    return dataset.test_images[indices]
+
+
+def _load_image(model: TrainedModel, path: str) -> np.ndarray:
+    try:
+        return model.load_image(Path(path).expanduser())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _restyled(model: TrainedModel, images: np.ndarray, names: list[str]) -> np.ndarray:
+    """Returns the characters in the style of each image, one row each; one long row is wrapped."""
+    generated = np.asarray(model.restyle(images, names))
+    if len(images) > 1 or len(names) <= _MAX_COLUMNS:
+        return generated
+    blank = np.zeros((1, -len(names) % 10, *generated.shape[2:]), generated.dtype)
+    return np.concatenate([generated, blank], axis=1).reshape(-1, 10, *generated.shape[2:])
+
+
+def _interpolations(
+    flags: GenerateFlags, model: TrainedModel, styles: np.ndarray, names: list[str]
+) -> np.ndarray:
+    """Returns rows that go from style to style, or within one style from label to label."""
+    paths: list[tuple[np.ndarray, list[str] | None]]
+    if flags.interpolate == "labels":
+        if len(names) < 2:
+            raise ValueError(f"interpolating labels needs two --labels or more, got {len(names)}")
+        paths = [(style[None].repeat(len(names), axis=0), names) for style in styles]
+    else:
+        if len(styles) < 2:
+            raise ValueError(f"interpolating styles needs two or more, got {len(styles)}")
+        paths = [(styles, [name] * len(styles)) for name in names] or [(styles, None)]
+    rows = []
+    for z, labels in paths:
+        # An animation returns to its beginning; the last frame, equal to the first, is dropped.
+        stations = [*range(len(z)), *([0] if flags.is_animated else [])]
+        steps = (len(stations) - 1) * (flags.samples - 1) + 1
+        station_labels = None if labels is None else [labels[index] for index in stations]
+        images = model.interpolate(z[stations], station_labels, steps=steps)
+        rows.append(np.asarray(images)[: steps - flags.is_animated])
+    return np.stack(rows)
+
+
+def _figure(
+    generated: np.ndarray, row_names: list[str], styles: np.ndarray | None
+) -> plotting.Figure:
+    """Returns a grid, with the images that gave the styles on its left if there are any."""
     if styles is None:
-        return plotting.sheet(drawn, names)
-    left = np.zeros((len(drawn), 1, *drawn.shape[2:]), drawn.dtype)
+        return plotting.image_grid(generated, row_names)
+    left = np.zeros((len(generated), 1, *generated.shape[2:]), generated.dtype)
     left[: len(styles), 0] = styles / 255
-    return plotting.panels(
-        [[plotting.Panel(images=left, title="style"), plotting.Panel(images=drawn, title="in it")]]
+    return plotting.panel_grid(
+        [
+            [
+                plotting.Panel(images=left, title="style"),
+                plotting.Panel(images=generated, title="generated"),
+            ]
+        ]
     )
 
 
-def main() -> None:
-    cli.run(
-        run_command,
-        GenerateConfig,
-        description="Draw any character in any style: rows fix c, columns z.",
-    )
+def main(args: Sequence[str] | None = None, prog: str | None = None) -> NoReturn:
+    """Runs the command."""
+    description = "Generate any character in any style: rows fix c, columns fix z."
+    cli.run(run_command, GenerateFlags, description=description, args=args, prog=prog)

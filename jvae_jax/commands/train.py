@@ -1,19 +1,41 @@
-"""Trains one objective: python experiments/train.py --objective=ours"""
+"""``jvae train``: trains an objective, or resumes its training, and evaluates it."""
 
-from jvae_jax import TrainConfig, cli, data, fit
-from jvae_jax.evaluation import metrics
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from simple_parsing import subgroups
+
+from jvae_jax import cli, data
+from jvae_jax.evaluation import format_table
+from jvae_jax.objectives import OBJECTIVES, Objective
 from jvae_jax.training import distributed
+from jvae_jax.training.config import TrainConfig
+from jvae_jax.training.loop import fit
 from jvae_jax.training.run import dataset_name
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainFlags(TrainConfig):
+    """Training flags. Defaults are the paper's values."""
+
+    objective: Objective = subgroups(OBJECTIVES, default="ours")  # type: ignore
+    """Training objective; its hyperparameters, listed below, are flags too."""
+
+
 def run_command(config: TrainConfig) -> None:
+    """Loads the data, trains and prints the evaluation."""
     distributed.connect(config.coordinator, config.num_processes, config.process_id)
-    name = dataset_name(config)
-    dataset = data.load(name, config.data_dir, image_size=config.image_size, say=distributed.tell)
+    if not distributed.is_first():
+        logging.getLogger("jvae_jax").setLevel(logging.ERROR)
+    dataset = data.load(dataset_name(config), config.data_dir, image_size=config.image_size)
     run = fit(config, dataset)
     if distributed.is_first():
-        print(metrics.format_table(run.evaluation()))
+        print(format_table(run.evaluation()))
 
 
-def main() -> None:
-    cli.run(run_command, TrainConfig, description="Train one objective, or go on training it.")
+def main(args: Sequence[str] | None = None, prog: str | None = None) -> NoReturn:
+    """Runs the command."""
+    description = "Train an objective, or resume its training, and evaluate it."
+    cli.run(run_command, TrainFlags, description=description, args=args, prog=prog)

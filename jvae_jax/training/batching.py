@@ -1,4 +1,4 @@
-"""Few labels: which are kept, how a batch comes to hold some, what an unlabelled c means."""
+"""Order in which an epoch visits the training examples."""
 
 from functools import partial
 
@@ -8,6 +8,38 @@ from jax import Array
 from jaxtyping import Int
 
 from jvae_jax.types import PRNGKey
+
+
+@partial(jax.jit, static_argnames="examples")
+def epoch_order(key: Array, epoch: int | Array, examples: int) -> Int[Array, "examples"]:
+    """Returns a random permutation of the examples.
+
+    Args:
+        key: random key of the run.
+        epoch: number of the epoch, folded into the key.
+        examples: number of training examples.
+    """
+    return jax.random.permutation(jax.random.fold_in(key, epoch), examples)
+
+
+@jax.jit
+def balanced_order(
+    key: Array, epoch: int | Array, labels: Int[Array, "examples"]
+) -> Int[Array, "examples"]:
+    """Samples examples with replacement, every class with equal probability.
+
+    Args:
+        key: random key of the run.
+        epoch: number of the epoch, folded into the key.
+        labels: labels of all training examples, none of which is -1.
+
+    Returns:
+        As many indices as there are examples.
+    """
+    weights = 1 / jnp.bincount(labels, length=len(labels))[labels]
+    return jax.random.choice(
+        jax.random.fold_in(key, epoch), len(labels), labels.shape, p=weights / weights.sum()
+    )
 
 
 @partial(jax.jit, static_argnames=("batch_size", "labelled_per_batch"))
@@ -20,44 +52,30 @@ def mixed_order(
     batch_size: int,
     labelled_per_batch: int,
 ) -> Int[Array, "order"]:
-    """The examples of an epoch, batch by batch: so many labelled ones first, then unlabelled ones.
+    """Returns an order with a fixed number of labelled examples in each batch.
 
-    An epoch has as many batches as examples fill. Each kind is visited in turns, every one of it
-    once before any is visited again.
+    The labelled examples of a batch come first. An epoch has as many batches as the examples fill;
+    both groups are permuted, and repeated in a new permutation once all have been visited.
+
+    Args:
+        key: random key of the run.
+        epoch: number of the epoch, folded into the key.
+        labelled: indices of the labelled examples.
+        unlabelled: indices of the unlabelled examples.
+        batch_size: examples per batch.
+        labelled_per_batch: labelled examples per batch.
     """
     steps = (len(labelled) + len(unlabelled)) // batch_size
 
     def visits(key: PRNGKey, examples: Array, per_batch: int) -> Array:
-        turns = -(-steps * per_batch // len(examples))
-        keys = jax.random.split(key, turns)
+        repeats = -(-steps * per_batch // len(examples))
+        keys = jax.random.split(key, repeats)
         orders = jax.vmap(lambda key: jax.random.permutation(key, examples))(keys)
         return orders.reshape(-1)[: steps * per_batch].reshape(steps, per_batch)
 
     labelled_key, unlabelled_key = jax.random.split(jax.random.fold_in(key, epoch))
-    mixed = [
+    batches = [
         visits(labelled_key, labelled, labelled_per_batch),
         visits(unlabelled_key, unlabelled, batch_size - labelled_per_batch),
     ]
-    return jnp.concatenate(mixed, axis=1).reshape(-1)
-
-
-@partial(jax.jit, static_argnames="examples")
-def epoch_order(key: Array, epoch: int | Array, examples: int) -> Int[Array, "examples"]:
-    """The order in which an epoch visits the examples."""
-    return jax.random.permutation(jax.random.fold_in(key, epoch), examples)
-
-
-@jax.jit
-def balanced_order(
-    key: Array, epoch: int | Array, labels: Int[Array, "examples"]
-) -> Int[Array, "examples"]:
-    """As many examples, drawn with replacement so that every class is as likely.
-
-    Args:
-        key, epoch: decide what is drawn.
-        labels: of all examples, none of them -1.
-    """
-    likelihood = 1 / jnp.bincount(labels, length=len(labels))[labels]
-    return jax.random.choice(
-        jax.random.fold_in(key, epoch), len(labels), labels.shape, p=likelihood / likelihood.sum()
-    )
+    return jnp.concatenate(batches, axis=1).reshape(-1)

@@ -1,7 +1,8 @@
-"""Checkpoints of a run: the latest two and the best, by Orbax.
+"""Checkpoints of a run, by Orbax: the latest two and the best.
 
-Trees are saved from and restored to the host, so any number of devices can write them and any other
-number go on from them. Reading never changes a folder.
+Trees are saved from and restored to the host, so the number of devices may change when a run is
+resumed. Reading never changes a folder. Orbax is imported where it is used, so that importing
+``jvae_jax`` doesn't take it.
 """
 
 import hashlib
@@ -14,20 +15,19 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import preservation_policy
-from orbax.checkpoint.options import MultiprocessingOptions
 
 Tree = TypeVar("Tree")
 
 _LATEST = 2
-"""How many are kept, so that a damaged one has another behind it."""
+"""Number of latest checkpoints kept: if one is damaged, another is left."""
 _METRIC, _SUMS, _DIGEST = "negative_elbo", "sums", "sha256"
 _ITEM = "state"
 
 
-def _alone() -> MultiprocessingOptions:
-    """Not waiting for other processes: the state is the same in all, and one of them saves it."""
+def _this_process_only() -> Any:
+    """Options without barriers: the state is the same in all processes, and one saves it."""
+    from orbax.checkpoint.options import MultiprocessingOptions
+
     this = jax.process_index()
     return MultiprocessingOptions(
         primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process_{this}"
@@ -35,19 +35,19 @@ def _alone() -> MultiprocessingOptions:
 
 
 class CheckpointError(RuntimeError):
-    """There is no checkpoint that can be read."""
+    """A checkpoint is missing, damaged or can't be written."""
 
 
 def restore_latest(folder: Path, like: Tree) -> tuple[Tree | None, dict[int, str]]:
-    """The latest checkpoint that can be read.
+    """Restores the latest checkpoint that can be read.
 
     Args:
-        folder: where the checkpoints are, if there are any.
-        like: a tree of arrays of the shapes and dtypes that are expected.
+        folder: folder of the checkpoints; it may be missing.
+        like: tree of arrays, or of shapes and dtypes, of the structure to restore.
 
     Returns:
-        The tree, on the host, or None if there are no checkpoints; and the later steps that are
-        damaged, with what is wrong with each.
+        The tree, on the host, or None if there are no checkpoints; and the damaged later steps,
+        each with the reason.
 
     Raises:
         CheckpointError: if there are checkpoints, but all are damaged.
@@ -58,7 +58,7 @@ def restore_latest(folder: Path, like: Tree) -> tuple[Tree | None, dict[int, str
             # Orbax won't open a folder in which a metric can't be read.
             _metric(folder, step)
             return _restore(folder, step, like), damaged
-        except Exception as error:  # half a dozen kinds, by which file it was
+        except Exception as error:  # the type depends on which file is damaged
             damaged[step] = " ".join(str(error).split())[:200]
     if damaged:
         reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
@@ -68,13 +68,17 @@ def restore_latest(folder: Path, like: Tree) -> tuple[Tree | None, dict[int, str
     return None, damaged
 
 
-def sums_at(folder: Path, step: int) -> dict[str, float]:
-    """The sums of the metrics that were saved with a step; none if an epoch ended there."""
+def metric_sums(folder: Path, step: int) -> dict[str, float]:
+    """Returns the metric sums saved with a step; empty if an epoch ended there."""
     return dict(_metrics(folder, step).get(_SUMS, {}))
 
 
 def restore_best(folder: Path, like: Tree) -> Tree:
-    """The checkpoint of the lowest negative ELBO.
+    """Restores the checkpoint with the lowest negative ELBO on the test split.
+
+    Args:
+        folder: folder of the checkpoints.
+        like: tree of arrays, or of shapes and dtypes, of the structure to restore.
 
     Raises:
         CheckpointError: if there is none, or it is damaged.
@@ -83,14 +87,14 @@ def restore_best(folder: Path, like: Tree) -> Tree:
         metrics = {step: _metric(folder, step) for step in _steps(folder)}
         if metrics:
             return _restore(folder, min(metrics, key=metrics.__getitem__), like)
-    except Exception as error:  # half a dozen kinds, by which file it was
+    except Exception as error:  # the type depends on which file is damaged
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"the best checkpoint in {folder} can't be read: {reason}") from error
     raise CheckpointError(f"there is no checkpoint in {folder}")
 
 
 def set_aside(folder: Path, steps: Iterable[int]) -> Path:
-    """Moves steps out of the way, into a folder beside this one, which it returns."""
+    """Moves damaged steps to the folder ``damaged_checkpoints`` beside this one; returns it."""
     aside = folder.with_name("damaged_checkpoints")
     aside.mkdir(exist_ok=True)
     for step in steps:
@@ -99,10 +103,13 @@ def set_aside(folder: Path, steps: Iterable[int]) -> Path:
 
 
 class CheckpointWriter:
-    """Saves to a folder and keeps the latest two and the one of the lowest negative ELBO."""
+    """Saves checkpoints; keeps the latest two and the one with the lowest negative ELBO."""
 
     def __init__(self, folder: Path) -> None:
-        """Opens a folder, making it if need be. What is damaged must have been set aside."""
+        """Opens or creates the folder. Damaged steps must have been set aside."""
+        import orbax.checkpoint as ocp
+        from orbax.checkpoint.checkpoint_managers import preservation_policy
+
         best = preservation_policy.BestN(
             get_metric_fn=lambda metrics: metrics[_METRIC], reverse=True, n=1
         )
@@ -114,63 +121,68 @@ class CheckpointWriter:
                 preservation_policy=preservation_policy.AnyPreservationPolicy(
                     [preservation_policy.LatestN(_LATEST), best]
                 ),
-                # Without best_fn no metrics are written.
+                # Orbax writes metrics only if there is a best_fn.
                 best_fn=lambda metrics: metrics[_METRIC],
                 best_mode="min",
                 cleanup_tmp_directories=True,
                 create=False,
-                multiprocessing_options=_alone(),
+                multiprocessing_options=_this_process_only(),
             ),
         )
 
     def save(
-        self, step: int, tree: Any, *, negative_elbo: float, sums: Mapping[str, float]
+        self, step: int, tree: Any, *, negative_elbo: float, metric_sums: Mapping[str, float]
     ) -> None:
-        """Saves in the background; the tree itself is copied at once.
+        """Copies the tree to the host and saves it in the background.
 
         Args:
-            step: which one it is.
-            tree: of arrays.
-            negative_elbo: by which the best is found.
-            sums: of the metrics so far, where an epoch isn't finished.
+            step: training step.
+            tree: tree of arrays.
+            negative_elbo: negative ELBO on the test split, by which the best is chosen.
+            metric_sums: sums of the metrics of the epoch so far, if it isn't finished.
 
         Raises:
-            CheckpointError: if this or the one before can't be written.
+            CheckpointError: if this checkpoint or the previous one can't be written.
         """
+        from orbax.checkpoint import args
+
         tree = jax.device_get(tree)
-        with self._telling():
+        with self._reporting_errors():
             self._manager.save(
                 step,
-                args=ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(tree)}),
-                metrics={_METRIC: negative_elbo, _SUMS: dict(sums), _DIGEST: _digest(tree)},
+                args=args.Composite(**{_ITEM: args.StandardSave(tree)}),
+                metrics={_METRIC: negative_elbo, _SUMS: dict(metric_sums), _DIGEST: _digest(tree)},
             )
 
     def close(self) -> None:
-        """Waits until all is on disk.
+        """Waits until all checkpoints are on disk.
 
         Raises:
-            CheckpointError: if it can't be written.
+            CheckpointError: if one can't be written.
         """
-        with self._telling():
+        with self._reporting_errors():
             self._manager.wait_until_finished()
             self._manager.close()
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _reporting_errors(self) -> Iterator[None]:
+        """Turns any error while writing into a CheckpointError."""
         try:
             yield
         except Exception as error:  # of Orbax, TensorStore or the operating system
             good = _steps(self._folder)
-            kept = f"the last good one is of step {max(good)}" if good else "there is none yet"
+            latest = (
+                f"the latest intact one is of step {max(good)}" if good else "there is none yet"
+            )
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(
-                f"a checkpoint can't be written into {self._folder} ({reason}); {kept}. When it "
-                "can be written again, the same command goes on from there"
+                f"a checkpoint can't be written to {self._folder} ({reason}); {latest}. Once the "
+                "folder is writable, the same command resumes from there"
             ) from error
 
 
 def _steps(folder: Path) -> list[int]:
-    """The steps that were saved to their end: Orbax writes under another name, then renames."""
+    """Returns the finished steps: Orbax writes to a temporary name and renames at the end."""
     if not folder.is_dir():
         return []
     return [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
@@ -186,18 +198,20 @@ def _metrics(folder: Path, step: int) -> dict[str, Any]:
 
 
 def _restore(folder: Path, step: int, like: Tree) -> Tree:
+    import orbax.checkpoint as ocp
+
     host = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
     path = (folder / str(step) / _ITEM).absolute()
-    with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
+    with ocp.StandardCheckpointer(multiprocessing_options=_this_process_only()) as checkpointer:
         restored: Any = checkpointer.restore(path, host)
-    # Orbax reads a flipped bit of an array without a word.
+    # Orbax doesn't detect a flipped bit in an array.
     if _metrics(folder, step).get(_DIGEST, digest := _digest(restored)) != digest:
-        raise ValueError("its arrays aren't those that were saved")
+        raise ValueError("the checksum of its arrays doesn't match")
     return restored
 
 
 def _digest(tree: Any) -> str:
-    """A hash of a tree of arrays: of their values, dtypes and shapes."""
+    """Returns a hash of a tree of arrays: of their values, dtypes and shapes."""
     digest = hashlib.sha256()
     for array in map(np.asarray, jax.tree.leaves(tree)):
         digest.update(f"{array.dtype}{array.shape}".encode())

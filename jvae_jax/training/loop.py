@@ -1,5 +1,6 @@
-"""A whole training run: from a configuration to a folder with a trained, evaluated model."""
+"""A complete training run: from a configuration to a folder with a trained, evaluated model."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,26 +13,28 @@ from jax import Array
 
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation.classifier import EvalClassifier
-from jvae_jax.evaluation.conditional import conditional_metrics
-from jvae_jax.evaluation.disentanglement import disentanglement
-from jvae_jax.evaluation.metrics import Evaluation, evaluate, mean_test_terms
-from jvae_jax.evaluation.style_transfer import restyled
+from jvae_jax.evaluation.metrics import Evaluation, mean_test_terms
 from jvae_jax.files import write_json
-from jvae_jax.objectives import Objective
 from jvae_jax.training import checkpoints, distributed, parallel
 from jvae_jax.training.batching import balanced_order, epoch_order, mixed_order
 from jvae_jax.training.config import TrainConfig
-from jvae_jax.training.distributed import Interruption, interruptions
+from jvae_jax.training.distributed import StopRequest, stop_on_signals
 from jvae_jax.training.progress import ProgressReport
 from jvae_jax.training.provenance import environment
-from jvae_jax.training.run import Run, plan_run, start_run, visible_dataset
+from jvae_jax.training.run import Run, open_run, plan_run, training_view
 from jvae_jax.training.run_writer import RunWriter
 from jvae_jax.training.step import TrainState, metric_names
-from jvae_jax.training.summary import announcement
-from jvae_jax.types import Batch, Devices
+from jvae_jax.types import Batch, Devices, LabelInfo, Variables
 
-_BOUND = ("reconstruction", "kl_z", "kl_c")
-"""The terms of the negative ELBO."""
+logger = logging.getLogger(__name__)
+
+_STEPS_PER_DISPATCH = 100
+_ELBO_TERMS = ("reconstruction", "kl_z", "kl_c")
+"""Terms of the negative ELBO."""
+
+
+class DivergedError(ArithmeticError):
+    """A term of the loss, or the norm of the gradient, is not finite."""
 
 
 def fit(
@@ -39,189 +42,234 @@ def fit(
     dataset: Dataset,
     *,
     devices: Devices | None = None,
-    say: Callable[[str], None] = print,
-    show: Callable[[Path], None] | None = None,
+    on_samples: Callable[[Path], None] | None = None,
 ) -> Run:
-    """Trains, or goes on training, as a configuration says, and evaluates at the end.
+    """Trains a model, or resumes its training, and evaluates it.
 
-    Interrupted at any moment and called again, it ends with the same parameters, optimiser state
-    and metrics as if it had never stopped. SIGINT and SIGTERM let it finish some steps and save
-    them before it leaves, as :func:`~jvae_jax.training.distributed.interruptions` says; a second one
-    doesn't.
+    A run that is interrupted at any moment and resumed by the same call ends with the same
+    parameters, optimizer state and metrics, bit for bit, as one that was not. After SIGINT or
+    SIGTERM the steps in flight are finished and saved first; a second signal ends the process at
+    once.
 
-    Of several processes (:mod:`~jvae_jax.training.distributed`), which all must call it alike, only the first one
-    reads and writes the run's folder, speaks and evaluates.
+    With several processes (:mod:`jvae_jax.training.distributed`), all must make the same call;
+    only the first one reads and writes the run's folder, and evaluates. Messages are logged to the
+    ``jvae_jax`` logger.
 
     Args:
-        config: what to train. What it leaves open is filled in from the data.
-        dataset: what to train on.
-        devices: where; default: all, of all processes.
-        say: is told, in sentences, what happens.
-        show: is given the path of the sheet of samples whenever that was drawn.
+        config: configuration; its open defaults are filled in from the data set.
+        dataset: data set to train on.
+        devices: devices to train on; default: all devices of all processes.
+        on_samples: called with the path of samples.png whenever it is rewritten.
 
     Returns:
-        The finished run.
+        The finished run; ``fit(...).model`` is the trained model.
 
     Raises:
-        ValueError: if the folder holds something else or a run of another configuration, the batch
-            doesn't fit the data or the devices, or a value is out of range.
-        CheckpointError: if there are checkpoints, but none that can be read, or one can't be
+        ValueError: if the folder contains something else or a run of another configuration, or
+            the batch size doesn't suit the data or the devices.
+        CheckpointError: if no checkpoint can be read although there are some, or one can't be
             written.
-        DivergedError: if a term isn't finite any more; the last checkpoint is from before.
+        DivergedError: if a term is no longer finite; the last checkpoint is from before.
         OSError: if the folder can't be written.
     """
     devices = jax.devices() if devices is None else devices
     parallel.check_batch(config.batch_size, len(dataset.train_labels), len(devices))
-    first = distributed.is_first()
-    say = say if first else _keep_quiet
-    run = (start_run if first else plan_run)(config.resolve(dataset), dataset)
-    # From here to the evaluation nothing sees a label that is hidden.
-    whole, dataset = dataset, visible_dataset(run.config, dataset)
-    objective = _objective(run, dataset)
-    state = _initial_or_restored(run, say) if first else run.initial_state()
-    evaluated = run.evaluation().get("step", -1) if first else -1
-    state, evaluated = distributed.from_first((state, evaluated))
-    if int(state.step) == run.total_steps == evaluated:
-        say(f"{run.workdir} is finished: all {run.total_steps} steps are done and evaluated")
+    is_first = distributed.is_first()
+    run = (open_run if is_first else plan_run)(config.resolve(dataset), dataset)
+    training_data = training_view(run.config, dataset)
+    state = _initial_or_restored(run) if is_first else run.initial_state()
+    evaluated_step = run.evaluation().get("step", -1) if is_first else -1
+    state, evaluated_step = distributed.broadcast_from_first((state, evaluated_step))
+    if int(state.step) == run.total_steps == evaluated_step:
+        logger.info(
+            "%s is finished: all %d steps are done and evaluated", run.workdir, run.total_steps
+        )
         return run
-    for sentence in announcement(run, objective, dataset, devices):
-        say(sentence)
-    state = _train(run, objective, dataset, state, devices, show)
-    say(f"evaluating on {run.data.test_examples} test images")
-    if first:
-        evaluate_run(run, whole, state)
+    _log_summary(run, training_data, devices)
+    state = _train(run, training_data, state, devices, on_samples)
+    logger.info("evaluating on %d test images", run.data.test_examples)
+    if is_first:
+        evaluate_run(run, dataset, state.average, step=int(state.step))
     return run
 
 
 def evaluate_run(
     run: Run,
     dataset: Dataset,
-    state: TrainState,
+    variables: Variables,
     *,
+    step: int,
     filename: str = "evaluation.json",
     eval_classifier: EvalClassifier | None = None,
 ) -> Evaluation:
-    """A trained run's metrics over the whole test split, which it keeps in a file of its folder.
+    """Evaluates a run on the test split and writes the metrics to its folder.
 
     Args:
-        run: what was trained.
-        dataset: what it was trained on.
-        state: of its training.
-        filename: of the file.
-        eval_classifier: of the same data; with it, the metrics include those of
-            :func:`~jvae_jax.evaluation.conditional.conditional_metrics`, :func:`~jvae_jax.evaluation.style_transfer.restyled` and
-            :func:`~jvae_jax.evaluation.disentanglement.disentanglement`.
+        run: the run.
+        dataset: data set on which it was trained.
+        variables: moving average of the trained variables.
+        step: training step of the variables.
+        filename: file of the metrics.
+        eval_classifier: classifier of the same data; see :meth:`TrainedModel.evaluate`.
+
+    Returns:
+        The metrics, with the step and the environment.
 
     Raises:
-        ValueError: if these aren't the data it was trained on.
+        ValueError: if the run was trained on other data.
     """
     run.check_data(dataset)
-    metrics = evaluate(
-        run.model,
-        state.average,
-        Batch(dataset.test_images, dataset.test_labels),
-        run.key("test"),
-        unlabelled_classes=run.unlabelled_classes if run.model.classes else (),
-    )
-    if eval_classifier is not None:
-        metrics |= disentanglement(run.model, state.average, dataset)
-        about = run.model, state.average, eval_classifier, dataset, run.key("test")
-        metrics |= conditional_metrics(*about, category_to_class=metrics.get("category_to_class"))
-        if run.model.classes:
-            metrics |= restyled(*about, category_to_class=metrics.get("category_to_class"))
-    evaluation = {"step": int(state.step), **metrics, "environment": environment()}
+    metrics = run.make_model(variables).evaluate(dataset, eval_classifier)
+    evaluation = {"step": step, **metrics, "environment": environment()}
     write_json(run.workdir / filename, evaluation)
     return evaluation
 
 
-def _keep_quiet(_sentence: str) -> None:
-    pass
+def _log_summary(run: Run, dataset: Dataset, devices: Devices) -> None:
+    """Logs what is trained, on which devices, and settings that may be unexpected.
 
-
-def _objective(run: Run, dataset: Dataset) -> Objective:
-    labels = dataset.train_labels
-    mixed = run.config.labelled_per_batch(labels) is not None
-    return run.config.make_objective(
-        all_labelled=dataset.all_labelled,
-        labelled_fraction=float(np.mean(labels >= 0)) if mixed else None,
+    Args:
+        run: the run.
+        dataset: the data set as training sees it.
+        devices: the devices of all processes.
+    """
+    objective = run.config.objective
+    processes = jax.process_count()
+    of_processes = f" of {processes} processes" if processes > 1 else ""
+    logger.info(
+        "%s: %d steps, %d epochs of %d, on %d x %s%s, in %s",
+        objective.name,
+        run.total_steps,
+        run.config.epochs,
+        run.steps_per_epoch,
+        len(devices),
+        devices[0].device_kind,
+        of_processes,
+        run.workdir,
     )
+    capacity_steps = getattr(objective, "capacity_steps", None)
+    if capacity_steps is not None:
+        logger.info("capacities increase from 0 over %d steps", capacity_steps)
+    if objective.uses_labels and not dataset.all_labelled:
+        _log_labels(run, dataset)
+    classes = len(dataset.class_names)
+    final = objective.final_capacity_c(run.config.label_info(dataset))
+    if final > math.log(classes):
+        logger.warning(
+            "C_c is capped at log %d = %.3f nats, the most that %d classes can hold; %g was "
+            "requested",
+            classes,
+            math.log(classes),
+            classes,
+            final,
+        )
+    names = run.make_model({}).category_names
+    if not "".join(names).isascii():
+        from jvae_jax import plotting
+
+        if hint := plotting.font_hint(names):
+            logger.warning(hint)
 
 
-def _initial_or_restored(run: Run, say: Callable[[str], None]) -> TrainState:
+def _log_labels(run: Run, dataset: Dataset) -> None:
+    counts, config = run.data.labels_per_class, run.config
+    if not any(counts):
+        logger.warning("no training image is labelled, so c is unsupervised")
+        return
+    per_batch = config.labelled_per_batch(dataset.train_labels)
+    in_batch = "" if per_batch is None else f", {per_batch} of {config.batch_size} in each batch"
+    fewest, most = min(counts), max(counts)
+    per_class = f"{most} per class" if fewest == most else f"{fewest} to {most} per class"
+    logger.info(
+        "%d of %d training images are labelled, %s%s",
+        sum(counts),
+        run.data.train_examples,
+        per_class,
+        in_batch,
+    )
+    if unlabelled := [run.data.class_names[index] for index in run.unlabelled_classes]:
+        logger.warning(
+            "no training image of these classes is labelled, so c is unsupervised for them: %s",
+            ", ".join(unlabelled),
+        )
+
+
+def _initial_or_restored(run: Run) -> TrainState:
+    """Returns the state of the latest intact checkpoint, or the initial one."""
     folder = run.checkpoints_path
     state, damaged = checkpoints.restore_latest(folder, run.state_shape())
     for step, reason in damaged.items():
-        say(f"the checkpoint of step {step} is damaged ({reason})")
+        logger.warning("the checkpoint of step %d is damaged (%s)", step, reason)
     if damaged:
-        say(f"set aside in {checkpoints.set_aside(folder, damaged)}")
+        logger.warning("moved to %s", checkpoints.set_aside(folder, damaged))
     if state is None:
         return run.initial_state()
-    say(f"going on from step {int(state.step)} of {run.total_steps} in {run.workdir}")
+    logger.info("resuming from step %d of %d in %s", state.step, run.total_steps, run.workdir)
     return state
 
 
 def _train(
     run: Run,
-    objective: Objective,
     dataset: Dataset,
     state: TrainState,
     devices: Devices,
-    show: Callable[[Path], None] | None,
+    on_samples: Callable[[Path], None] | None,
 ) -> TrainState:
-    """Goes from a state that was saved to the end of the run, or to where someone asks to stop."""
-    assert run.config.save_every is not None
-    trainer = Trainer(run, objective, dataset, devices)
+    """Trains from a saved state to the end of the run, or until a signal asks to stop."""
+    save_every = run.config.save_every or 1
+    label_info = run.config.label_info(dataset)
+    trainer = _Trainer(run, dataset, label_info, devices)
     test_split = Batch(dataset.test_images, dataset.test_labels)
-    per_epoch = run.steps_per_epoch
+    steps_per_epoch = run.steps_per_epoch
     step = int(state.step)
-    with interruptions() as interruption, RunWriter(run, step, show) as records:
-        sums = records.sums
-        for epoch in range(step // per_epoch + 1, run.config.epochs + 1):
-            state, sums = trainer.train_epoch(state, epoch, sums, records.progress, interruption)
+    with stop_on_signals() as stop, RunWriter(run, step, on_samples) as writer:
+        sums = writer.metric_sums
+        for epoch in range(step // steps_per_epoch + 1, run.config.epochs + 1):
+            state, sums = trainer.train_epoch(state, epoch, sums, writer.progress, stop)
             step = int(state.step)
-            if step < epoch * per_epoch:
-                records.save(state, negative_elbo=math.inf, sums=sums)
-                interruption.leave()
-            train_terms = {name: total / per_epoch for name, total in sums.items()}
+            if step < epoch * steps_per_epoch:
+                writer.save_checkpoint(state, negative_elbo=math.inf, metric_sums=sums)
+                stop.exit()
+            train_terms = {name: total / steps_per_epoch for name, total in sums.items()}
             sums = {}
             variables = jax.device_get(state.average)
             test_terms = mean_test_terms(
-                objective, run.model, variables, step, test_split, run.key("test")
+                run.config.objective,
+                run.network,
+                variables,
+                step,
+                test_split,
+                run.key("test"),
+                label_info,
             )
-            records.epoch(epoch, step, train_terms, test_terms)
-            last = epoch == run.config.epochs
-            if interruption.agree() or last or epoch % run.config.save_every == 0:
-                bound = sum(test_terms.get(name, 0.0) for name in _BOUND)
-                bound = math.inf if math.isnan(bound) else bound
-                # In this order, since what is saved isn't trained, nor its sheet drawn, again.
-                records.samples(variables)
-                records.save(state, negative_elbo=bound, sums=sums)
-            if interruption:
-                interruption.leave()
+            writer.write_epoch(epoch, step, train_terms, test_terms)
+            is_last = epoch == run.config.epochs
+            if stop.synchronize() or is_last or epoch % save_every == 0:
+                negative_elbo = sum(test_terms.get(name, 0.0) for name in _ELBO_TERMS)
+                if math.isnan(negative_elbo):
+                    negative_elbo = math.inf
+                # Samples first: an epoch whose checkpoint exists is never repeated.
+                writer.write_samples(variables)
+                writer.save_checkpoint(state, negative_elbo=negative_elbo, metric_sums=sums)
+            if stop:
+                stop.exit()
     return state
 
 
-_STEPS_PER_DISPATCH = 100
-
-
-class DivergedError(ArithmeticError):
-    """A term of the loss, or the gradient, stopped being finite."""
-
-
-class Trainer:
+class _Trainer:
     """A run's training data and compiled steps, on its devices."""
 
-    def __init__(self, run: Run, objective: Objective, dataset: Dataset, devices: Devices) -> None:
-        """Puts the data on the devices."""
+    def __init__(self, run: Run, dataset: Dataset, label_info: LabelInfo, devices: Devices) -> None:
         self._run = run
-        self._names = metric_names(objective)
+        self._names = metric_names(run.config.objective)
         self._devices = devices
         self._data = parallel.replicate(Batch(dataset.train_images, dataset.train_labels), devices)
         self._train_steps = parallel.make_train_steps(
-            objective,
-            run.model,
+            run.config.objective,
+            run.network,
             run.optimizer,
             batch_size=run.config.batch_size,
+            label_info=label_info,
             ema_decay=run.config.ema_decay,
             devices=devices,
         )
@@ -234,44 +282,46 @@ class Trainer:
         state: TrainState,
         epoch: int,
         sums: Mapping[str, float],
-        report: ProgressReport,
-        interruption: Interruption,
+        progress: ProgressReport,
+        stop: StopRequest,
     ) -> tuple[TrainState, dict[str, float]]:
-        """Goes to the end of an epoch, or to where someone asks to stop.
+        """Trains to the end of an epoch, or until all processes agree to stop.
 
         Args:
-            state: at the epoch's beginning, or where it was left.
-            epoch: counted from 1.
-            sums: of its steps' metrics so far, if it was left.
-            report: is told.
-            interruption: is heeded after each dispatch.
+            state: state at the beginning of the epoch, or within it.
+            epoch: number of the epoch, from 1.
+            sums: sums of the metrics of the epoch's steps so far.
+            progress: where finished steps are reported.
+            stop: checked after each dispatch.
 
         Returns:
-            The state after, and the sums of the metrics of the epoch's steps until there.
+            The state after the last step, and the sums of the metrics of the epoch's steps.
 
         Raises:
-            DivergedError: if a metric isn't finite any more.
+            DivergedError: if a metric is not finite.
         """
         run = self._run
         order, state = parallel.place((self._order(epoch), state), self._devices)
         sums = dict(sums) or dict.fromkeys(self._names, 0.0)
         end = epoch * run.steps_per_epoch
         for step in range(int(state.step), end, _STEPS_PER_DISPATCH):
-            stop = min(step + _STEPS_PER_DISPATCH, end)
+            next_step = min(step + _STEPS_PER_DISPATCH, end)
             with self._profiled():
-                state, progress = self._train_steps(
-                    state, self._data, order, run.key("train"), jnp.int32(stop)
+                state, metrics = self._train_steps(
+                    state, self._data, order, run.key("train"), jnp.int32(next_step)
                 )
-                progress = jax.device_get(progress)
-            self._check_finite({name: int(progress.first_bad_step[name]) for name in self._names})
-            done = {name: float(progress.sums[name]) for name in self._names}
-            sums = {name: sums[name] + done[name] for name in self._names}
-            report.steps(stop, {name: total / (stop - step) for name, total in done.items()})
-            if interruption.agree():
+                metrics = jax.device_get(metrics)
+            self._check_finite(metrics.first_nonfinite_step)
+            dispatch_sums = {name: float(metrics.sums[name]) for name in self._names}
+            sums = {name: sums[name] + dispatch_sums[name] for name in self._names}
+            means = {name: total / (next_step - step) for name, total in dispatch_sums.items()}
+            progress.steps(next_step, means)
+            if stop.synchronize():
                 break
         return state, sums
 
     def _order(self, epoch: int) -> Array:
+        """Returns the order in which the epoch visits the examples."""
         key = self._run.key("order")
         if self._run.config.balance_classes:
             return balanced_order(key, epoch, self._labels)
@@ -288,7 +338,7 @@ class Trainer:
 
     @contextmanager
     def _profiled(self) -> Iterator[None]:
-        """Traces the second dispatch, if that is asked for; the first one compiles."""
+        """Traces the second dispatch if the configuration asks for it; the first one compiles."""
         self._dispatches += 1
         if not (self._run.config.profile and self._dispatches == 2):
             yield
@@ -296,12 +346,13 @@ class Trainer:
         with jax.profiler.trace(self._run.workdir / "profile", create_perfetto_trace=True):
             yield
 
-    def _check_finite(self, first_bad_step: dict[str, int]) -> None:
-        bad = {name: step for name, step in first_bad_step.items() if step >= 0}
-        if bad:
-            first = min(bad.values())
-            names = ", ".join(name for name, step in bad.items() if step == first)
+    def _check_finite(self, first_nonfinite_step: Mapping[str, np.ndarray]) -> None:
+        steps = {name: int(first_nonfinite_step[name]) for name in self._names}
+        nonfinite = {name: step for name, step in steps.items() if step >= 0}
+        if nonfinite:
+            first = min(nonfinite.values())
+            names = ", ".join(name for name, step in nonfinite.items() if step == first)
             raise DivergedError(
-                f"not finite at step {first}: {names}. {self._run.checkpoints_path} holds the "
-                "last good state; a lower --learning_rate may help, in another --workdir"
+                f"not finite at step {first}: {names}. {self._run.checkpoints_path} has the last "
+                "finite state; try a lower --learning_rate in another --workdir"
             )

@@ -1,8 +1,8 @@
-"""Data-parallel training: the only pmap.
+"""Data-parallel training: the only ``pmap``.
 
-The state has no device axis, going in or coming out, so checkpoints and evaluation don't know how
-many devices trained it. The data set lies on every device, and each takes its own share of every
-global batch.
+The state has no device axis, neither as input nor as output, so checkpoints and evaluation don't
+depend on the number of devices. Each device holds the whole data set and takes its part of every
+global batch from it.
 """
 
 from collections.abc import Callable
@@ -20,40 +20,44 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.objectives import Objective
 from jvae_jax.sampling import example_keys
-from jvae_jax.training.step import EMA_DECAY, Progress, TrainState, train_step
-from jvae_jax.types import Batch, Devices
+from jvae_jax.training.step import EMA_DECAY, StepMetrics, TrainState, train_step
+from jvae_jax.types import Batch, Devices, LabelInfo
 
 AXIS = "devices"
+"""Name of the device axis."""
 
 Tree = TypeVar("Tree")
-TrainSteps = Callable[[TrainState, Batch, Array, Array, Array], tuple[TrainState, Progress]]
+TrainSteps = Callable[[TrainState, Batch, Array, Array, Array], tuple[TrainState, StepMetrics]]
 
 
 def replicate(batch: Batch, devices: Devices) -> Batch:
-    """Puts the training data on every device of this process, once."""
-    return jax_utils.replicate(batch, local(devices))
+    """Copies the training data to every device of this process."""
+    return jax_utils.replicate(batch, local_devices(devices))
 
 
-def local(devices: Devices) -> list[Any]:
-    """Those of this process."""
+def local_devices(devices: Devices) -> list[Any]:
+    """Returns the devices of this process."""
     return [device for device in devices if device.process_index == jax.process_index()]
 
 
 def place(tree: Tree, devices: Devices) -> Tree:
-    """Puts a state or an order on this process's devices as ``train_steps`` has them.
+    """Puts a tree on this process's devices, replicated.
 
-    So it compiles once.
+    This is the placement of ``train_steps``'s outputs; inputs of another placement would compile
+    it a second time.
     """
-    mesh = Mesh(np.array(local(devices)), (AXIS,))
+    mesh = Mesh(np.array(local_devices(devices)), (AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def check_batch(batch_size: int, examples: int, devices: int) -> None:
-    """Raises ValueError if the devices can't share a batch equally, or the data don't fill one."""
+    """Raises ValueError unless the batch is divisible by the devices and the data fill one."""
     if batch_size % devices:
-        raise ValueError(f"a batch of {batch_size} can't be shared equally by {devices} devices")
+        raise ValueError(f"batch_size must be divisible by the {devices} devices, got {batch_size}")
     if examples < batch_size:
-        raise ValueError(f"{examples} training examples don't fill one batch of {batch_size}")
+        raise ValueError(
+            f"batch_size must be at most the {examples} training examples, got {batch_size}"
+        )
 
 
 def make_train_steps(
@@ -62,24 +66,30 @@ def make_train_steps(
     optimizer: optax.GradientTransformation,
     *,
     batch_size: int,
+    label_info: LabelInfo = LabelInfo(),
     ema_decay: float = EMA_DECAY,
     devices: Devices,
 ) -> TrainSteps:
     """Makes ``train_steps(state, data, order, key, stop)``: many steps in one dispatch.
 
     Args:
-        objective, model, optimizer, ema_decay: as in :func:`~jvae_jax.training.step.train_step`.
+        objective: see :func:`~jvae_jax.training.step.train_step`, as for ``model``, ``optimizer``,
+            ``label_info`` and ``ema_decay``.
+        model: unbound linen module.
+        optimizer: an optax transformation.
         batch_size: examples of a global batch.
-        devices: where to train, all processes' together.
+        label_info: what is known of the data set's labels.
+        ema_decay: decay of the moving average of the variables.
+        devices: devices of all processes.
 
     Returns:
-        A function of a state, replicated data, the order in which the epoch visits them, the
-        noise's key and the step to stop before, in the same epoch. It returns the state after and
-        the steps' metrics, compiles once, whatever ``stop``, and works in place: the state that
-        went in can't be used again. What doesn't fill a batch is left out of an epoch. At its first
-        call it raises ValueError as :func:`check_batch` does.
+        A function of a state, the replicated data, the epoch's order of examples, the random key
+        and the step before which to stop, within the epoch. It returns the state after and the
+        metrics of the steps. It is compiled once for all values of ``stop`` and donates the state,
+        which can't be used again. The examples of an epoch that don't fill a batch are dropped. It
+        raises ValueError as :func:`check_batch` does.
     """
-    share = batch_size // len(devices)
+    examples_per_device = batch_size // len(devices)
 
     @partial(
         jax.pmap,
@@ -91,18 +101,20 @@ def make_train_steps(
     )
     def train_steps(
         state: TrainState, data: Batch, order: Array, key: Array, stop: Array
-    ) -> tuple[TrainState, Progress]:
+    ) -> tuple[TrainState, StepMetrics]:
         check_batch(batch_size, len(order), len(devices))
-        mine = lax.axis_index(AXIS) * share + jnp.arange(share)
+        first = lax.axis_index(AXIS) * examples_per_device
+        # Positions of this device's examples in the global batch.
+        positions = first + jnp.arange(examples_per_device)
         steps_per_epoch = len(order) // batch_size
 
         def one_step(
-            step: Array, carry: tuple[TrainState, Progress]
-        ) -> tuple[TrainState, Progress]:
-            state, progress = carry
-            chosen = order[step % steps_per_epoch * batch_size + mine]
-            batch = jax.tree.map(lambda array: array[chosen], data)
-            keys = example_keys(key, step, mine)
+            step: Array, carry: tuple[TrainState, StepMetrics]
+        ) -> tuple[TrainState, StepMetrics]:
+            state, totals = carry
+            indices = order[step % steps_per_epoch * batch_size + positions]
+            batch = jax.tree.map(lambda array: array[indices], data)
+            keys = example_keys(key, step, positions)
             state, metrics = train_step(
                 objective,
                 model,
@@ -110,11 +122,12 @@ def make_train_steps(
                 state,
                 batch,
                 keys,
+                label_info=label_info,
                 ema_decay=ema_decay,
                 axis_name=AXIS,
             )
-            return state, progress.add(step, metrics)
+            return state, totals.add(step, metrics)
 
-        return lax.fori_loop(state.step, stop, one_step, (state, Progress.empty(objective)))
+        return lax.fori_loop(state.step, stop, one_step, (state, StepMetrics.empty(objective)))
 
     return train_steps

@@ -1,4 +1,4 @@
-"""How a run is going: a bar on a terminal, a line per epoch elsewhere."""
+"""Progress of a run: a bar on a terminal, one line per epoch elsewhere."""
 
 import time
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from tqdm import tqdm
 
 
 def format_terms(terms: Mapping[str, float]) -> str:
-    """Terms on one line, to four figures."""
+    """Returns the terms on one line, with four significant digits."""
     return "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
 
 
 class ProgressReport:
-    """Tells of epoch, time left, images per second and the current terms."""
+    """Reports epoch, terms, images per second and remaining time."""
 
     def __init__(
         self,
@@ -26,7 +26,15 @@ class ProgressReport:
         step: int,
         stream: TextIO | TextIOBase,
     ) -> None:
-        """Begins at ``step``, from where the speed is measured."""
+        """Starts the report.
+
+        Args:
+            epochs: epochs of the run.
+            steps_per_epoch: steps of an epoch.
+            batch_size: images per step.
+            step: first step; the speed is measured from here.
+            stream: where to write.
+        """
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
         self._batch_size = batch_size
@@ -45,7 +53,7 @@ class ProgressReport:
             )
 
     def steps(self, step: int, terms: Mapping[str, float]) -> None:
-        """Some steps are done, up to ``step``."""
+        """Reports that all steps up to ``step`` are finished."""
         if self._bar is not None:
             epoch = min(step // self._steps_per_epoch + 1, self._epochs)
             self._bar.set_description(f"epoch {epoch}/{self._epochs}", refresh=False)
@@ -53,18 +61,18 @@ class ProgressReport:
             self._bar.update(step * self._batch_size - self._bar.n)
 
     def epoch(self, step: int, train: Mapping[str, float], test: Mapping[str, float]) -> None:
-        """An epoch is done."""
+        """Reports that an epoch is finished, with its mean train and test terms."""
         if self._bar is not None:
             return
         elapsed = time.monotonic() - self._started
-        done = step - self._first_step
-        left = self._epochs * self._steps_per_epoch - step
-        remaining = timedelta(seconds=round(elapsed / done * left))
+        finished = step - self._first_step
+        remaining_steps = self._epochs * self._steps_per_epoch - step
+        remaining = timedelta(seconds=round(elapsed / finished * remaining_steps))
         print(
             f"epoch {step // self._steps_per_epoch}/{self._epochs}",
             f"train {format_terms(train)}",
             f"test {format_terms(test)}",
-            f"{done * self._batch_size / elapsed:,.0f} images/s",
+            f"{finished * self._batch_size / elapsed:,.0f} images/s",
             f"{remaining} left",
             sep=" | ",
             file=self._stream,

@@ -1,4 +1,4 @@
-"""Where numbers come from."""
+"""Provenance of results: versions, devices, machine and commit."""
 
 import os
 import platform
@@ -9,14 +9,15 @@ from typing import Any
 
 import jax
 
+_PACKAGES = ("jvae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
 
 def environment() -> dict[str, Any]:
-    """Where numbers come from: versions, devices, machine and, in a git checkout, the commit."""
-    packages = ("jvae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    """Returns versions, devices, the machine and, in a git checkout, the commit."""
     return {
         "commit": _commit(),
         "python": platform.python_version(),
-        **{package: metadata.version(package) for package in packages},
+        **{package: metadata.version(package) for package in _PACKAGES},
         "devices": [device.device_kind for device in jax.devices()],
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
         + _processor(),
@@ -24,7 +25,7 @@ def environment() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's name behind a comma, where Linux tells it."""
+    """Returns the processor's model name after a comma, if Linux reports one."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -34,11 +35,12 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this package lies in, marked if it has changes."""
-    package = Path(__file__).parent
+    """Returns the commit of the checkout that contains this package, marked if it is modified."""
+    package = Path(__file__).resolve().parents[1]
     try:
         top = _git("rev-parse", "--show-toplevel", cwd=package)
-        if not (Path(top) / "jvae_jax" / Path(__file__).name).exists():
+        # An environment may lie within a checkout of something else.
+        if Path(top) / "jvae_jax" != package:
             return None
         return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*", cwd=package)
     except (OSError, subprocess.SubprocessError):
@@ -46,7 +48,7 @@ def _commit() -> str | None:
 
 
 def _git(*arguments: str, cwd: Path) -> str:
-    shown = subprocess.run(
+    completed = subprocess.run(
         ["git", *arguments], capture_output=True, text=True, timeout=10, check=True, cwd=cwd
     )
-    return shown.stdout.strip()
+    return completed.stdout.strip()

@@ -1,33 +1,40 @@
-"""A run's folder: what is in it, and who may write there.
+"""The folder of a run.
 
-config.json     the configuration, the data and where the run started
-metrics.jsonl   every term of the loss, per epoch, train and test
-checkpoints/    the latest two and the best
-samples.png     rows fix c, columns fix z; refreshed as it trains
-evaluation.json the whole test split, once trained
+========================  =========================================================================
+config.json               configuration, data set and environment of the run
+metrics.jsonl             every term of the loss, per epoch, train and test
+checkpoints/              the latest two checkpoints and the best
+samples.png               generated characters: rows fix c, columns fix z
+evaluation.json           metrics on the whole test split
+========================  =========================================================================
 """
 
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jax
 import optax
 from jax import Array
 
 from jvae_jax.data import Dataset
-from jvae_jax.data.info import DatasetInfo
+from jvae_jax.data.dataset import DatasetInfo
 from jvae_jax.files import write_json
 from jvae_jax.models.autoencoder import Autoencoder
+from jvae_jax.sampling import purpose_key
+from jvae_jax.trained_model import TrainedModel
 from jvae_jax.training import checkpoints
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.provenance import environment
 from jvae_jax.training.step import TrainState, init_state, state_shape
+from jvae_jax.types import Variables
 
 WEIGHTS = "model.safetensors"
-"""What the folder of an exported model has in the place of checkpoints."""
-_INCIDENTAL = (
+"""File that the folder of an exported model has instead of checkpoints."""
+FORMAT = 2
+"""Version of config.json's layout and of all names in a run's files."""
+_IGNORED_ON_RESUME = (
     "workdir",
     "data_dir",
     "profile",
@@ -35,96 +42,122 @@ _INCIDENTAL = (
     "num_processes",
     "process_id",
 )
-"""Fields that don't decide how a run goes."""
-_PURPOSES = ("init", "train", "test", "samples", "order")
+"""Fields ignored when a run is resumed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run's folder and what its config.json says."""
+    """A run: its folder, configuration and data set.
+
+    Attributes:
+        workdir: folder of the run.
+        config: resolved configuration.
+        data: description of the data set.
+    """
 
     workdir: Path
     config: TrainConfig
     data: DatasetInfo
 
     @property
-    def model(self) -> Autoencoder:
-        """The model it trains."""
-        return self.config.make_model(
+    def network(self) -> Autoencoder:
+        """The unbound linen module."""
+        return self.config.make_network(
             image_shape=self.data.image_shape, classes=len(self.data.class_names)
         )
 
+    @cached_property
+    def model(self) -> TrainedModel:
+        """The trained model of the latest checkpoint, loaded once.
+
+        Raises:
+            CheckpointError: if there is no checkpoint yet, or it can't be read.
+        """
+        return self.make_model(self.load_state().average)
+
+    def make_model(self, variables: Variables) -> TrainedModel:
+        """Returns the run's network with the given variables."""
+        return TrainedModel(
+            network=self.network,
+            variables=variables,
+            class_names=self.data.class_names,
+            unlabelled_classes=self.unlabelled_classes,
+            name=f"{self.config.objective.name}, {self.data_name}",
+            seed=self.config.seed,
+            metrics=self.evaluation(),
+        )
+
+    @property
+    def data_name(self) -> str:
+        """Name of the data set, without its path."""
+        name = self.config.dataset
+        return "image folder" if name == "folder" else Path(name).stem
+
     @property
     def optimizer(self) -> optax.GradientTransformation:
-        """Adam, with PyTorch's defaults, which are optax's."""
+        """Adam, with optax's defaults, which are PyTorch's."""
         return optax.adam(self.config.learning_rate)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in an epoch."""
+        """Number of full batches in an epoch."""
         return self.data.train_examples // self.config.batch_size
 
     @property
     def total_steps(self) -> int:
-        """Steps from beginning to end."""
+        """Number of training steps."""
         return self.config.epochs * self.steps_per_epoch
 
     @property
     def metrics_path(self) -> Path:
-        """One line of JSON for each epoch."""
+        """Path of metrics.jsonl, one line for each epoch."""
         return self.workdir / "metrics.jsonl"
 
     @property
+    def checkpoints_path(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.workdir / "checkpoints"
+
+    @property
     def unlabelled_classes(self) -> tuple[int, ...]:
-        """The classes of which training sees no label."""
-        if self.config.objective == "joint_vae":
+        """Indices of the classes of which training sees no label."""
+        if not self.config.objective.uses_labels:
             return tuple(range(len(self.data.class_names)))
         return tuple(label for label, count in enumerate(self.data.labels_per_class) if count == 0)
 
-    @property
-    def category_names(self) -> tuple[str, ...]:
-        """What each value of c is called: its class, or a number where c is unsupervised."""
-        names = list(self.data.class_names)
-        for index in self.unlabelled_classes:
-            names[index] = f"c{index}"
-        return tuple(names)
-
     def check_data(self, dataset: Dataset) -> None:
-        """Raises ValueError unless it was trained on these data, some labels hidden or none."""
-        if differences := _differences(
-            self.data, DatasetInfo.of(visible_dataset(self.config, dataset))
-        ):
+        """Raises ValueError unless the run was trained on this data set."""
+        info = DatasetInfo.from_dataset(training_view(self.config, dataset))
+        if differences := _differences(asdict(self.data), asdict(info)):
             raise ValueError(f"{self.workdir} was trained on other data: {'; '.join(differences)}")
 
     def key(self, purpose: str) -> Array:
-        """The run's key for one purpose: init, train, test, samples or order."""
-        return jax.random.fold_in(jax.random.key(self.config.seed), _PURPOSES.index(purpose))
+        """Returns the run's random key for a purpose: init, train, test, samples or order."""
+        return purpose_key(self.config.seed, purpose)
 
     def evaluation(self) -> dict[str, Any]:
-        """What its folder keeps of its evaluation; empty if it wasn't evaluated."""
+        """Returns the metrics in evaluation.json; empty if the run wasn't evaluated."""
         try:
             return dict(json.loads((self.workdir / "evaluation.json").read_text(encoding="utf-8")))
         except (OSError, TypeError, ValueError):
             return {}
 
     def initial_state(self) -> TrainState:
-        """The state before the first step, by the seed."""
-        return init_state(self.model, self.optimizer, self.key("init"))
+        """Returns the state before the first step."""
+        return init_state(self.network, self.optimizer, self.key("init"))
 
     def state_shape(self) -> TrainState:
-        """The shapes and types of its states' arrays."""
-        return state_shape(self.model, self.optimizer)
-
-    @property
-    def checkpoints_path(self) -> Path:
-        """The folder of its checkpoints."""
-        return self.workdir / "checkpoints"
+        """Returns the tree of shapes and dtypes of the run's states."""
+        return state_shape(self.network, self.optimizer)
 
     def load_state(self, checkpoint: str = "latest") -> TrainState:
-        """The trained state, from the latest or the best checkpoint.
+        """Loads the state of a checkpoint.
+
+        Args:
+            checkpoint: "latest", or "best": the lowest negative ELBO on the test split.
 
         Raises:
-            CheckpointError: if there is none yet, or it can't be read.
+            CheckpointError: if there is no checkpoint yet, or it can't be read.
         """
         like = self.state_shape()
         if checkpoint == "best":
@@ -134,17 +167,17 @@ class Run:
             raise checkpoints.CheckpointError(f"{self.workdir} has no checkpoint yet")
         for step, reason in damaged.items():
             raise checkpoints.CheckpointError(
-                f"the checkpoint of step {step} in {self.workdir} is damaged ({reason}); to train "
-                f"again goes on from step {int(state.step)}"
+                f"the checkpoint of step {step} in {self.workdir} is damaged ({reason}); training "
+                f"again resumes from step {int(state.step)}"
             )
         return state
 
 
-def visible_dataset(config: TrainConfig, dataset: Dataset) -> Dataset:
-    """What training may see of a data set: labels that are to be hidden are -1.
+def training_view(config: TrainConfig, dataset: Dataset) -> Dataset:
+    """Returns the data set as training sees it: only ``num_labels`` labels, the others -1.
 
     Raises:
-        ValueError: if there are fewer labels than are to be kept.
+        ValueError: if there are fewer labels.
     """
     if isinstance(config.num_labels, str):
         return dataset
@@ -152,35 +185,43 @@ def visible_dataset(config: TrainConfig, dataset: Dataset) -> Dataset:
 
 
 def plan_run(config: TrainConfig, dataset: Dataset) -> Run:
-    """A run that has no folder yet, of a configuration that is resolved for the data."""
-    assert config.workdir is not None
-    facts = DatasetInfo.of(visible_dataset(config, dataset))
-    return Run(workdir=Path(config.workdir).expanduser(), config=config, data=facts)
-
-
-def start_run(config: TrainConfig, dataset: Dataset) -> Run:
-    """Makes a run's folder, or takes up the one that is there.
+    """Returns a run without creating its folder.
 
     Args:
-        config: the configuration, resolved for the data.
-        dataset: the data to train on, of which only :func:`visible_dataset` labels count.
+        config: configuration resolved for the data set.
+        dataset: data set to train on.
+    """
+    if config.workdir is None:
+        raise ValueError("config must be resolved first: TrainConfig.resolve(dataset)")
+    info = DatasetInfo.from_dataset(training_view(config, dataset))
+    return Run(workdir=Path(config.workdir).expanduser(), config=config, data=info)
+
+
+def open_run(config: TrainConfig, dataset: Dataset) -> Run:
+    """Creates the folder of a run, or opens it to resume.
+
+    Args:
+        config: configuration resolved for the data set.
+        dataset: data set to train on.
 
     Raises:
-        ValueError: if the folder holds something else, or a run of another configuration or data.
+        ValueError: if the folder contains something else, or a run of another configuration or
+            data set.
         OSError: if it can't be written.
     """
     run = plan_run(config, dataset)
     workdir = run.workdir
     if (workdir / WEIGHTS).exists():
-        raise ValueError(f"{workdir} holds an exported model; choose another --workdir")
+        raise ValueError(f"{workdir} contains an exported model; choose another --workdir")
     if (workdir / "config.json").exists():
         _check_same(load_run(workdir), run)
         return run
     if workdir.exists() and (not workdir.is_dir() or any(workdir.glob("[!.]*"))):
-        raise ValueError(f"{workdir} holds something that isn't a run; choose another --workdir")
+        raise ValueError(f"{workdir} contains something that isn't a run; choose another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     contents = {
-        "config": asdict(config),
+        "format": FORMAT,
+        "config": config.to_json(),
         "data": asdict(run.data),
         "environment": environment(),
     }
@@ -188,8 +229,37 @@ def start_run(config: TrainConfig, dataset: Dataset) -> Run:
     return run
 
 
+def load_run(workdir: str | Path) -> Run:
+    """Opens the folder of a run or of an exported model.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if its config.json is invalid or has another format.
+    """
+    workdir = Path(workdir).expanduser()
+    path = workdir / "config.json"
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+        found = contents.get("format", 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(f"{workdir} is not a run: it has no config.json") from error
+    except (AttributeError, ValueError) as error:
+        raise ValueError(f"{path} is invalid: {error}") from error
+    if found != FORMAT:
+        raise ValueError(
+            f"{path} has format {found}, but this version of jvae_jax reads format {FORMAT}; train "
+            "again, or use the version of jvae_jax that wrote it"
+        )
+    try:
+        config = TrainConfig.from_json(contents["config"])
+        info = DatasetInfo.from_json(contents["data"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is invalid: {error}") from error
+    return Run(workdir=workdir, config=config, data=info)
+
+
 def dataset_name(config: TrainConfig) -> str:
-    """The data set to load: the one that a run in the folder has, where ``auto`` leaves it open."""
+    """Returns the data set to load: where ``auto`` leaves it open, that of the run to resume."""
     if config.dataset == "auto" and config.workdir is not None:
         workdir = Path(config.workdir).expanduser()
         if (workdir / "config.json").exists():
@@ -197,41 +267,28 @@ def dataset_name(config: TrainConfig) -> str:
     return config.dataset
 
 
-def load_run(workdir: str | Path) -> Run:
-    """Opens the folder of a run.
-
-    Raises:
-        FileNotFoundError: if there is no run.
-        ValueError: if its config.json can't be understood.
-    """
-    workdir = Path(workdir).expanduser()
-    path = workdir / "config.json"
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-        config = TrainConfig(**contents["config"])
-        facts = DatasetInfo.from_json(contents["data"])
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise FileNotFoundError(f"{workdir} is no run: it has no config.json") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} can't be understood: {error}") from error
-    return Run(workdir=workdir, config=config, data=facts)
-
-
-def _check_same(existing: Run, asked: Run) -> None:
+def _check_same(existing: Run, requested: Run) -> None:
     differences = [
-        *_differences(existing.config, asked.config),
-        *_differences(existing.data, asked.data),
+        *_differences(_settings(existing.config), _settings(requested.config)),
+        *_differences(asdict(existing.data), asdict(requested.data)),
     ]
     if differences:
         raise ValueError(
-            f"{existing.workdir} holds another run: {'; '.join(differences)}. "
-            "Go on with its own settings, or choose another --workdir"
+            f"{existing.workdir} contains another run: {'; '.join(differences)}. Resume with its "
+            "settings, or choose another --workdir"
         )
 
 
-def _differences(there: Any, here: Any) -> list[str]:
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """Settings of a run by flag: the hyperparameters come after the name of the objective."""
+    values = config.to_json()
+    hyperparameters = values.pop("objective")
+    return {"objective": hyperparameters.pop("name"), **values, **hyperparameters}
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     return [
-        f"{name} is {was!r} there and {now!r} here"
-        for (name, was), now in zip(asdict(there).items(), asdict(here).values(), strict=True)
-        if was != now and name not in _INCIDENTAL
+        f"{name} is {there[name]!r} there and {here[name]!r} here"
+        for name in there
+        if name in here and there[name] != here[name] and name not in _IGNORED_ON_RESUME
     ]

@@ -1,4 +1,4 @@
-"""One step of training and of testing: plain functions of a state, under jit or pmap alike."""
+"""One training step: pure functions of a state, used under ``jit`` and ``pmap`` alike."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,35 +11,47 @@ from jax import Array, lax
 from jaxtyping import Int
 
 from jvae_jax.models.autoencoder import Autoencoder
-from jvae_jax.models.inference import scale
+from jvae_jax.models.inference import scale_pixels
 from jvae_jax.objectives import Objective
-from jvae_jax.types import Batch, Keys, LossTerms, Scalar, Variables
+from jvae_jax.types import Batch, Keys, LabelInfo, LossTerms, Scalar, Variables
 
 EMA_DECAY = 0.999
-"""The share of the moving average of the variables that a step keeps."""
+"""Decay of the exponential moving average (EMA) of the variables."""
 
 
 class TrainState(NamedTuple):
-    """All that a checkpoint holds. No leaf has a device axis."""
+    """Everything that a checkpoint contains. No leaf has a device axis."""
 
     step: Int[Array, ""]
+    """Number of finished steps."""
     variables: Variables
+    """Parameters and batch statistics."""
     average: Variables
-    """The moving average of ``variables`` over steps: what is evaluated, and what draws."""
+    """Exponential moving average of ``variables``, used for evaluation and generation."""
     opt_state: optax.OptState
+    """State of the optimizer."""
 
 
 def init_state(
     model: Autoencoder, optimizer: optax.GradientTransformation, key: Array
 ) -> TrainState:
-    """A fresh model and optimiser."""
-    # It runs once, so compiling fast matters more than running fast.
-    fast = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(_init, static_argnums=(0, 1), compiler_options=fast)(model, optimizer, key)
+    """Initializes the model and the optimizer.
+
+    Args:
+        model: unbound linen module.
+        optimizer: an optax transformation.
+        key: random key of the initial parameters.
+
+    Returns:
+        The state before the first step.
+    """
+    # Runs once, so compile time matters more than run time.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(_init, static_argnums=(0, 1), compiler_options=options)(model, optimizer, key)
 
 
 def state_shape(model: Autoencoder, optimizer: optax.GradientTransformation) -> TrainState:
-    """The shapes and types of a state's arrays."""
+    """Returns the state's tree of ``jax.ShapeDtypeStruct``."""
     return jax.eval_shape(partial(_init, model, optimizer), jax.random.key(0))
 
 
@@ -49,12 +61,12 @@ def _init(model: Autoencoder, optimizer: optax.GradientTransformation, key: Arra
 
 
 def metric_names(objective: Objective) -> tuple[str, ...]:
-    """The metrics of a step, in the order to show them."""
+    """Returns the names of a step's metrics, in display order."""
     return ("loss", *objective.terms, "gradient_norm")
 
 
 def mean_terms(terms: LossTerms) -> dict[str, Scalar]:
-    """The batch mean of every term that the objective has."""
+    """Returns the batch mean of every term that the objective has, in nats per image."""
     return {name: jnp.mean(term) for name, term in terms._asdict().items() if term is not None}
 
 
@@ -66,37 +78,46 @@ def train_step(
     batch: Batch,
     keys: Keys,
     *,
+    label_info: LabelInfo = LabelInfo(),
     ema_decay: float = EMA_DECAY,
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, Scalar]]:
-    """One update of the parameters.
+    """Updates the parameters once.
 
     Args:
-        objective: the loss and its schedule.
-        model: unbound; its own ``train`` and ``axis_name`` don't matter here.
+        objective: loss and capacity schedule.
+        model: unbound linen module; its ``train`` and ``axis_name`` attributes are overridden.
         optimizer: an optax transformation.
-        state: the state before.
-        batch: this device's examples.
-        keys: one key for each of them.
-        ema_decay: the share of the moving average that a step keeps; 0: the average is the last
-            variables.
-        axis_name: the device axis, if any; gradients and statistics are averaged over it.
+        state: state before the step.
+        batch: this device's examples: uint8 images (batch, height, width, channels) and labels
+            (batch,).
+        keys: one key for each example and purpose.
+        label_info: what is known of the data set's labels.
+        ema_decay: decay of the moving average of the variables; 0 disables averaging.
+        axis_name: name of the device axis over which gradients, metrics and batch statistics are
+            averaged, if any.
 
     Returns:
-        The state after, and the mean over the global batch of the loss, of each of its terms and
-        of the gradient's norm.
+        The state after the step, and the mean over the global batch of the loss, of each of its
+        terms and of the gradient's norm.
     """
     model = model.clone(train=True, axis_name=axis_name)
-    images, labels = scale(batch.images), jnp.asarray(batch.labels)
+    images, labels = scale_pixels(batch.images), jnp.asarray(batch.labels)
 
     def loss_fn(params: Any) -> tuple[Scalar, tuple[LossTerms, Variables]]:
         def bound_loss(model: Autoencoder) -> tuple[Scalar, LossTerms]:
             return objective.loss(
-                model, images, labels, step=state.step, keys=keys, axis_name=axis_name
+                model,
+                images,
+                labels,
+                step=state.step,
+                keys=keys,
+                label_info=label_info,
+                axis_name=axis_name,
             )
 
-        run = nn.apply(bound_loss, model, mutable=["batch_stats"])
-        (loss, terms), updates = run({**state.variables, "params": params})
+        apply = nn.apply(bound_loss, model, mutable=["batch_stats"])
+        (loss, terms), updates = apply({**state.variables, "params": params})
         return loss, (terms, updates)
 
     (loss, (terms, updates)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
@@ -106,45 +127,56 @@ def train_step(
     if axis_name is not None:
         grads, metrics = lax.pmean((grads, metrics), axis_name)
     metrics["gradient_norm"] = optax.tree.norm(grads)
-    steps, opt_state = optimizer.update(grads, state.opt_state, state.variables["params"])
-    variables = {"params": optax.apply_updates(state.variables["params"], steps), **updates}
-    average = moving_average(state.step, state.average, variables, ema_decay)
+    param_updates, opt_state = optimizer.update(grads, state.opt_state, state.variables["params"])
+    params = optax.apply_updates(state.variables["params"], param_updates)
+    variables = {"params": params, **updates}
+    average = update_average(state.step, state.average, variables, ema_decay)
     return TrainState(state.step + 1, variables, average, opt_state), metrics
 
 
-def moving_average(
+def update_average(
     step: Array, average: Variables, variables: Variables, decay: float = EMA_DECAY
 ) -> Variables:
-    """Lets an average follow what a step gave.
+    """Updates an exponential moving average of the variables.
 
-    The share of it that is kept rises to ``decay`` from 0 at step 0, so that it soon forgets where
-    training began.
+    The decay is warmed up as min(decay, step / (step + 10)), so that the average soon forgets the
+    initial values.
+
+    Args:
+        step: number of finished steps.
+        average: average before the step.
+        variables: variables after the step.
+        decay: final decay.
     """
-    kept = jnp.minimum(decay, step / (step + 10))
-    updated: Any = optax.incremental_update(variables, average, 1 - kept)
+    effective_decay = jnp.minimum(decay, step / (step + 10))
+    updated: Any = optax.incremental_update(variables, average, 1 - effective_decay)
     return updated
 
 
-class Progress(NamedTuple):
-    """Metrics of several steps."""
+class StepMetrics(NamedTuple):
+    """Metrics accumulated over several steps."""
 
     sums: dict[str, Scalar]
-    first_bad_step: dict[str, Int[Array, ""]]
-    """The first step at which each metric wasn't finite, or -1."""
+    """Sum of each metric over the steps."""
+    first_nonfinite_step: dict[str, Int[Array, ""]]
+    """First step at which each metric wasn't finite, or -1."""
 
     @classmethod
-    def empty(cls, objective: Objective) -> "Progress":
-        """No steps yet."""
+    def empty(cls, objective: Objective) -> "StepMetrics":
+        """Returns the metrics of no steps."""
         names = metric_names(objective)
         return cls({name: jnp.zeros(()) for name in names}, {name: jnp.array(-1) for name in names})
 
-    def add(self, step: Array, metrics: dict[str, Scalar]) -> "Progress":
-        """Counts one more step."""
+    def add(self, step: Array, metrics: dict[str, Scalar]) -> "StepMetrics":
+        """Adds the metrics of one step."""
 
-        def first_bad(so_far: Array, metric: Scalar) -> Array:
-            return jnp.where((so_far < 0) & ~jnp.isfinite(metric), step, so_far)
+        def first_nonfinite(previous: Array, metric: Scalar) -> Array:
+            return jnp.where((previous < 0) & ~jnp.isfinite(metric), step, previous)
 
-        return Progress(
+        return StepMetrics(
             {name: total + metrics[name] for name, total in self.sums.items()},
-            {name: first_bad(bad, metrics[name]) for name, bad in self.first_bad_step.items()},
+            {
+                name: first_nonfinite(previous, metrics[name])
+                for name, previous in self.first_nonfinite_step.items()
+            },
         )
