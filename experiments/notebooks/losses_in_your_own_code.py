@@ -2,6 +2,11 @@
 # jupyter:
 #   jupytext:
 #     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     name: python3
@@ -10,8 +15,8 @@
 # %% [markdown]
 # # The losses in your own code
 #
-# `jvae_jax.losses` are pure functions of any `encode` and `decode`. Here they train a network that
-# has nothing of this package: three lines of perceptron, on scikit-learn's digits of 8 x 8 pixels.
+# `jvae_jax.losses` are pure functions of any `encode` and `decode`. This notebook trains a
+# multilayer perceptron, defined here, on scikit-learn's digits of 8 x 8 pixels.
 
 # %% tags=["parameters"]
 EPOCHS = 200
@@ -19,8 +24,8 @@ EPOCHS = 200
 # %% [markdown]
 # ## Data and network
 #
-# An encoder gives `Posterior(mean, logvar, logits)`, a decoder takes z and c side by side and gives
-# image *logits*: the sigmoid is inside the loss.
+# The encoder returns `Posterior(mean, logvar, logits)`. The decoder takes z and c, concatenated,
+# and returns image *logits*: the loss applies the sigmoid.
 
 # %%
 import flax.linen as nn
@@ -41,15 +46,15 @@ LATENTS, CLASSES = 3, 10
 
 class Network(nn.Module):
     def setup(self):
-        self.reader = nn.Sequential([nn.Dense(128), nn.relu, nn.Dense(2 * LATENTS + CLASSES)])
-        self.writer = nn.Sequential([nn.Dense(128), nn.relu, nn.Dense(64)])
+        self.encoder = nn.Sequential([nn.Dense(128), nn.relu, nn.Dense(2 * LATENTS + CLASSES)])
+        self.decoder = nn.Sequential([nn.Dense(128), nn.relu, nn.Dense(64)])
 
     def encode(self, images):
-        outputs = self.reader(images.reshape(len(images), -1))
+        outputs = self.encoder(images.reshape(len(images), -1))
         return Posterior(*jnp.split(outputs, [LATENTS, 2 * LATENTS], axis=-1))
 
     def decode(self, latents):
-        return self.writer(latents).reshape(-1, 8, 8, 1)
+        return self.decoder(latents).reshape(-1, 8, 8, 1)
 
     def __call__(self, images):
         posterior = self.encode(images)
@@ -60,10 +65,10 @@ network = Network()
 params = network.init(jax.random.key(0), images[:1])
 
 # %% [markdown]
-# ## The loss
+# ## Loss
 #
-# Equation 10. Keys are explicit: one for the Gaussian noise of z, one for the Gumbel noise of c.
-# The capacity C_z rises from 0 to 3 nats over the first half of the training.
+# Equation 10. Random keys are explicit: one for the Gaussian noise of z, one for the Gumbel noise
+# of c. The capacity C_z increases from 0 to 3 nats over the first half of training.
 
 # %%
 STEPS = EPOCHS * (len(images[train]) // 64)
@@ -90,7 +95,7 @@ def loss(params, images, labels, step, key):
 # %% [markdown]
 # ## Training
 #
-# The usual loop. The second value a loss returns are its terms, in nats for each image.
+# A standard optax loop. The loss also returns its terms, in nats for each image.
 
 # %%
 optimizer = optax.adam(1e-3)
@@ -99,9 +104,9 @@ optimizer = optax.adam(1e-3)
 @jax.jit
 def train_step(params, opt_state, step, key):
     batch_key, noise_key = jax.random.split(jax.random.fold_in(key, step))
-    chosen = jax.random.randint(batch_key, (64,), 300, len(images))
+    indices = jax.random.randint(batch_key, (64,), 300, len(images))
     gradients, terms = jax.grad(loss, has_aux=True)(
-        params, images[chosen], labels[chosen], step, noise_key
+        params, images[indices], labels[indices], step, noise_key
     )
     updates, opt_state = optimizer.update(gradients, opt_state)
     return optax.apply_updates(params, updates), opt_state, terms
@@ -115,20 +120,22 @@ for step in range(STEPS):
         print(step, "  ".join(f"{name} {mean:.3f}" for name, mean in means.items()))
 
 # %% [markdown]
-# ## What c says, and what it draws
+# ## Classification and conditional generation
 #
-# The encoder reads labels, and a one-hot c draws any digit in any style: rows fix c, columns z.
+# The most probable c is the predicted label. A one-hot c selects the digit to generate: rows fix c,
+# columns fix z.
 
 # %%
 # %matplotlib inline
 from jvae_jax import plotting
 
 bound = network.bind(params)
-read = bound.encode(images[test]).logits.argmax(-1)
-print(f"labels read of {len(read)} digits it never saw: {(read == labels[test]).mean():.3f}")
+predicted = bound.encode(images[test]).logits.argmax(-1)
+accuracy = (predicted == labels[test]).mean()
+print(f"accuracy on {len(predicted)} test images: {accuracy:.3f}")
 
 styles = jax.random.normal(jax.random.key(2), (10, LATENTS))
 latents = jnp.concatenate([jnp.tile(styles, (10, 1)), jnp.eye(10).repeat(10, axis=0)], axis=-1)
-drawn = jax.nn.sigmoid(bound.decode(latents)).reshape(10, 10, 8, 8, 1)
-apart = np.pad(drawn, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)])
-plotting.sheet(apart, list(map(str, range(10))))
+generated = jax.nn.sigmoid(bound.decode(latents)).reshape(10, 10, 8, 8, 1)
+padded = np.pad(generated, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)])
+plotting.image_grid(padded, list(map(str, range(10))))

@@ -1,4 +1,4 @@
-"""A sheet of paper to draw one character on, with mouse, pen or finger, in a Gradio page."""
+"""Gradio component to draw one character with mouse, pen or finger."""
 
 # pyright: reportMissingImports=false
 
@@ -7,60 +7,61 @@ import binascii
 
 import gradio as gr
 
+_SIDE = 280
+"""Width and height of the canvas, in pixels."""
 _CSS = """
 canvas {
     width: 100%; aspect-ratio: 1; background: white; border: 1px solid #aaa; border-radius: 8px;
     touch-action: none; cursor: crosshair
 }
 """
-_SIDE = 280
 _SCRIPT = """
 const canvas = element.querySelector("canvas");
-const pen = canvas.getContext("2d");
-pen.lineWidth = canvas.width / 14;
-pen.lineCap = pen.lineJoin = "round";
-const place = (event) => {
+const context = canvas.getContext("2d");
+context.lineWidth = canvas.width / 14;
+context.lineCap = context.lineJoin = "round";
+const position = (event) => {
     const box = canvas.getBoundingClientRect();
     return [
         (event.clientX - box.left) * canvas.width / box.width,
         (event.clientY - box.top) * canvas.height / box.height,
     ];
 };
-const tell = () => trigger("input", {picture: canvas.toDataURL("image/png")});
+const submit = () => trigger("input", {image: canvas.toDataURL("image/png")});
 let drawing = false;
 canvas.addEventListener("pointerdown", (event) => {
     drawing = true;
     canvas.setPointerCapture(event.pointerId);
-    pen.beginPath();
-    pen.moveTo(...place(event));
-    pen.lineTo(...place(event));
-    pen.stroke();
+    context.beginPath();
+    context.moveTo(...position(event));
+    context.lineTo(...position(event));
+    context.stroke();
 });
 canvas.addEventListener("pointermove", (event) => {
     if (!drawing) return;
-    pen.lineTo(...place(event));
-    pen.stroke();
+    context.lineTo(...position(event));
+    context.stroke();
 });
 for (const end of ["pointerup", "pointercancel"]) {
     canvas.addEventListener(end, () => {
-        if (drawing) tell();
+        if (drawing) submit();
         drawing = false;
     });
 }
 element.addEventListener("clear", () => {
-    pen.clearRect(0, 0, canvas.width, canvas.height);
-    tell();
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    submit();
 });
 """
 CLEAR = """
 () => document.querySelector("#pad canvas").dispatchEvent(new Event("clear", {bubbles: true}))
 """
-"""What a button does, in JavaScript, to take another sheet."""
+"""JavaScript that clears the canvas."""
 _PREFIX = "data:image/png;base64,"
 
 
 def drawing_pad() -> gr.HTML:
-    """The sheet; its ``input`` event comes with each stroke."""
+    """Creates the canvas, which triggers ``input`` after each stroke."""
     return gr.HTML(
         html_template=f'<canvas width="{_SIDE}" height="{_SIDE}"></canvas>',
         css_template=_CSS,
@@ -69,16 +70,16 @@ def drawing_pad() -> gr.HTML:
     )
 
 
-def picture_of(event: gr.EventData) -> bytes:
-    """What is drawn when an event comes, as a PNG file's content.
+def drawn_image(event: gr.EventData) -> bytes:
+    """Returns the image of an ``input`` event, as the content of a PNG file.
 
     Raises:
-        ValueError: if it isn't a drawing.
+        ValueError: if the event has none.
     """
-    data = getattr(event, "picture", None)
+    data = getattr(event, "image", None)
     if not isinstance(data, str) or not data.startswith(_PREFIX):
-        raise ValueError("that is no drawing")
+        raise ValueError("the event contains no PNG image")
     try:
         return base64.b64decode(data.removeprefix(_PREFIX), validate=True)
     except binascii.Error as error:
-        raise ValueError("that is no drawing") from error
+        raise ValueError("the event contains no PNG image") from error

@@ -1,11 +1,9 @@
-"""A page in which to move a style and see every character change, by Gradio.
-
-``explorer(trained)`` is a ``gradio.Blocks``; :func:`show` serves it, or opens it in a notebook.
-"""
+"""The page: sliders move the style of every class, and a drawing or a photo sets it."""
 
 # pyright: reportMissingImports=false
 
-from functools import cached_property
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,110 +14,59 @@ import numpy as np
 from gradio.themes import Default
 from PIL import Image
 
-from jvae_jax import animation
-from jvae_jax.app.drawing_pad import CLEAR, drawing_pad, picture_of
-from jvae_jax.data import framing
-from jvae_jax.export.model_card import data_name
-from jvae_jax.generation import characters
-from jvae_jax.pretrained import TrainedModel
+from jvae_jax.animation import animation_frames
+from jvae_jax.app.drawing_pad import CLEAR, drawing_pad, drawn_image
+from jvae_jax.trained_model import TrainedModel
 
-_RANGE = 3.0
-"""Sliders go so many of the prior's standard deviations to both sides."""
-_IDLE = 0.01
-"""Nats below which a dimension of z holds nothing."""
-_WIDTH, _LARGEST = 520, 160
-"""Pixels: of a sheet at most, and of a character at most."""
-_LARGEST_UPLOAD = "20mb"
-_QUIETLY: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
-"""How the page follows what a visitor does."""
+logger = logging.getLogger(__name__)
+
+_MAX_Z = 3.0
+"""Range of the sliders on both sides of 0, in standard deviations of the prior."""
+_MIN_KL = 0.01
+"""KL divergence, in nats, below which a dimension of z is unused."""
+_MAX_WIDTH, _MAX_CELL_WIDTH = 520, 160
+"""Maximum width of a grid and of a character, in pixels."""
+_MAX_UPLOAD = "20mb"
+_LIVE: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
+"""Options of continuous events: of those that arrive during an update, only the last is handled."""
 _CSS = """
 .gradio-container {width: 100% !important; max-width: 1000px !important; margin: 0 auto !important}
 #sheet img, #redrawn img {width: 100%; height: auto; object-fit: contain; background: white}
 """
 _SAVE = """async () => {
-    const picture = await fetch(document.querySelector("#sheet img").src);
+    const response = await fetch(document.querySelector("#sheet img").src);
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(await picture.blob());
+    link.href = URL.createObjectURL(await response.blob());
     link.download = "characters.png";
     link.click();
     URL.revokeObjectURL(link.href);
 }"""
 
 
-class _Pen:
-    """What the page asks of the model."""
+def explorer(model: TrainedModel) -> gr.Blocks:
+    """Builds the page: sliders for z and, if the model has classes, a pad to draw on."""
+    latents = model.network.latents
+    kl_per_latent = model.metrics.get("kl_z_per_latent", [np.inf] * latents)
+    order = np.argsort(-np.array(kl_per_latent), kind="stable").tolist()
 
-    def __init__(self, trained: TrainedModel) -> None:
-        self._model, self._variables = trained.model, trained.variables
-        self.names = trained.run.category_names if trained.model.classes else ()
-
-    @cached_property
-    def _frame(self) -> framing.Frame:
-        return framing.frame_of_characters(self._model, self._variables)
-
-    def sheet(self, chosen: list[int], style: np.ndarray) -> Image.Image:
-        """Every chosen character in one style; without classes, the one there is."""
-        z = jnp.asarray(style, jnp.float32)[None]
-        if not self.names:
-            drawn = characters.decode(self._model, self._variables, z)
-        else:
-            # All are drawn, whichever are shown, so that one compiled program serves all choices.
-            labels = jnp.arange(len(self.names))
-            z = jnp.repeat(z, len(labels), axis=0)
-            drawn = characters.decode(self._model, self._variables, z, labels)[jnp.array(chosen)]
-        columns = min(5, len(drawn)) if len(drawn) <= 10 else None
-        return _shown(np.asarray(drawn), columns)
-
-    def read(self, picture: Path | bytes) -> tuple[np.ndarray, dict[str, float], Image.Image]:
-        """A picture's style, how likely it is which character, and how the model redraws it.
-
-        Args:
-            picture: where its file lies, or what that holds.
-
-        Raises:
-            ValueError: if it can't be read, or nothing is drawn on it.
-        """
-        images = framing.framed(picture, self._frame, self._model.image_shape)
-        found = characters.encode(self._model, self._variables, images)
-        assert found.logits is not None
-        shares = np.asarray(jax.nn.softmax(found.logits[0])).tolist()
-        redrawn = np.asarray(characters.reconstruct(self._model, self._variables, images))
-        pair = np.concatenate([images / 255, redrawn]).astype(np.float32)
-        named = dict(zip(self.names, shares, strict=True))
-        return np.asarray(found.mean[0]), named, _shown(pair)
-
-
-def _shown(images: np.ndarray, columns: int | None = None) -> Image.Image:
-    return animation.frames(images[None], columns=columns, width=_WIDTH, largest=_LARGEST)[0]
-
-
-def explorer(trained: TrainedModel) -> gr.Blocks:
-    """The page of a trained model: sliders and, where it has classes, paper to draw on."""
-    pen = _Pen(trained)
-    latents = trained.model.latents
-    per_dimension = trained.run.evaluation().get("kl_z_per_latent", [np.inf] * latents)
-    order = np.argsort(-np.array(per_dimension), kind="stable").tolist()
-
-    def redraw(chosen: list[int], *values: float) -> Any:
-        if pen.names and not chosen:
+    def update_grid(selected: list[int], *values: float) -> Any:
+        if model.has_classes and not selected:
             return gr.skip()
-        style = np.zeros(latents)
-        style[order] = values
-        return pen.sheet(sorted(chosen), style)
+        z = np.zeros(latents)
+        z[order] = values
+        return _generate(model, z, sorted(selected))
 
-    def random() -> list[float]:
-        style = np.random.default_rng().standard_normal(latents)
-        return style.clip(-_RANGE, _RANGE).round(2).tolist()
+    def sample_style() -> list[float]:
+        return _slider_values(np.random.default_rng().standard_normal(latents))
 
-    about = f"{trained.run.config.objective}, {data_name(trained.run)}"
     with gr.Blocks(
-        title=about, analytics_enabled=False, fill_width=True, delete_cache=(600, 600)
+        title=model.name, analytics_enabled=False, fill_width=True, delete_cache=(600, 600)
     ) as page:
-        gr.Markdown(f"## Any character in any hand\n{about}")
+        gr.Markdown(f"## Any character in any style\n{model.name}")
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
-                sheet = gr.Image(
-                    value=pen.sheet(list(range(len(pen.names))), np.zeros(latents)),
+                grid = gr.Image(
+                    value=_generate(model, np.zeros(latents), range(len(model.category_names))),
                     show_label=False,
                     format="png",
                     buttons=[],
@@ -127,116 +74,144 @@ def explorer(trained: TrainedModel) -> gr.Blocks:
                 )
                 with gr.Row():
                     reset = gr.Button("Reset", min_width=90)
-                    surprise = gr.Button("Random", variant="primary", min_width=90)
+                    random = gr.Button("Random", variant="primary", min_width=90)
                     save = gr.Button("Save PNG", min_width=90)
-                sliders = _sliders(order, per_dimension)
-                chosen = _choice(pen.names) if pen.names else gr.State([])
-            if pen.names:
+                sliders = _sliders(order, kl_per_latent)
+                selected = _class_selection(model) if model.has_classes else gr.State([])
+            if model.has_classes:
                 with gr.Column(scale=2, min_width=320):
-                    _paper(pen, order, sliders)
-        changes: list[Any] = [component.change for component in (chosen, *sliders)]
-        gr.on(changes, redraw, [chosen, *sliders], sheet, **_QUIETLY)
+                    _style_input(model, order, sliders)
+        changes: list[Any] = [component.change for component in (selected, *sliders)]
+        gr.on(changes, update_grid, [selected, *sliders], grid, **_LIVE)
         reset.click(lambda: [0.0] * latents, None, sliders, show_progress="hidden")
-        surprise.click(random, None, sliders, show_progress="hidden")
+        random.click(sample_style, None, sliders, show_progress="hidden")
         save.click(None, js=_SAVE)
     return page
 
 
-def _paper(pen: _Pen, order: list[int], sliders: list[gr.Slider]) -> None:
-    """Where to draw a character or upload one, what is read of it, and sliders set to its style."""
-    gr.Markdown("Draw a character, and all take its hand:")
+def _generate(model: TrainedModel, z: np.ndarray, selected: Sequence[int]) -> Image.Image:
+    """Generates the selected classes in one style; one character if the model has no classes."""
+    styles = jnp.asarray(z, jnp.float32)[None]
+    if model.has_classes:
+        # All classes are generated, so that one compiled program serves every selection.
+        classes = np.arange(model.network.classes)
+        images = np.asarray(model.decode(styles.repeat(len(classes), axis=0), classes))
+        images = images[list(selected)]
+    else:
+        images = np.asarray(model.decode(styles))
+    return _tile(images, columns=min(5, len(images)) if len(images) <= 10 else None)
+
+
+def _tile(images: np.ndarray, columns: int | None = None) -> Image.Image:
+    (frame,) = animation_frames(
+        images[None], columns=columns, max_width=_MAX_WIDTH, max_cell_width=_MAX_CELL_WIDTH
+    )
+    return frame
+
+
+def _slider_values(z: np.ndarray) -> list[float]:
+    return z.astype(float).clip(-_MAX_Z, _MAX_Z).round(2).tolist()
+
+
+def _style_input(model: TrainedModel, order: list[int], sliders: list[gr.Slider]) -> None:
+    """Adds a pad and an upload whose style the sliders take, with prediction and reconstruction."""
+    gr.Markdown("Draw a character or upload an image; its style is applied to all classes.")
     pad = drawing_pad()
     with gr.Row():
         clear = gr.Button("Clear", min_width=90)
         upload = gr.UploadButton("Upload", file_types=["image"], min_width=90)
-    trouble = gr.Markdown(visible=False, elem_id="trouble")
-    label = gr.Label(num_top_classes=3, label="Read as", visible=False, elem_id="read")
-    with gr.Column(visible=False) as seen:
-        gr.Markdown("As the model sees it, and redraws it:")
-        redrawn = gr.Image(show_label=False, format="png", buttons=[], elem_id="redrawn")
+    message = gr.Markdown(visible=False, elem_id="trouble")
+    prediction = gr.Label(num_top_classes=3, label="Predicted class", visible=False, elem_id="read")
+    with gr.Column(visible=False) as results:
+        gr.Markdown("Input and reconstruction:")
+        reconstruction = gr.Image(show_label=False, format="png", buttons=[], elem_id="redrawn")
 
-    def read(picture: Path | bytes) -> list[Any]:
+    def encode(file: Path | bytes) -> list[Any]:
         hidden = gr.update(visible=False)
         try:
-            style, shares, pair = pen.read(picture)
+            images = model.load_image(file)
         except ValueError as error:
-            said = gr.update(value=f"Nothing to read: {error}.", visible=True)
-            return [said, hidden, hidden, None, *[gr.skip()] * len(sliders)]
+            explanation = gr.update(value=f"This image can't be encoded ({error}).", visible=True)
+            return [explanation, hidden, hidden, None, *[gr.skip()] * len(sliders)]
+        posterior = model.encode(images)
+        assert posterior.logits is not None
+        probabilities = np.asarray(jax.nn.softmax(posterior.logits[0])).tolist()
+        pair = np.concatenate([images / np.float32(255), np.asarray(model.reconstruct(images))])
         return [
             hidden,
-            gr.update(value=shares, visible=True),
+            gr.update(
+                value=dict(zip(model.category_names, probabilities, strict=True)), visible=True
+            ),
             gr.update(visible=True),
-            pair,
-            *style[order].astype(float).clip(-_RANGE, _RANGE).round(2).tolist(),
+            _tile(pair),
+            *_slider_values(np.asarray(posterior.mean[0])[order]),
         ]
 
-    def read_drawing(event: gr.EventData) -> list[Any]:
-        return read(picture_of(event))
+    def encode_drawing(event: gr.EventData) -> list[Any]:
+        return encode(drawn_image(event))
 
-    def read_upload(path: str) -> list[Any]:
-        return read(Path(path))
+    def encode_upload(path: str) -> list[Any]:
+        return encode(Path(path))
 
-    found = [trouble, label, seen, redrawn, *sliders]
-    pad.input(read_drawing, None, found, **_QUIETLY)
-    upload.upload(read_upload, upload, found, **_QUIETLY)
+    outputs = [message, prediction, results, reconstruction, *sliders]
+    pad.input(encode_drawing, None, outputs, **_LIVE)
+    upload.upload(encode_upload, upload, outputs, **_LIVE)
     clear.click(None, js=CLEAR)
 
 
-def _sliders(order: list[int], per_dimension: list[float]) -> list[gr.Slider]:
-    """One for each dimension of z, by falling KL; those that hold nothing out of the way."""
+def _sliders(order: list[int], kl_per_latent: list[float]) -> list[gr.Slider]:
+    """Adds a slider for each dimension of z, by decreasing KL; unused ones are folded away."""
 
     def slider(dimension: int) -> gr.Slider:
-        nats = per_dimension[dimension]
-        label = f"z{dimension}" + (f" ({nats:.2f} nats)" if np.isfinite(nats) else "")
-        name = f"z{dimension}"
-        return gr.Slider(-_RANGE, _RANGE, 0.0, step=0.01, label=label, elem_id=name)
+        name, kl = f"z{dimension}", kl_per_latent[dimension]
+        label = f"{name} ({kl:.2f} nats)" if np.isfinite(kl) else name
+        return gr.Slider(-_MAX_Z, _MAX_Z, 0.0, step=0.01, label=label, elem_id=name)
 
-    busy = [dimension for dimension in order if per_dimension[dimension] >= _IDLE] or order
-    idle = order[len(busy) :]
-    sliders = [slider(dimension) for dimension in busy]
-    if idle:
-        with gr.Accordion(f"{len(idle)} dimensions that hold nothing", open=False):
-            sliders += [slider(dimension) for dimension in idle]
+    used = [dimension for dimension in order if kl_per_latent[dimension] >= _MIN_KL] or order
+    unused = order[len(used) :]
+    sliders = [slider(dimension) for dimension in used]
+    if unused:
+        with gr.Accordion(f"Unused dimensions ({len(unused)})", open=False):
+            sliders += [slider(dimension) for dimension in unused]
     return sliders
 
 
-def _choice(names: tuple[str, ...]) -> gr.CheckboxGroup:
-    with gr.Accordion("Which characters", open=False):
+def _class_selection(model: TrainedModel) -> gr.CheckboxGroup:
+    with gr.Accordion("Classes", open=False):
         return gr.CheckboxGroup(
-            choices=[(name, index) for index, name in enumerate(names)],
-            value=list(range(len(names))),
+            choices=[(name, index) for index, name in enumerate(model.category_names)],
+            value=list(range(len(model.category_names))),
             show_label=False,
             show_select_all=True,
-            elem_id="chosen",
         )
 
 
 def show(
     page: gr.Blocks, *, host: str = "127.0.0.1", port: int | None = None, wait: bool = False
 ) -> str:
-    """Serves the page; in a notebook, inline.
+    """Serves the page, and shows it inline in a notebook.
 
     Args:
-        page: of :func:`explorer`.
-        host: the address to listen at. Only this computer reaches the default one.
-        port: where; None takes the first free one from 7860.
-        wait: not to return before it is interrupted, except in a notebook.
+        page: the page, of :func:`explorer`.
+        host: address to listen at; the default accepts connections from this computer only.
+        port: port to listen at; None: the first free one from 7860.
+        wait: whether to block until interrupted. A notebook is never blocked.
 
     Returns:
-        Its address.
+        The URL of the page.
 
     Raises:
         OSError: if the port isn't free.
     """
-    # Fonts of the system's own, so that nothing is fetched from elsewhere.
+    # System fonts, so that the page loads nothing from other servers.
     theme = Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     try:
-        _, address, _ = page.launch(
+        _, url, _ = page.launch(
             server_name=host,
             server_port=port,
             share=False,
             prevent_thread_lock=True,
-            max_file_size=_LARGEST_UPLOAD,
+            max_file_size=_MAX_UPLOAD,
             theme=theme,
             css=_CSS,
             footer_links=[],
@@ -244,9 +219,9 @@ def show(
             ssr_mode=False,
         )
     except OSError as error:
-        wanted = "no port from 7860 is" if port is None else f"port {port} isn't"
-        raise OSError(f"{wanted} free at {host}; choose another one") from error
-    print(f"the page is at {address}", flush=True)
+        ports = "no port from 7860 is" if port is None else f"port {port} isn't"
+        raise OSError(f"{ports} free at {host}; choose another one") from error
+    logger.info("the page is at %s", url)
     if wait:
         page.block_thread()
-    return address
+    return url

@@ -1,4 +1,4 @@
-"""The page, as a visitor has it: in a real browser, at the sizes of a desk and of a phone."""
+"""The page in a real browser, at the sizes of a desktop and a phone."""
 
 import re
 import shutil
@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from helpers import SMALL, make_dataset
 
-from jvae_jax import fit
+from jvae_jax import VAE, fit
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-QUIET = [
+BROWSER_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
     "--no-first-run",
@@ -23,7 +23,8 @@ QUIET = [
     "--disable-sync",
 ]
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
-PATIENCE = 20_000  # milliseconds
+TIMEOUT = 20_000
+"""Milliseconds."""
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]
 
@@ -33,71 +34,71 @@ def browser():
     pytest.importorskip("gradio", reason="Gradio isn't installed: pip install -e '.[explore]'")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
     if CHROMIUM is None:
-        pytest.skip("there is no chromium here: apt install chromium")
+        pytest.skip("chromium isn't installed: apt install chromium")
     with playwright.sync_playwright() as session:
-        yield session.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield session.chromium.launch(executable_path=CHROMIUM, args=BROWSER_FLAGS)
 
 
 @pytest.fixture(scope="module")
 def serve():
-    """Serves a run's page by the script, as a user does."""
-    started = []
+    """Serves a run's page with the script, and returns its URL."""
+    processes = []
 
-    def at(workdir):
+    def start(workdir):
         script = [sys.executable, str(ROOT / "experiments" / "explore.py"), f"--workdir={workdir}"]
         process = subprocess.Popen(
             script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        started.append(process)
-        said = []
+        processes.append(process)
+        lines = []
         for line in process.stdout:
-            said.append(line)
-            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-                return found.group()
-        raise AssertionError("".join(said))
+            lines.append(line)
+            if match := re.search(r"http://127\.0\.0\.1:\d+", line):
+                return match.group()
+        raise AssertionError("".join(lines))
 
-    yield at
-    for process in started:
-        with process:  # which closes its pipe too
+    yield start
+    for process in processes:
+        with process:  # closes its pipe
             process.terminate()
 
 
 class Visit:
-    """A page and what a visitor does there; what went wrong is kept."""
+    """A browser page, with its errors and its requests to other servers."""
 
-    def __init__(self, browser, address, size):
+    def __init__(self, browser, url, size):
         width, height = size
-        self.errors, self.elsewhere = [], []
+        self.errors, self.external_requests = [], []
         self.page = browser.new_page(viewport={"width": width, "height": height})
-        self.page.set_default_timeout(PATIENCE)
-        self.page.on("console", self._hear)
+        self.page.set_default_timeout(TIMEOUT)
+        self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("request", lambda request: self._follow(request.url, address))
-        self.page.goto(address)
+        self.page.on("request", lambda request: self._on_request(request.url, url))
+        self.page.goto(url)
         self.page.wait_for_selector("#sheet img")
 
-    def _hear(self, message):
+    def _on_console(self, message):
         if message.type == "error":
             self.errors.append(message.text)
 
-    def _follow(self, url, address):
-        if not url.startswith((address, "data:", "blob:")):
-            self.elsewhere.append(url)
+    def _on_request(self, url, own_url):
+        if not url.startswith((own_url, "data:", "blob:")):
+            self.external_requests.append(url)
 
     @property
-    def sheet(self):
+    def grid(self):
         return self.page.locator("#sheet img").get_attribute("src")
 
-    def until_sheet_is_not(self, source):
+    def wait_for_other_grid(self, source):
         self.page.wait_for_function(
             "source => document.querySelector('#sheet img').src !== source", arg=source
         )
 
     def draw(self):
-        """A bar across the upper third."""
-        paper = self.page.locator("#pad canvas")
-        paper.scroll_into_view_if_needed()
-        box = paper.bounding_box()
+        """Draws a bar across the upper third of the pad."""
+        canvas = self.page.locator("#pad canvas")
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
         row = box["y"] + 0.3 * box["height"]
         self.page.mouse.move(box["x"] + 0.2 * box["width"], row)
         self.page.mouse.down()
@@ -106,24 +107,24 @@ class Visit:
 
 
 @pytest.fixture(scope="module")
-def address(serve, reference, browser):
-    del browser  # which skips before anything is served
+def url(serve, reference, browser):
+    del browser  # skips before anything is served
     return serve(reference[0].workdir)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_visit(browser, address, size, tmp_path):
-    visit = Visit(browser, address, SIZES[size])
-    page, first = visit.page, visit.sheet
+def test_sliders_buttons_drawing_and_upload(browser, url, size, tmp_path):
+    visit = Visit(browser, url, SIZES[size])
+    page, initial = visit.page, visit.grid
     assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
 
     page.locator("#z0 input[type=range]").evaluate(
         "slider => { slider.value = 2; slider.dispatchEvent(new Event('input', {bubbles: true})) }"
     )
-    visit.until_sheet_is_not(first)
-    moved = visit.sheet
+    visit.wait_for_other_grid(initial)
+    moved = visit.grid
     page.get_by_role("button", name="Random").click()
-    visit.until_sheet_is_not(moved)
+    visit.wait_for_other_grid(moved)
     with page.expect_download() as download:
         page.get_by_role("button", name="Save PNG").click()
     assert download.value.suggested_filename == "characters.png"
@@ -141,32 +142,32 @@ def test_a_visit(browser, address, size, tmp_path):
     assert "nothing is drawn" in page.locator("#trouble").inner_text()
     assert page.locator("#read").count() == 0
 
-    false = tmp_path / "false.png"
-    false.write_bytes(b"not a picture")
-    page.locator("input[type=file]").first.set_input_files(false)
+    invalid = tmp_path / "invalid.png"
+    invalid.write_bytes(b"not an image")
+    page.locator("input[type=file]").first.set_input_files(invalid)
     page.wait_for_function(
-        "document.querySelector('#trouble').innerText.includes('no picture that Pillow reads')"
+        "document.querySelector('#trouble').innerText.includes('not an image that Pillow can read')"
     )
     assert visit.errors == []
-    assert visit.elsewhere == []
+    assert visit.external_requests == []
 
 
-def test_without_classes_there_are_only_sliders(browser, serve, tmp_path):
-    config = replace(SMALL, objective="vae", epochs=1, workdir=str(tmp_path / "vae"))
-    run = fit(config, make_dataset(), say=lambda _: None)
+def test_only_sliders_without_classes(browser, serve, tmp_path):
+    config = replace(SMALL, objective=VAE(), epochs=1, workdir=str(tmp_path / "vae"))
+    run = fit(config, make_dataset())
     visit = Visit(browser, serve(run.workdir), SIZES["desktop"])
     assert visit.page.locator("#pad").count() == 0
     assert visit.page.locator("input[type=range]").count() == 2
-    first = visit.sheet
+    initial = visit.grid
     visit.page.get_by_role("button", name="Random").click()
-    visit.until_sheet_is_not(first)
+    visit.wait_for_other_grid(initial)
     assert visit.errors == []
 
 
-def test_the_port_is_taken(address, reference):
-    port = address.rsplit(":", 1)[1]
+def test_port_in_use(url, reference):
+    port = url.rsplit(":", 1)[1]
     script = [sys.executable, str(ROOT / "experiments" / "explore.py")]
     flags = [f"--workdir={reference[0].workdir}", f"--port={port}"]
-    done = subprocess.run([*script, *flags], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr == f"error: port {port} isn't free at 127.0.0.1; choose another one\n"
+    completed = subprocess.run([*script, *flags], capture_output=True, text=True, check=False)
+    assert completed.returncode == 1
+    assert completed.stderr == f"error: port {port} isn't free at 127.0.0.1; choose another one\n"

@@ -1,8 +1,7 @@
-"""Exported models are the run's, in whichever form they are loaded."""
+"""Exported models equal the model of the run, as safetensors and as ONNX."""
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,37 +11,37 @@ import pytest
 from helpers import SMALL, make_dataset
 
 import jvae_jax
-from jvae_jax.export import onnx
+from jvae_jax import TrainedModel
+from jvae_jax.export import export, export_onnx, folder
+from jvae_jax.export.onnx import DECODER, ENCODER
 from jvae_jax.models.autoencoder import Autoencoder
-from jvae_jax.pretrained import TrainedModel
-from jvae_jax.training.run import start_run
+from jvae_jax.training.run import open_run
 from jvae_jax.training.step import init_state
 
 
 @pytest.fixture
-def trained(reference):
-    run, _ = reference
-    return jvae_jax.load(run.workdir)
+def run(reference):
+    return reference[0]
 
 
 @pytest.fixture
-def exported(trained, tmp_path):
-    onnx.export(trained, tmp_path / "model", onnx=False)
+def exported(run, tmp_path):
+    export(run.model, run, tmp_path / "model", onnx=False)
     return tmp_path / "model"
 
 
-def test_weights_come_back_bit_for_bit(trained, exported):
-    again = jvae_jax.load(exported)
-    assert again.model == trained.model
-    assert jax.tree.structure(again.variables) == jax.tree.structure(dict(trained.variables))
-    jax.tree.map(np.testing.assert_array_equal, again.variables, trained.variables)
+def test_weights_are_bit_identical(run, exported):
+    loaded = jvae_jax.load(exported)
+    assert loaded.network == run.model.network
+    assert jax.tree.structure(loaded.variables) == jax.tree.structure(dict(run.model.variables))
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, run.model.variables)
 
 
-def test_the_folder_tells_what_it_is(trained, exported):
+def test_folder_has_model_card_evaluation_and_no_local_paths(run, exported):
     card = (exported / "README.md").read_text()
-    evaluation = trained.run.evaluation()
+    evaluation = run.evaluation()
     assert f"{evaluation['mse']:.4f}" in card
-    assert trained.run.data.fingerprint in card
+    assert run.data.fingerprint in card
     assert "classes: a, b, c." in card
     assert "3 continuous" not in card
     assert "2 continuous latents" in card
@@ -53,47 +52,55 @@ def test_the_folder_tells_what_it_is(trained, exported):
         "model.safetensors",
     }
     assert len({path.stat().st_mode for path in exported.iterdir()}) == 1
-    assert jvae_jax.load(exported).run.evaluation() == evaluation
-    assert str(trained.run.workdir) not in (exported / "config.json").read_text()
+    assert jvae_jax.load(exported).metrics == evaluation
+    assert str(run.workdir) not in (exported / "config.json").read_text()
 
 
-def test_what_is_there_is_not_written_over(trained, exported):
+def test_usage_of_model_card_runs(exported, monkeypatch):
+    (code,) = (exported / "README.md").read_text().split("```python\n")[1:]
+    monkeypatch.chdir(exported)
+    names = {}
+    exec(code.partition("```")[0], names)
+    assert names["grid"].shape == (3, 10, 8, 8, 1)
+
+
+def test_existing_folder_is_not_overwritten(run, exported):
     before = {path: path.read_bytes() for path in exported.iterdir()}
-    with pytest.raises(ValueError, match="holds something already"):
-        onnx.export(trained, exported, onnx=False)
+    with pytest.raises(ValueError, match="already exists and isn't empty"):
+        export(run.model, run, exported, onnx=False)
     assert {path: path.read_bytes() for path in exported.iterdir()} == before
     with pytest.raises(ValueError, match="exported model; choose another --workdir"):
-        start_run(replace(SMALL, workdir=str(exported)).resolve(make_dataset()), make_dataset())
+        open_run(replace(SMALL, workdir=str(exported)).resolve(make_dataset()), make_dataset())
 
 
-def test_a_failure_leaves_nothing(trained, tmp_path, monkeypatch):
+def test_failed_export_leaves_no_files(run, tmp_path, monkeypatch):
     def fail(*_args, **_options):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(onnx, "save", fail)
+    monkeypatch.setattr(folder, "save", fail)
     with pytest.raises(OSError, match="No space left"):
-        onnx.export(trained, tmp_path / "model", onnx=False)
+        export(run.model, run, tmp_path / "model", onnx=False)
     assert not list(tmp_path.iterdir())
 
 
-def test_damage_is_told(exported):
+def test_damaged_files_are_rejected(exported):
     path = exported / "model.safetensors"
-    whole = path.read_bytes()
-    for damaged in (whole[:-10], b"", whole[:5]):
+    intact = path.read_bytes()
+    for damaged in (intact[:-10], b"", intact[:5]):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"model.safetensors is damaged"):
             jvae_jax.load(exported)
-    path.write_bytes(whole)
+    path.write_bytes(intact)
     config = exported / "config.json"
     contents = json.loads(config.read_text())
     contents["config"]["latents"] = 5
     config.write_text(json.dumps(contents))
-    with pytest.raises(ValueError, match=r"is float32 of shape .* its config.json says"):
+    with pytest.raises(ValueError, match=r"is float32 of shape .* config.json requires"):
         jvae_jax.load(exported)
 
 
-def test_neither_run_nor_model(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no run"):
+def test_folder_without_run_or_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not a run"):
         jvae_jax.load(tmp_path)
 
 
@@ -103,36 +110,40 @@ def test_neither_run_nor_model(tmp_path):
     [(3, False, None), (3, False, jnp.bfloat16), (3, True, None), (0, False, None)],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_onnx_computes_the_same(classes, conditional, dtype, without_jaxtyping, tmp_path, caplog):
-    """For batches of any size, by another program."""
+def test_onnx_matches_jax(classes, conditional, dtype, without_jaxtyping, tmp_path, caplog):
     del without_jaxtyping
     pytest.importorskip("jax2onnx", reason="jax2onnx isn't installed: pip install -e '.[export]'")
     from onnxruntime import InferenceSession
 
-    model = Autoencoder((16, 8, 1), 2, classes, conditional)
-    variables = init_state(model, optax.sgd(0.1), jax.random.key(0)).average
-    run = SimpleNamespace(model=model.clone(dtype=dtype))
-    onnx.write_onnx(TrainedModel(run=run, variables=variables), tmp_path)
+    network = Autoencoder((16, 8, 1), 2, classes, conditional)
+    variables = init_state(network, optax.sgd(0.1), jax.random.key(0)).average
+    class_names = tuple("abc")
+    export_onnx(
+        TrainedModel(
+            network=network.clone(dtype=dtype), variables=variables, class_names=class_names
+        ),
+        tmp_path,
+    )
     assert "onnx_ir" not in caplog.text
-    encoder, decoder = (InferenceSession(tmp_path / name) for name in onnx.ONNX)
+    encoder, decoder = (InferenceSession(tmp_path / name) for name in (ENCODER, DECODER))
     for batch in (1, 7):
         images = np.random.default_rng(0).random((batch, 16, 8, 1), np.float32)
-        found = dict(
+        outputs = dict(
             zip(
                 [output.name for output in encoder.get_outputs()],
                 encoder.run(None, {"images": images}),
                 strict=True,
             )
         )
-        expected = model.apply(variables, images, method="infer")
-        np.testing.assert_allclose(found["mean"], expected.mean, atol=1e-5)
-        np.testing.assert_allclose(found["logvar"], expected.logvar, atol=1e-5)
-        latents = {"z": found["mean"]}
+        expected = network.apply(variables, images, method="infer")
+        np.testing.assert_allclose(outputs["mean"], expected.mean, atol=1e-5)
+        np.testing.assert_allclose(outputs["logvar"], expected.logvar, atol=1e-5)
+        latents = {"z": outputs["mean"]}
         if classes:
-            shares = jax.nn.softmax(expected.logits)
-            np.testing.assert_allclose(found["probabilities"], shares, atol=1e-5)
+            probabilities = jax.nn.softmax(expected.logits)
+            np.testing.assert_allclose(outputs["probabilities"], probabilities, atol=1e-5)
             latents["c"] = np.eye(3, dtype=np.float32)[np.arange(batch) % 3]
-        (drawn,) = decoder.run(["images"], latents)
+        (generated,) = decoder.run(["images"], latents)
         joined = np.concatenate(list(latents.values()), axis=-1)
-        logits = model.apply(variables, joined, method="decode")
-        np.testing.assert_allclose(drawn, jax.nn.sigmoid(logits), atol=1e-5)
+        logits = network.apply(variables, joined, method="decode")
+        np.testing.assert_allclose(generated, jax.nn.sigmoid(logits), atol=1e-5)

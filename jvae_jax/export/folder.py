@@ -1,0 +1,89 @@
+"""The folder of an exported model.
+
+===========================  ======================================================================
+config.json                  configuration, data set and environment of the run
+model.safetensors            parameters and batch statistics
+README.md                    model card
+evaluation.json              metrics on the test split, if the run was evaluated
+encoder.onnx, decoder.onnx   the networks, if ONNX is requested
+===========================  ======================================================================
+"""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import save
+
+from jvae_jax.data import DATA_DIR
+from jvae_jax.export.model_card import model_card
+from jvae_jax.export.onnx import export_onnx
+from jvae_jax.files import write_json
+from jvae_jax.trained_model import TrainedModel
+from jvae_jax.training.config import TrainConfig
+from jvae_jax.training.run import WEIGHTS, Run
+
+
+def export(model: TrainedModel, run: Run, folder: Path, *, onnx: bool = True) -> list[str]:
+    """Exports a trained model to a new folder, atomically.
+
+    Args:
+        model: model of the run.
+        run: run that trained it.
+        folder: folder to create; it may exist if it is empty.
+        onnx: whether to export the networks as ONNX too; see :func:`jvae_jax.export.export_onnx`.
+
+    Returns:
+        The sorted names of the files.
+
+    Raises:
+        ValueError: if the folder exists and isn't empty.
+        ModuleNotFoundError: if ``onnx`` is set and jax2onnx isn't installed.
+        OSError: if it can't be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} already exists and isn't empty; choose another --output")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    temporary.mkdir(parents=True)
+    try:
+        contents = json.loads((run.workdir / "config.json").read_text(encoding="utf-8"))
+        config = _strip_local_settings(run.config)
+        write_json(temporary / "config.json", {**contents, "config": config.to_json()})
+        if model.metrics:
+            write_json(temporary / "evaluation.json", model.metrics)
+        # safetensors copies memory without regard to strides.
+        arrays: Any = flatten_dict(
+            jax.tree.map(lambda array: np.asarray(array, order="C"), model.variables), sep="/"
+        )
+        # safetensors' own save_file creates a file that only its owner can read.
+        (temporary / WEIGHTS).write_bytes(save(arrays))
+        if onnx:
+            export_onnx(model, temporary)
+        card = model_card(model, run, contents.get("environment", {}), onnx=onnx)
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+        if folder.exists():
+            folder.rmdir()
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _strip_local_settings(config: TrainConfig) -> TrainConfig:
+    """Removes local paths and addresses."""
+    is_file = config.dataset.endswith(".npz")
+    return replace(
+        config,
+        workdir=None,
+        data_dir=DATA_DIR,
+        dataset=Path(config.dataset).name if is_file else config.dataset,
+        coordinator=None,
+        num_processes=None,
+        process_id=None,
+    )
