@@ -1,6 +1,7 @@
-"""Times this library beside linen's layers and PyTorch: python experiments/benchmark.py
+"""Times this library, linen's layers and PyTorch: python experiments/benchmark.py
 
-Each contestant has a process of its own, and they take turns, so that all meet the same machine.
+Each implementation runs in its own process. They are timed in alternation, so that changes in the
+machine's load affect all of them.
 """
 
 import json
@@ -17,13 +18,12 @@ from typing import Any
 
 import jax
 import optax
-from benchmarks import CONTESTANTS, TEST_IMAGES, TRAIN_IMAGES
+from benchmarks import BASELINES, TEST_IMAGES, TRAIN_IMAGES
 from benchmarks.flops import train_step_flops
 
 from jvae_jax import Autoencoder, cli
 from jvae_jax.files import write_json
 from jvae_jax.training.step import state_shape
-from jvae_jax.validation import option
 
 BASE = "jvae_jax"
 SGEMM_SIZE = 2048
@@ -31,12 +31,16 @@ SGEMM_SIZE = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
-    quick: bool = option("one batch size, few rounds: under a minute", default=False)
-    output: str = option("the file of JSON to write", default="benchmark.json")
+    """Options of the benchmark."""
+
+    quick: bool = False
+    """One batch size and few rounds: under a minute."""
+    output: str = "benchmark.json"
+    """JSON file to write."""
 
 
 class Process:
-    """A contestant that waits for requests."""
+    """An implementation in a worker process that serves requests."""
 
     def __init__(self, name: str, **environment: str) -> None:
         self.name = name
@@ -49,19 +53,19 @@ class Process:
             text=True,
         )
 
-    def answer(self) -> dict[str, Any]:
+    def receive(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.name} ended; what it said is above")
+            raise RuntimeError(f"{self.name} ended unexpectedly; its error message is above")
         return json.loads(line)
 
-    def ask(self, task: str, batch_size: int = 0, times: int = 1) -> dict[str, Any]:
+    def request(self, task: str, batch_size: int = 0, times: int = 1) -> dict[str, Any]:
         assert self._process.stdin is not None
-        request = {"task": task, "batch_size": batch_size, "times": times}
-        self._process.stdin.write(json.dumps(request) + "\n")
+        message = {"task": task, "batch_size": batch_size, "times": times}
+        self._process.stdin.write(json.dumps(message) + "\n")
         self._process.stdin.flush()
-        return self.answer()
+        return self.receive()
 
     def __enter__(self) -> "Process":
         return self
@@ -72,45 +76,56 @@ class Process:
 
 
 def plan(quick: bool) -> list[tuple[str, int, list[str]]]:
-    """Which contestants do what, at which batch size."""
-    usual = [BASE, "linen, jit", "PyTorch"]
+    """Tasks, batch sizes and the implementations to time."""
+    single_device = [BASE, "linen, jit", "PyTorch"]
     if quick:
-        return [(task, 64, usual) for task in ("train", "sample", "evaluate")]
-    usual.append("PyTorch, tuned")
-    every = [*usual, "jvae_jax, 2 devices", "jvae_jax, 4 devices"]
+        return [(task, 64, single_device) for task in ("train", "sample", "evaluate")]
+    single_device.append("PyTorch, tuned")
+    training = [*single_device, "jvae_jax, 2 devices", "jvae_jax, 4 devices"]
     return [
-        ("train", 64, [*every, "linen, loop"]),
-        *(("train", batch_size, every) for batch_size in (16, 256, 1024)),
-        *(("sample", batch_size, usual) for batch_size in (64, 512)),
-        *(("evaluate", batch_size, usual) for batch_size in (64, 512)),
+        ("train", 64, [*training, "linen, loop"]),
+        *(("train", batch_size, training) for batch_size in (16, 256, 1024)),
+        *(("sample", batch_size, single_device) for batch_size in (64, 512)),
+        *(("evaluate", batch_size, single_device) for batch_size in (64, 512)),
     ]
 
 
 def measure(
     processes: list[Process], task: str, batch_size: int, *, rounds: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """Turn by turn, each for about so many seconds; what each round took."""
+    """Times a task in alternating rounds.
+
+    Args:
+        processes: Workers of the implementations.
+        task: Name of the task.
+        batch_size: Images per batch.
+        rounds: Number of measurements of each implementation.
+        seconds: Approximate duration of a measurement.
+
+    Returns:
+        A row for each implementation, with the seconds per execution in each round.
+    """
     times = {}
     for process in processes:
-        process.ask(task, batch_size)
-        once = process.ask(task, batch_size, 3)["seconds"] / 3
+        process.request(task, batch_size)
+        once = process.request(task, batch_size, 3)["seconds"] / 3
         times[process.name] = min(200, max(1, round(seconds / once)))
-    taken: dict[str, list[float]] = {process.name: [] for process in processes}
+    durations: dict[str, list[float]] = {process.name: [] for process in processes}
     for _ in range(rounds):
         for process in processes:
-            answer = process.ask(task, batch_size, times[process.name])
-            taken[process.name].append(answer["seconds"] / times[process.name])
+            reply = process.request(task, batch_size, times[process.name])
+            durations[process.name].append(reply["seconds"] / times[process.name])
     return [
-        {"task": task, "batch_size": batch_size, "contestant": name, "seconds": seconds}
-        for name, seconds in taken.items()
+        {"task": task, "batch_size": batch_size, "implementation": name, "seconds": measured}
+        for name, measured in durations.items()
     ]
 
 
 def start_up(cache: str) -> dict[str, float]:
-    """Seconds from starting Python to the first step's end."""
+    """Seconds from starting Python until imports and the first step are done."""
     with Process(BASE, JAX_COMPILATION_CACHE_DIR=cache) as process:
-        ready = process.answer()["ready_seconds"]
-        return {"imported": ready, "first_step": process.ask("train", 64)["since_start"]}
+        ready = process.receive()["ready_seconds"]
+        return {"imported": ready, "first_step": process.request("train", 64)["since_start"]}
 
 
 def benchmark(quick: bool) -> dict[str, Any]:
@@ -120,19 +135,19 @@ def benchmark(quick: bool) -> dict[str, Any]:
         results["first_start"], results["second_start"] = start_up(cache), start_up(cache)
         if not quick:
             with Process(BASE) as process:
-                process.answer()
-                results["peak_mib"] = process.ask("whole_run")["peak_mib"]
+                process.receive()
+                results["peak_mib"] = process.request("whole_run")["peak_mib"]
                 results["step_mib"] = [
-                    [size, process.ask("step_memory", size)["mib"]] for size in (64, 1024)
+                    [size, process.request("step_memory", size)["mib"]] for size in (64, 1024)
                 ]
         processes = {}
         for name in dict.fromkeys(name for *_, names in plan(quick) for name in names):
-            devices = CONTESTANTS[name][2].get("devices", 1)
+            devices = BASELINES[name][2].get("devices", 1)
             environment = {"XLA_FLAGS": _cpu_devices(devices)} if devices > 1 else {}
             process = Process(name, JAX_COMPILATION_CACHE_DIR=cache, **environment)
             processes[name] = stack.enter_context(process)
         for name, process in list(processes.items()):
-            facts = process.answer()
+            facts = process.receive()
             if "missing" in facts:
                 print(f"skipped: {name}: {facts['missing']}", flush=True)
                 results["missing"].append(name)
@@ -140,14 +155,13 @@ def benchmark(quick: bool) -> dict[str, Any]:
             else:
                 results["facts"] |= facts["facts"]
         for task, batch_size, names in [("sgemm", SGEMM_SIZE, [BASE]), *plan(quick)]:
-            found = measure(
+            results["measurements"] += measure(
                 [processes[name] for name in names if name in processes],
                 task,
                 batch_size,
                 rounds=rounds,
                 seconds=seconds,
             )
-            results["measurements"] += found
             print(f"measured: {task}, batch of {batch_size}", flush=True)
     return results
 
@@ -158,23 +172,26 @@ def _cpu_devices(count: int) -> str:
 
 
 def report(results: dict[str, Any]) -> str:
-    """The results in Markdown."""
+    """Formats the results in Markdown."""
     rows: dict[tuple[str, int], dict[str, list[float]]] = {}
     for row in results["measurements"]:
-        by_contestant = rows.setdefault((row["task"], row["batch_size"]), {})
-        by_contestant[row["contestant"]] = row["seconds"]
+        by_implementation = rows.setdefault((row["task"], row["batch_size"]), {})
+        by_implementation[row["implementation"]] = row["seconds"]
     sgemm = rows.pop(("sgemm", SGEMM_SIZE))[BASE]
-    others = [name for name in CONTESTANTS if any(name in row for row in rows.values())]
+    others = [name for name in BASELINES if any(name in row for row in rows.values())]
     others.remove(BASE)
     lines = [
-        "| | images/s | ms | " + " | ".join(f"times as fast as {name}" for name in others) + " |",
+        "| | images/s | ms | " + " | ".join(f"speed-up over {name}" for name in others) + " |",
         "|---|---:|---:|" + "---:|" * len(others),
     ]
-    for (task, batch_size), taken in rows.items():
-        median = statistics.median(taken[BASE])
+    for (task, batch_size), durations in rows.items():
+        median = statistics.median(durations[BASE])
         images = TEST_IMAGES if task == "evaluate" else batch_size
         cells = [f"{task}, batch of {batch_size}", f"{images / median:,.0f}", f"{1e3 * median:.1f}"]
-        cells += [_compared(taken[BASE], taken[name]) if name in taken else "" for name in others]
+        cells += [
+            _speed_up(durations[BASE], durations[name]) if name in durations else ""
+            for name in others
+        ]
         lines.append("| " + " | ".join(cells) + " |")
 
     rate = 2 * SGEMM_SIZE**3 / statistics.median(sgemm)
@@ -184,35 +201,37 @@ def report(results: dict[str, Any]) -> str:
     facts = ", ".join(f"{name} {value}" for name, value in results["facts"].items())
     lines += [
         "",
-        f"- Products of {SGEMM_SIZE}x{SGEMM_SIZE} matrices run at {rate / 1e9:.0f} GFLOP/s. A step "
-        f"of 64 images is {operations / 1e9:.2f} GFLOP, counted by hand, so at least "
-        f"{1e3 * operations / rate:.1f} ms; it takes {step * rate / operations:.2f} times that.",
-        f"- From starting Python, the first step is done after {first['first_step']:.1f} s, or "
-        f"{second['first_step']:.1f} s with what an earlier start compiled.",
+        f"- Throughput of {SGEMM_SIZE}x{SGEMM_SIZE} matrix products: {rate / 1e9:.0f} GFLOP/s. A "
+        f"training step of 64 images is {operations / 1e9:.2f} GFLOP by an analytic count, so at "
+        f"least {1e3 * operations / rate:.1f} ms; the measured time is "
+        f"{step * rate / operations:.2f} times that.",
+        f"- Time from starting Python to the end of the first step: {first['first_step']:.1f} s, "
+        f"or {second['first_step']:.1f} s with a warm compilation cache.",
     ]
     if "peak_mib" in results:
         peak = results["peak_mib"]
-        lines.append(f"- A whole run on 60,000 images takes {peak:,.0f} MiB at its peak.")
+        lines.append(f"- Peak memory of a run on 60,000 images: {peak:,.0f} MiB.")
     if "step_mib" in results:
         (few, small), (many, large) = results["step_mib"]
         lines.append(
-            f"- A step of {few} images needs {small:,.0f} MiB beside parameters and optimiser, one "
-            f"of {many:,} needs {large:,.0f}: {1024 * (large - small) / (many - few):,.0f} KiB for "
-            "each image more."
+            f"- Temporary memory of a training step of {few} images: {small:,.0f} MiB; of "
+            f"{many:,}: {large:,.0f} MiB, or {1024 * (large - small) / (many - few):,.0f} KiB per "
+            "additional image."
         )
     state = state_shape(Autoencoder((32, 32, 1)), optax.adam(1e-3))
     state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     lines.append(
-        f"- Parameters, their average and the optimiser's moments are {state_bytes / 2**20:.1f} "
-        f"MiB; {TRAIN_IMAGES:,} images are {TRAIN_IMAGES * 32 * 32 / 2**20:.0f}."
+        "- Memory of parameters, their moving average and the optimizer's moments: "
+        f"{state_bytes / 2**20:.1f} MiB; of {TRAIN_IMAGES:,} images: "
+        f"{TRAIN_IMAGES * 32 * 32 / 2**20:.0f} MiB."
     )
     lines += [f"- Skipped: {name}." for name in results["missing"]]
-    return "\n".join([*lines, f"- Measured with {facts}."])
+    return "\n".join([*lines, f"- Environment: {facts}."])
 
 
-def _compared(base: list[float], other: list[float]) -> str:
-    """How often the one fits into the other, round by round: the median and the quartiles."""
-    ratios = [there / here for here, there in zip(base, other, strict=True)]
+def _speed_up(base: list[float], other: list[float]) -> str:
+    """Median and quartiles of the ratio of times per round, and the other's median time."""
+    ratios = [slow / fast for fast, slow in zip(base, other, strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
     milliseconds = 1e3 * statistics.median(other)
     return f"{middle:.2f} ({low:.2f} to {high:.2f}), {milliseconds:.1f} ms"

@@ -1,8 +1,8 @@
-"""Kills a training again and again: python experiments/crash.py --kills=100
+"""Tests resumption after SIGKILL: python experiments/crash.py --kills=100
 
-SIGKILL at random moments, from the start of the process through training and saving to the
-evaluation, after which the same command goes on. Once it has ended, its state and files are
-compared, bit for bit, with those of one that was never stopped; then the next run begins.
+Training is killed at random moments between the start of the process and the end of evaluation, and
+the same command is run again. The state and files of the finished run are compared, bit for bit,
+with those of an uninterrupted run. This repeats until the given number of kills.
 """
 
 import random
@@ -17,7 +17,6 @@ import numpy as np
 
 from jvae_jax import cli
 from jvae_jax.training.run import load_run
-from jvae_jax.validation import option
 
 TRAIN = Path(__file__).with_name("train.py")
 SMALL = ["--dataset=mnist_5k", "--image_size=8", "--batch_size=200", "--latents=3"]
@@ -26,10 +25,16 @@ FILES = ("metrics.jsonl", "evaluation.json", "samples.png")
 
 @dataclass(frozen=True, kw_only=True)
 class CrashConfig:
-    kills: int = option("how many", default=100)
-    epochs: int = option("of each run, each of which is saved", default=8)
-    seed: int = option("of the moments", default=0)
-    workdir: str = option("folder of the runs, which mustn't be there yet", default="runs/crash")
+    """Options of the crash test."""
+
+    kills: int = 100
+    """Number of kills."""
+    epochs: int = 8
+    """Epochs of each run; each is checkpointed."""
+    seed: int = 0
+    """Seed of the moments of the kills."""
+    workdir: str = "runs/crash"
+    """Folder of the runs; it must not exist."""
 
     def __post_init__(self) -> None:
         if self.kills < 1:
@@ -39,39 +44,39 @@ class CrashConfig:
 def crash(config: CrashConfig) -> None:
     folder = Path(config.workdir)
     folder.mkdir(parents=True)
-    moments = random.Random(config.seed)
-    # The first one compiles what the others needn't, so the second tells how long one takes.
-    for name in ("first", "whole"):
+    rng = random.Random(config.seed)
+    # The first run fills the compilation cache, so only the second one's duration is typical.
+    for name in ("first", "uninterrupted"):
         started = time.monotonic()
-        assert not _killed(_start(config, folder / name), None)
+        _wait(_start(config, folder / name), timeout=None)
     duration = time.monotonic() - started
-    kills = saved = finished = 0
+    kills = kills_after_save = finished = 0
     while kills < config.kills:
         run = folder / f"run-{finished}"
-        while _killed(
+        while not _wait(
             _start(config, run),
-            moments.uniform(0, 1.1 * duration) if kills < config.kills else None,
+            timeout=rng.uniform(0, 1.1 * duration) if kills < config.kills else None,
         ):
             kills += 1
-            saved += any((run / "checkpoints").glob("[0-9]*"))
+            kills_after_save += any((run / "checkpoints").glob("[0-9]*"))
         finished += 1
-        if different := differences(folder / "whole", run):
+        if different := differences(folder / "uninterrupted", run):
             raise RuntimeError(f"after {kills} kills {run} differs in {', '.join(different)}")
         print(
-            f"{kills} of {config.kills} kills, {saved} of them after something was saved; "
-            f"{finished} runs are as never stopped",
+            f"{kills} of {config.kills} kills, {kills_after_save} of them after a checkpoint; "
+            f"{finished} runs identical to the uninterrupted one",
             flush=True,
         )
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """What isn't bit for bit the same in two runs."""
+    """Names of the arrays and files that differ between two runs."""
     states = [load_run(path).load_state() for path in (one, other)]
     paths = jax.tree_util.tree_flatten_with_path(states[0])[0]
     different = [
         jax.tree_util.keystr(path)
-        for (path, mine), yours in zip(paths, jax.tree.leaves(states[1]), strict=True)
-        if not np.array_equal(mine, yours)
+        for (path, leaf), other_leaf in zip(paths, jax.tree.leaves(states[1]), strict=True)
+        if not np.array_equal(leaf, other_leaf)
     ]
     return [*different, *(f for f in FILES if (one / f).read_bytes() != (other / f).read_bytes())]
 
@@ -86,18 +91,25 @@ def _start(config: CrashConfig, run: Path) -> subprocess.Popen[str]:
     )
 
 
-def _killed(process: subprocess.Popen[str], after: float | None) -> bool:
-    """Whether it had to be killed after so many seconds, or else ended by itself."""
+def _wait(process: subprocess.Popen[str], *, timeout: float | None) -> bool:
+    """Waits for a process and kills it after ``timeout`` seconds.
+
+    Returns:
+        Whether it finished in time.
+
+    Raises:
+        RuntimeError: If it failed.
+    """
     with process:
         try:
-            _, told = process.communicate(timeout=after)
+            _, stderr = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             process.kill()
-            return True
+            return False
     if process.returncode:
-        raise RuntimeError(f"train.py ended with {process.returncode}: {told.strip()}")
-    return False
+        raise RuntimeError(f"train.py ended with {process.returncode}: {stderr.strip()}")
+    return True
 
 
 if __name__ == "__main__":
-    cli.run(crash, CrashConfig, description="Kill runs at random, and see that they end the same.")
+    cli.run(crash, CrashConfig, description="Kill and resume runs; compare their results.")

@@ -1,7 +1,9 @@
-"""The paper's table and figures, and what it leaves out: python experiments/reproduce.py table1
+"""Reproduces the paper's table and figures, and further studies.
 
-Runs that are finished are skipped, runs that were stopped go on. Each command keeps what it found
-as JSON, from which ``report`` makes the tables and figures again.
+    python experiments/reproduce.py table1
+
+Finished runs are skipped, interrupted runs are resumed. Each command saves its results as JSON;
+``report`` rebuilds the tables and figures from it.
 """
 
 import sys
@@ -9,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from paper import configs, pictures, studies
+from paper import configs, figures, studies
 from paper.configs import (
     Figure3Config,
     FixedDimensionsConfig,
     LabelsConfig,
-    ReadingsConfig,
+    ProtocolVariantsConfig,
     SettingsConfig,
     StudyConfig,
     Table1Config,
@@ -31,55 +33,56 @@ from jvae_jax.training.run import Run
 LATENTS = (2, 4, 6, 10, 16)
 FIXED_OF_10 = (4, 6, 8)
 NUM_LABELS: tuple[int | str, ...] = (10, 100, 600, 1000, 3000, "all")
-TRAVERSED = (2, 4, 7)
-"""Digits that differ in what style can change."""
+TRAVERSED_LABELS = (2, 4, 7)
+"""Digits whose styles vary in different ways."""
 
 
 def table1(config: Table1Config) -> None:
     dataset = config.load()
     eval_classifier = config.eval_classifier(dataset)
-    # Seed by seed, so that each objective has a figure as soon as may be.
+    # Seeds are the outer loop so that every objective has a result early.
     for seed in range(config.seeds):
         for objective in OBJECTIVES:
-            _, row = config.trained(objective, dataset, eval_classifier, seed)
-            _keep_row(config, "table1", row, ("dataset", "objective", "epochs", "seed"))
-    print((Path(config.output) / "table1.md").read_text(encoding="utf-8"))
+            _, row = config.train(objective, dataset, eval_classifier, seed)
+            _save_row(config, "table1", row, ("dataset", "objective", "epochs", "seed"))
+    _print_table(config, "table1")
 
 
 def figure2(config: StudyConfig) -> None:
     dataset = config.load()
     eval_classifier = config.eval_classifier(dataset)
     pairs = [
-        config.trained(objective, dataset, eval_classifier) for objective in ("ours", "joint_vae")
+        config.train(objective, dataset, eval_classifier) for objective in ("ours", "joint_vae")
     ]
-    _keep_grid(config, "figure2", pictures.figure2([run for run, _ in pairs]), pairs)
+    _save_grid(config, "figure2", figures.figure2([run for run, _ in pairs]), pairs)
 
 
 def figure3(config: Figure3Config) -> None:
     dataset = config.load()
     eval_classifier = config.eval_classifier(dataset)
     pairs = [
-        config.trained(objective, dataset, eval_classifier) for objective in ("ours", "joint_vae")
+        config.train(objective, dataset, eval_classifier) for objective in ("ours", "joint_vae")
     ]
-    _, balanced = config.trained("ours", dataset, eval_classifier, balance_classes=True)
+    _, balanced = config.train("ours", dataset, eval_classifier, balance_classes=True)
     for row in (*(row for _, row in pairs), {**balanced, "objective": studies.BALANCED}):
-        _keep_row(config, "hiragana", row, ("dataset", "objective", "epochs", "seed"))
-    grid = pictures.figure3([run for run, _ in pairs], dataset, eval_classifier)
-    _keep_grid(config, "figure3", grid, pairs)
+        _save_row(config, "hiragana", row, ("dataset", "objective", "epochs", "seed"))
+    grid = figures.figure3([run for run, _ in pairs], dataset, eval_classifier)
+    _save_grid(config, "figure3", grid, pairs)
 
 
 def traversals(config: StudyConfig) -> None:
     dataset = config.load()
-    run, row = config.trained("ours", dataset, config.eval_classifier(dataset))
-    _keep_grid(config, "traversals", pictures.traversals(run, row, TRAVERSED), [(run, row)])
+    run, row = config.train("ours", dataset, config.eval_classifier(dataset))
+    grid = figures.traversals(run, row, TRAVERSED_LABELS)
+    _save_grid(config, "traversals", grid, [(run, row)])
 
 
 def reconstructions(config: StudyConfig) -> None:
     dataset = config.load()
     eval_classifier = config.eval_classifier(dataset)
-    pairs = [config.trained(objective, dataset, eval_classifier) for objective in OBJECTIVES]
-    grid = pictures.reconstructions([run for run, _ in pairs], dataset)
-    _keep_grid(config, "reconstructions", grid, pairs)
+    pairs = [config.train(objective, dataset, eval_classifier) for objective in OBJECTIVES]
+    grid = figures.reconstructions([run for run, _ in pairs], dataset)
+    _save_grid(config, "reconstructions", grid, pairs)
 
 
 def fixed_dimensions(config: FixedDimensionsConfig) -> None:
@@ -88,35 +91,38 @@ def fixed_dimensions(config: FixedDimensionsConfig) -> None:
     for latents, fixed in [(size, 0) for size in LATENTS] + [(10, fixed) for fixed in FIXED_OF_10]:
         sizes = {"latents": latents, "fixed_latents": fixed}
         training = config.training("ours", f"{latents}-latents-{fixed}-fixed", **sizes)
-        _, row = studies.trained(training, dataset, eval_classifier, **sizes)
-        _keep_row(config, "fixed-dimensions", row, ("dataset", "epochs", *sizes))
-    print((Path(config.output) / "fixed-dimensions.md").read_text(encoding="utf-8"))
+        _, row = studies.train_and_evaluate(training, dataset, eval_classifier, **sizes)
+        _save_row(config, "fixed-dimensions", row, ("dataset", "epochs", *sizes))
+    _print_table(config, "fixed-dimensions")
 
 
-def readings(config: ReadingsConfig) -> None:
+def protocol_variants(config: ProtocolVariantsConfig) -> None:
+    identity = ("dataset", "objective", "epochs", "protocol")
     for objective in ("joint_vae", "ours"):
-        for index, (reading, values) in enumerate(studies.READINGS.items()):
+        for index, (variant, values) in enumerate(studies.PROTOCOL_VARIANTS.items()):
             dataset = config.load(values.get("image_size", 32))
             training = config.training(objective, f"{objective}-{index}", **values)
-            run, row = studies.trained(training, dataset, None, reading=reading)
+            run, row = studies.train_and_evaluate(training, dataset, None, protocol=variant)
             state = run.load_state()
-            weights = {reading: state.average}
+            weights = {variant: state.average}
             if not values:
-                weights["the last weights"] = state.variables
+                weights["last weights"] = state.variables
             for name, variables in weights.items():
                 mse = studies.mse_by_protocol(run, variables, dataset)
-                row = {**row, "reading": name, "mse_by_protocol": mse}
-                _keep_row(config, "readings", row, ("dataset", "objective", "epochs", "reading"))
-    print((Path(config.output) / "readings.md").read_text(encoding="utf-8"))
+                row = {**row, "protocol": name, "mse_by_protocol": mse}
+                _save_row(config, "protocol-variants", row, identity)
+    _print_table(config, "protocol-variants")
 
 
-def attempts(config: SettingsConfig) -> None:
+def ablations(config: SettingsConfig) -> None:
     dataset = config.load()
-    _each(config, "attempts", studies.ATTEMPTS, dataset, config.eval_classifier(dataset))
+    eval_classifier = config.eval_classifier(dataset)
+    _compare_settings(config, "ablations", studies.ABLATIONS, dataset, eval_classifier)
 
 
-def choices(config: SettingsConfig) -> None:
-    _each(config, "choices", studies.CHOICES, studies.validation(config.load()), None)
+def model_selection(config: SettingsConfig) -> None:
+    dataset = studies.validation_split(config.load())
+    _compare_settings(config, "model-selection", studies.MODEL_SELECTION, dataset, None)
 
 
 def labels(config: LabelsConfig) -> None:
@@ -126,22 +132,24 @@ def labels(config: LabelsConfig) -> None:
     draws = [
         (count, seed)
         for count in NUM_LABELS
-        for seed in range(config.draws if count == configs.DRAWN_OFTEN else 1)
+        for seed in range(config.draws if count == configs.REPEATED_NUM_LABELS else 1)
     ]
     for count, seed in draws:
-        row = studies.labels_alone(dataset, count, seed, config.epochs)
-        _keep_row(config, "labels", row, identity)
-    for objective, values in studies.CHOSEN:
-        name = studies.with_flags(objective, values)
+        row = studies.supervised_baseline_row(dataset, count, seed, config.epochs)
+        _save_row(config, "labels", row, identity)
+    for objective, values in studies.SELECTED:
+        name = studies.setting_name(objective, values)
         for count, seed in draws:
             folder = f"{name.replace(' --', '-')}-{count}-labels-{seed}"
             training = config.training(objective, folder, seed=seed, num_labels=count, **values)
-            _, row = studies.trained(training, dataset, eval_classifier, num_labels=count)
-            _keep_row(config, "labels", {**row, "objective": name}, identity)
-    print((Path(config.output) / "labels.md").read_text(encoding="utf-8"))
+            _, row = studies.train_and_evaluate(
+                training, dataset, eval_classifier, num_labels=count
+            )
+            _save_row(config, "labels", {**row, "objective": name}, identity)
+    _print_table(config, "labels")
 
 
-def _each(
+def _compare_settings(
     config: SettingsConfig,
     study: str,
     settings: Sequence[tuple[str, dict[str, float]]],
@@ -150,24 +158,24 @@ def _each(
 ) -> None:
     for seed in range(config.seeds):
         for objective, values in settings:
-            name = studies.with_flags(objective, values)
+            name = studies.setting_name(objective, values)
             folder = f"{study}-{name.replace(' --', '-')}-{config.epochs}-epochs-{seed}"
             training = config.training(objective, folder, seed=seed, **values)
-            _, row = studies.trained(training, dataset, eval_classifier)
+            _, row = studies.train_and_evaluate(training, dataset, eval_classifier)
             row = {**row, "objective": name}
-            _keep_row(config, study, row, ("dataset", "objective", "epochs", "seed"))
-    print((Path(config.output) / f"{study}.md").read_text(encoding="utf-8"))
+            _save_row(config, study, row, ("dataset", "objective", "epochs", "seed"))
+    _print_table(config, study)
 
 
-def _keep_row(config: ReportConfig, name: str, row: studies.Row, identity: tuple[str, ...]) -> None:
+def _save_row(config: ReportConfig, name: str, row: studies.Row, identity: tuple[str, ...]) -> None:
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
-    studies.keep(output / f"{name}.json", row, identity)
+    studies.save_row(output / f"{name}.json", row, identity)
     report(config)
 
 
-def _keep_grid(
-    config: ReportConfig, name: str, grid: pictures.Grid, pairs: list[tuple[Run, studies.Row]]
+def _save_grid(
+    config: ReportConfig, name: str, grid: figures.Grid, pairs: list[tuple[Run, studies.Row]]
 ) -> None:
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -176,37 +184,49 @@ def _keep_grid(
         "command": studies.command(),
         "environment": environment(),
         "runs": [{name: row[name] for name in common} for _, row in pairs],
-        "panels": pictures.pack(grid),
+        "panels": figures.pack(grid),
     }
     write_json(output / f"{name}.json", contents)
     report(config)
     print(f"{output / name}.png and .pdf")
 
 
+def _print_table(config: ReportConfig, name: str) -> None:
+    print((Path(config.output) / f"{name}.md").read_text(encoding="utf-8"))
+
+
 COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
     "table1": (table1, Table1Config, "Table 1: six objectives, several seeds."),
-    "figure2": (figure2, StudyConfig, "Figure 2: ours and Joint-VAE; rows fix c, columns z."),
-    "figure3": (figure3, Figure3Config, "Figure 3: hiragana that look alike."),
-    "traversals": (traversals, StudyConfig, "What each dimension of z changes."),
-    "reconstructions": (reconstructions, StudyConfig, "Test images as each redraws them."),
+    "figure2": (figure2, StudyConfig, "Figure 2: samples of ours and Joint-VAE; rows share c."),
+    "figure3": (figure3, Figure3Config, "Figure 3: samples of similar hiragana."),
+    "traversals": (traversals, StudyConfig, "Traversals of each dimension of z."),
+    "reconstructions": (
+        reconstructions,
+        StudyConfig,
+        "Reconstructions of test images by each objective.",
+    ),
     "fixed-dimensions": (
         fixed_dimensions,
         FixedDimensionsConfig,
-        "Ours with fewer dimensions of z: a smaller z, or some of it fixed at 0.",
+        "Ours with fewer free dimensions of z: a smaller z, or some dimensions fixed at 0.",
     ),
-    "choices": (
-        choices,
+    "model-selection": (
+        model_selection,
         SettingsConfig,
-        "What helps where few images have a label, told by a sixth of the training images.",
+        "Settings for few labels, compared on a sixth of the training images.",
     ),
-    "attempts": (
-        attempts,
+    "ablations": (
+        ablations,
         SettingsConfig,
-        "What might have c agree more with labels, where none has one or all have.",
+        "Ablations of Joint-VAE and ours, without labels and with all of them.",
     ),
     "labels": (labels, LabelsConfig, "Ours and the CVAE with few labels."),
-    "readings": (readings, ReadingsConfig, "What the paper may have done otherwise."),
-    "report": (report, ReportConfig, "Tables and figures again, from the JSON in --output."),
+    "protocol-variants": (
+        protocol_variants,
+        ProtocolVariantsConfig,
+        "Variants of the training and evaluation protocol that the paper leaves open.",
+    ),
+    "report": (report, ReportConfig, "Rebuilds tables and figures from the JSON in --output."),
 }
 
 

@@ -1,7 +1,8 @@
-"""Who the benchmark compares: the same training in this library, in linen's layers, in PyTorch.
+"""Implementations that the benchmark compares: this library, linen's layers, and PyTorch.
 
-A contestant has three tasks. Each is prepared for a batch size, and is then a function that does it
-so many times and waits until it is done. A contestant's module imports nothing of the others.
+An implementation has three tasks: train, sample, evaluate. Its method for a task takes a batch
+size, prepares the data, and returns a function that runs the task a given number of times and
+blocks until it is done. The modules of the implementations don't import each other's frameworks.
 """
 
 from collections.abc import Callable
@@ -10,40 +11,40 @@ from typing import Any, Protocol
 import numpy as np
 
 Task = Callable[[int], None]
-"""Called with how many times."""
+"""Runs a task a given number of times and blocks until it is done."""
 TRAIN_IMAGES, TEST_IMAGES = 60_000, 2_000
-"""What they show doesn't matter to speed."""
-CONTESTANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "jvae_jax": ("with_jax", "JaxContestant", {"devices": 1}),
-    "jvae_jax, 2 devices": ("with_jax", "JaxContestant", {"devices": 2}),
-    "jvae_jax, 4 devices": ("with_jax", "JaxContestant", {"devices": 4}),
-    "linen, jit": ("with_jax", "JaxContestant", {"linen": True, "loop": False}),
-    "linen, loop": ("with_jax", "JaxContestant", {"linen": True, "devices": 1}),
-    "PyTorch": ("with_torch", "TorchContestant", {}),
-    "PyTorch, tuned": ("with_torch", "TorchContestant", {"tuned": True}),
+"""Sizes of the splits. The images are noise: their content doesn't affect speed."""
+BASELINES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "jvae_jax": ("with_jax", "JaxImplementation", {"devices": 1}),
+    "jvae_jax, 2 devices": ("with_jax", "JaxImplementation", {"devices": 2}),
+    "jvae_jax, 4 devices": ("with_jax", "JaxImplementation", {"devices": 4}),
+    "linen, jit": ("with_jax", "JaxImplementation", {"linen": True, "loop": False}),
+    "linen, loop": ("with_jax", "JaxImplementation", {"linen": True, "devices": 1}),
+    "PyTorch": ("with_torch", "TorchImplementation", {}),
+    "PyTorch, tuned": ("with_torch", "TorchImplementation", {"tuned": True}),
 }
-"""The module, the class and its arguments, by name."""
+"""Module, class and arguments of each implementation, by name."""
 
 
-class Contestant(Protocol):
+class Implementation(Protocol):
     def facts(self) -> dict[str, str]:
         """Versions and hardware."""
         ...
 
     def train(self, batch_size: int) -> Task:
-        """Steps on batches of the training images."""
+        """Training steps on batches of the training images."""
         ...
 
     def sample(self, batch_size: int) -> Task:
-        """Draws so many characters from the prior."""
+        """Samples ``batch_size`` characters from the prior."""
         ...
 
     def evaluate(self, batch_size: int) -> Task:
-        """The mean of the loss's terms over the test images."""
+        """Mean terms of the loss over the test images."""
         ...
 
 
 def noise(examples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels."""
+    """Random uint8 images and balanced labels."""
     images = np.random.default_rng(0).integers(0, 256, (examples, 32, 32, 1), np.uint8)
     return images, np.arange(examples, dtype=np.int32) % 10

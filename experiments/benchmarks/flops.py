@@ -1,4 +1,4 @@
-"""The floating-point operations of a training step, counted by hand."""
+"""Analytic count of the floating-point operations of a training step."""
 
 from collections.abc import Iterator
 
@@ -8,38 +8,41 @@ from jvae_jax.models.autoencoder import FILTERS, HIDDEN, STRIDE, Autoencoder
 def train_step_flops(model: Autoencoder, batch_size: int, *, as_products: bool = False) -> int:
     """Operations of the matrix products and convolutions of one step, forward and backward.
 
-    What passes over activations one by one is left out; it adds a few per cent.
+    Element-wise operations are left out; they add a few per cent.
 
     Args:
-        model: any objective's but the CVAE's.
-        batch_size: images in the step.
-        as_products: count what :mod:`jvae_jax.models.layers` computes on CPU, where the blocks at the
-            border are padded. Otherwise 16 taps for each output, as is usual.
+        model: Model of any objective but the CVAE.
+        batch_size: Images per step.
+        as_products: Count the padded matrix products that :mod:`jvae_jax.models.layers` uses on
+            CPU, instead of 16 taps per output.
 
     Returns:
-        Two for each multiplication and addition.
+        Number of operations; a multiply-add counts as two.
 
     Raises:
-        ValueError: if the model is conditional.
+        ValueError: If the model is conditional.
     """
     if model.conditional:
-        raise ValueError("the operations of a conditional model aren't counted")
+        raise ValueError("conditional models aren't supported")
     products = list(_products(model, as_products))
-    # One product forward, and one each for the gradients of the weights and of the inputs; the
-    # images that the first layer gets need none.
+    # Each product occurs once forward and twice backward (weights and inputs); the first layer
+    # needs no gradient of its inputs.
     return 2 * batch_size * (3 * sum(products) - products[0])
 
 
 def _products(model: Autoencoder, as_products: bool) -> Iterator[int]:
-    """The multiplications of each layer for one image, the first layer's first."""
+    """Multiplications of each layer for one image, from the first layer on."""
     height, width, channels = model.image_shape
 
-    def conv(inputs: int, shrunk: int) -> int:
-        """From ``inputs`` channels, or to as many where transposed, at 1 / ``shrunk`` the size."""
-        rows, columns = height // shrunk, width // shrunk
-        if as_products and 4 * inputs > FILTERS:
+    def conv(other_channels: int, scale: int) -> int:
+        """Convolution from ``other_channels`` to ``FILTERS`` channels, or its transpose.
+
+        The side with ``FILTERS`` channels has 1 / ``scale`` of the image's height and width.
+        """
+        rows, columns = height // scale, width // scale
+        if as_products and 4 * other_channels > FILTERS:
             rows, columns = rows + 1, columns + 1
-        return 16 * rows * columns * inputs * FILTERS
+        return 16 * rows * columns * other_channels * FILTERS
 
     flat = height // STRIDE * width // STRIDE * FILTERS
     latents = model.latents + model.classes

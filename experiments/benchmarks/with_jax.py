@@ -20,12 +20,17 @@ from jvae_jax.training.provenance import environment
 from jvae_jax.training.step import TrainState, init_state, train_step
 
 
-class JaxContestant:
+class JaxImplementation:
     def __init__(self, *, linen: bool = False, loop: bool = True, devices: int | None = None):
-        """``loop``: many steps in a dispatch, as the library has it; else jit around each step.
+        """Builds the model and its optimiser.
+
+        Args:
+            linen: Use linen's layers.
+            loop: Many steps per dispatch, as in the library; else one jitted step per dispatch.
+            devices: Number of devices; default: all.
 
         Raises:
-            LookupError: if there are fewer devices.
+            LookupError: If there are fewer devices.
         """
         self.linen, self.loop = linen, loop
         self.devices = jax.devices()[:devices]
@@ -37,9 +42,9 @@ class JaxContestant:
         self.key = jax.random.key(0)
 
     def facts(self) -> dict[str, str]:
-        found = environment()
-        kinds = ", ".join(found.pop("devices"))
-        return {**found, "device": kinds}
+        current = environment()
+        device = ", ".join(current.pop("devices"))
+        return {**current, "device": device}
 
     def sgemm(self, size: int) -> Task:
         matrix = jnp.ones((size, size))
@@ -56,7 +61,7 @@ class JaxContestant:
         data = parallel.replicate(Batch(*noise(TRAIN_IMAGES)), self.devices)
         order = epoch_order(self.key, 0, TRAIN_IMAGES)
         if not self.loop:
-            return self._one_by_one(state, jax.tree.map(lambda leaf: leaf[0], data), batch_size)
+            return self._single_steps(state, jax.tree.map(lambda leaf: leaf[0], data), batch_size)
         order, state = parallel.place((order, state), self.devices)
         train_steps = parallel.make_train_steps(
             self.objective,
@@ -74,7 +79,7 @@ class JaxContestant:
 
         return steps
 
-    def _one_by_one(self, state: TrainState, data: Batch, batch_size: int) -> Task:
+    def _single_steps(self, state: TrainState, data: Batch, batch_size: int) -> Task:
         examples = jnp.arange(batch_size)
 
         @jax.jit
@@ -95,12 +100,12 @@ class JaxContestant:
         return steps
 
     def step_memory(self, batch_size: int) -> float:
-        """MiB that a step needs beside what goes in and comes out, as XLA plans it."""
+        """Temporary memory of a step in MiB, besides its inputs and outputs, as planned by XLA."""
         batch = Batch(*noise(batch_size))
         keys = example_keys(self.key, 0, jnp.arange(batch_size))
         step = jax.jit(train_step, static_argnums=(0, 1, 2))
-        about = self.objective, self.model, self.optimizer, self._state(), batch, keys
-        planned: Any = step.lower(*about).compile().memory_analysis()
+        arguments = self.objective, self.model, self.optimizer, self._state(), batch, keys
+        planned: Any = step.lower(*arguments).compile().memory_analysis()
         return planned.temp_size_in_bytes / 2**20
 
     def sample(self, batch_size: int) -> Task:
@@ -108,14 +113,14 @@ class JaxContestant:
         labels = jnp.arange(batch_size) % 10
         decode = partial(_decode if self.linen else characters.decode, self.model, variables)
 
-        def draws(count: int) -> None:
+        def samples(count: int) -> None:
             for _ in range(count):
                 z = jax.random.normal(self.key, (batch_size, 10))
                 decode(z, labels).block_until_ready()
 
-        return draws
+        return samples
 
-    def evaluate(self, batch_size: int) -> Task:  # noqa: ARG002  # the library has its own
+    def evaluate(self, batch_size: int) -> Task:  # noqa: ARG002  # the library fixes it
         variables = self._state().variables
         split = Batch(*noise(TEST_IMAGES))
 
@@ -131,7 +136,7 @@ class JaxContestant:
 
 @partial(jax.jit, static_argnums=0)
 def _decode(model: LinenAutoencoder, variables: Any, z: jax.Array, labels: jax.Array) -> jax.Array:
-    """What ``characters.decode`` does, for linen's layers."""
+    """``characters.decode`` for linen's layers."""
     latents = jnp.concatenate([z, jax.nn.one_hot(labels, 10)], axis=-1)
     logits: Any = model.apply(variables, latents, method="decode")
     return jax.nn.sigmoid(logits)

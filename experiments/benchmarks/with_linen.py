@@ -1,4 +1,4 @@
-"""The same networks of linen's own layers: what one would write first."""
+"""The same networks from linen's layers, without this library's optimisations."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jvae_jax.models.autoencoder import FILTERS, HIDDEN
 
 
 class LinenAutoencoder(nn.Module):
-    """Takes the place of ``jvae_jax.Autoencoder`` in training and evaluation."""
+    """Drop-in replacement for ``jvae_jax.Autoencoder`` in training and evaluation."""
 
     image_shape: tuple[int, int, int]
     latents: int = 10

@@ -1,6 +1,6 @@
-"""The same networks, loss and optimiser in PyTorch: what one would write there.
+"""The same networks, loss and optimizer in PyTorch.
 
-``tuned`` adds what PyTorch's tuning guide recommends here: channels last, and a fused Adam.
+``tuned`` adds two recommendations of PyTorch's tuning guide: channels last and a fused Adam.
 """
 
 # pyright: reportMissingImports=false
@@ -44,7 +44,7 @@ class TorchAutoencoder(nn.Module):
         )
 
 
-class TorchContestant:
+class TorchImplementation:
     """Trains, samples and evaluates ``ours``, on a GPU if there is one."""
 
     def __init__(self, *, tuned: bool = False) -> None:
@@ -67,9 +67,9 @@ class TorchContestant:
             nonlocal step
             self.net.train()
             for _ in range(count):
-                chosen = torch.randint(TRAIN_IMAGES, (batch_size,), device=self.device)
+                batch = torch.randint(TRAIN_IMAGES, (batch_size,), device=self.device)
                 nll, kl_z, kl_c = (
-                    term.mean() for term in self._terms(images[chosen], labels[chosen])
+                    term.mean() for term in self._terms(images[batch], labels[batch])
                 )
                 capacity = 5 * min(step / 25_000, 1)
                 loss = nll + 30 * (kl_z - capacity).abs() + 30 * kl_c.abs()
@@ -77,7 +77,7 @@ class TorchContestant:
                 loss.backward()
                 self.optimizer.step()
                 step += 1
-            self._wait()
+            self._synchronize()
 
         return steps
 
@@ -85,14 +85,14 @@ class TorchContestant:
         labels = torch.arange(batch_size, device=self.device) % 10
 
         @torch.inference_mode()
-        def draws(count: int) -> None:
+        def samples(count: int) -> None:
             self.net.eval()
             for _ in range(count):
                 z = torch.randn(batch_size, 10, device=self.device)
                 torch.sigmoid(self.net.decode(torch.cat([z, F.one_hot(labels, 10)], dim=-1)))
-                self._wait()
+                self._synchronize()
 
-        return draws
+        return samples
 
     def evaluate(self, batch_size: int) -> Task:
         images, labels = self._data(TEST_IMAGES)
@@ -115,7 +115,7 @@ class TorchContestant:
     def _terms(
         self, pixels: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Reconstruction, KL of z and KL of c, for each image."""
+        """Reconstruction term, KL(z) and KL(c) of each image, in nats."""
         images = pixels.float() / 255
         hidden = self.net.trunk(images)
         mean, logvar = self.net.mean(hidden), self.net.logvar(hidden)
@@ -128,6 +128,6 @@ class TorchContestant:
         kl_z = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum(-1)
         return nll.sum((1, 2, 3)), kl_z, F.cross_entropy(logits, labels, reduction="none")
 
-    def _wait(self) -> None:
+    def _synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize()

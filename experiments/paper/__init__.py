@@ -1,1 +1,1 @@
-"""What reproduce.py is made of: runs, tables and figures."""
+"""Studies of the paper: training runs, tables and figures."""

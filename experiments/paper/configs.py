@@ -1,55 +1,70 @@
-"""What each study takes: its flags, and what follows from them."""
+"""Command-line options of each study."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from jvae_jax import TrainConfig, data
+from jvae_jax import OBJECTIVES, TrainConfig, data
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation import classifier
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.training.run import Run
-from jvae_jax.validation import option, require
+from jvae_jax.validation import require
 from paper import studies
 from paper.report import ReportConfig
 
-DRAWN_OFTEN = 100
-"""So many labels are drawn several times."""
+REPEATED_NUM_LABELS = 100
+"""Number of labels for which several label subsets are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig(ReportConfig):
-    epochs: int = option("of each run", default=100)
-    capacity_steps: int | None = option(
-        "as train.py's, for the objectives that have capacities", default=None
-    )
-    dataset: str = option("what to train on", default="mnist")
-    data_dir: str = option("folder of the original files or of downloads", default=data.DATA_DIR)
-    runs: str = option("folder of the runs", default="runs/table1")
+    """Options of every study."""
+
+    epochs: int = 100
+    """Epochs of each run."""
+    capacity_steps: int | None = None
+    """Steps over which capacities rise, for the objectives that have capacities; default: that of
+    train.py."""
+    dataset: str = "mnist"
+    """Data set to train on."""
+    data_dir: str = data.DATA_DIR
+    """Folder of original files, downloads and prepared data."""
+    runs: str = "runs/table1"
+    """Folder of the runs."""
 
     def __post_init__(self) -> None:
         require(self, "epochs", lambda value: value >= 1, "1 or more")
 
     def load(self, image_size: int = 32) -> Dataset:
-        return data.load(self.dataset, self.data_dir, image_size=image_size, say=print)
+        return data.load(self.dataset, self.data_dir, image_size=image_size)
 
     def eval_classifier(self, dataset: Dataset) -> EvalClassifier:
-        eval_classifier = classifier.load(dataset, self.data_dir)
-        print(f"the judge reads {eval_classifier.accuracy:.4f} of the test images' labels")
+        eval_classifier = classifier.load_or_train(dataset, self.data_dir)
+        print(f"accuracy of the evaluation classifier: {eval_classifier.accuracy:.4f}")
         return eval_classifier
 
     def training(self, objective: str, folder: str, **values: Any) -> TrainConfig:
-        has_capacities = studies.has_capacities(objective)
+        """Configuration of a run.
+
+        Args:
+            objective: Name of the objective.
+            folder: Folder of the run, in ``runs``.
+            values: Fields of the objective and of TrainConfig.
+        """
+        hyperparameters = {field.name for field in fields(OBJECTIVES[objective])}
+        if "capacity_steps" in hyperparameters:
+            values["capacity_steps"] = self.capacity_steps
+        given = {name: values.pop(name) for name in hyperparameters & values.keys()}
         return TrainConfig(
-            objective=objective,
+            objective=OBJECTIVES[objective](**given),
             dataset=self.dataset,
             data_dir=self.data_dir,
             epochs=self.epochs,
-            capacity_steps=self.capacity_steps if has_capacities else None,
             workdir=f"{self.runs}/{folder}",
             **values,
         )
 
-    def trained(
+    def train(
         self,
         objective: str,
         dataset: Dataset,
@@ -57,16 +72,20 @@ class StudyConfig(ReportConfig):
         seed: int = 0,
         **flags: bool,
     ) -> tuple[Run, studies.Row]:
+        """Trains and evaluates an objective with its default hyperparameters."""
         folder = "-".join([objective, f"{self.epochs}-epochs-{seed}", *flags])
         config = self.training(objective, folder, seed=seed, **flags)
-        return studies.trained(
+        return studies.train_and_evaluate(
             config, dataset, eval_classifier, class_names=list(dataset.class_names)
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table1Config(StudyConfig):
-    seeds: int = option("runs of each objective", default=3)
+    """Options of table 1."""
+
+    seeds: int = 3
+    """Runs of each objective."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,34 +94,56 @@ class Table1Config(StudyConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Figure3Config(StudyConfig):
-    epochs: int = option("of each run", default=500)
-    dataset: str = option("what to train on", default="hiragana73")
-    runs: str = option("folder of the runs", default="runs/figure3")
+    """Options of figure 3."""
+
+    epochs: int = 500
+    """Epochs of each run."""
+    dataset: str = "hiragana73"
+    """Data set to train on."""
+    runs: str = "runs/figure3"
+    """Folder of the runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FixedDimensionsConfig(StudyConfig):
-    epochs: int = option("of each run", default=20)
-    runs: str = option("folder of the runs", default="runs/fixed-dimensions")
+    """Options of the study of fixed dimensions of z."""
+
+    epochs: int = 20
+    """Epochs of each run."""
+    runs: str = "runs/fixed-dimensions"
+    """Folder of the runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadingsConfig(StudyConfig):
-    epochs: int = option("of each run", default=20)
-    runs: str = option("folder of the runs", default="runs/readings")
+class ProtocolVariantsConfig(StudyConfig):
+    """Options of the study of protocol variants."""
+
+    epochs: int = 20
+    """Epochs of each run."""
+    runs: str = "runs/protocol-variants"
+    """Folder of the runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsConfig(Table1Config):
-    epochs: int = option("of each run", default=10)
-    runs: str = option("folder of the runs", default="runs/settings")
+    """Options of ablations and model selection."""
+
+    epochs: int = 10
+    """Epochs of each run."""
+    runs: str = "runs/settings"
+    """Folder of the runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelsConfig(StudyConfig):
-    epochs: int = option("of each run", default=20)
-    runs: str = option("folder of the runs", default="runs/labels")
-    draws: int = option(f"of {DRAWN_OFTEN} labels; one of other numbers", default=5)
+    """Options of the few-label study."""
+
+    epochs: int = 20
+    """Epochs of each run."""
+    runs: str = "runs/labels"
+    """Folder of the runs."""
+    draws: int = 5
+    """Number of label subsets of 100 labels; other numbers of labels have one subset."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

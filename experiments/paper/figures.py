@@ -1,4 +1,4 @@
-"""What the figures show, and how it is kept as JSON."""
+"""Figures of the paper, and their panels as JSON."""
 
 import base64
 import zlib
@@ -13,10 +13,9 @@ from jvae_jax import plotting
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.conditional import most_confused
-from jvae_jax.generation import characters
 from jvae_jax.plotting import Panel
 from jvae_jax.training.run import Run
-from paper.studies import CHOSEN, LABELS_ALONE, Row, with_flags
+from paper.studies import SELECTED, SUPERVISED_BASELINE, Row, setting_name
 from paper.tables import label_count
 
 Grid = list[list[Panel]]
@@ -28,52 +27,59 @@ TITLES = {
     "annealed_vae": "annealed β-VAE",
     "joint_vae": "Joint-VAE",
     "ours": "ours",
+    "ours --consistency_weight=100": "ours, consistency weight 100",
+    "cvae --alpha=1000": "CVAE, α = 1000",  # noqa: RUF001  # the Greek letter
+    SUPERVISED_BASELINE: SUPERVISED_BASELINE,
 }
+"""Names of objectives and settings in figures."""
 LOOK_ALIKES = ("いり", "はほま", "ぬめ")
-"""Of the kind that the paper's figure 3 shows."""
+"""Groups of similar hiragana, as in the paper's figure 3."""
 
 _STYLES = 10
-_TRAVERSED = np.linspace(-2.0, 2.0, 9)
-_REDRAWN_EACH = 2
+_TRAVERSAL = np.linspace(-2.0, 2.0, 9)
+_EXAMPLES_PER_CLASS = 2
 
 
 def figure2(runs: Sequence[Run]) -> Grid:
-    """Rows fix c, columns fix z, for each run."""
-    return [[_characters(run, range(run.model.classes)) for run in runs]]
+    """Samples of each run: rows share c, columns share z."""
+    return [[_samples(run, range(run.network.classes)) for run in runs]]
 
 
 def figure3(runs: Sequence[Run], dataset: Dataset, eval_classifier: EvalClassifier) -> Grid:
-    """The same for characters that look alike, each beside a test image of it."""
+    """Samples of similar characters, beside a test image of each.
+
+    Args:
+        runs: Runs, each with one panel per group of characters.
+        dataset: Test images and class names.
+        eval_classifier: Classifier whose most confused classes are the last group.
+    """
     names = dataset.class_names
-    known = [group for group in LOOK_ALIKES if set(group) <= set(names)]
-    groups = [[names.index(name) for name in group] for group in known]
+    available = [group for group in LOOK_ALIKES if set(group) <= set(names)]
+    groups = [[names.index(name) for name in group] for group in available]
     groups.append(most_confused(eval_classifier, dataset))
     return [
-        [_examples(dataset, group), *(_characters(run, group) for run in runs)] for group in groups
+        [_test_images(dataset, group), *(_samples(run, group) for run in runs)] for group in groups
     ]
 
 
 def traversals(run: Run, row: Row, labels: Sequence[int]) -> Grid:
-    """Each dimension of z, by falling KL, for a few characters in the style of z = 0.
+    """Traversals of each dimension of z from z = 0, in descending order of KL.
 
-    A row's name is the dimension's KL, in nats.
+    Args:
+        run: Trained run.
+        row: Its row. The KL of a dimension, in nats, is the name of its row of images.
+        labels: Class of each panel.
     """
     kl = np.array(row["kl_z_per_latent"])
     order = np.argsort(-kl)
-    variables = run.load_state().average
+    model = run.model
     panels = []
     for label in labels:
-        images = characters.traverse(
-            run.model,
-            variables,
-            jnp.zeros(run.model.latents),
-            jnp.asarray(_TRAVERSED),
-            label,
-        )
+        images = model.traverse(jnp.zeros(len(kl)), jnp.asarray(_TRAVERSAL), label)
         panels.append(
             Panel(
                 images=np.asarray(images)[order],
-                title=f"z from {_TRAVERSED[0]:g} to {_TRAVERSED[-1]:g}",
+                title=f"z from {_TRAVERSAL[0]:g} to {_TRAVERSAL[-1]:g}",
                 row_names=() if panels else [f"{kl[dimension]:.2f}" for dimension in order],
             )
         )
@@ -81,27 +87,24 @@ def traversals(run: Run, row: Row, labels: Sequence[int]) -> Grid:
 
 
 def reconstructions(runs: Sequence[Run], dataset: Dataset) -> Grid:
-    """A few test images of each class, and what each run makes of them."""
-    chosen = np.concatenate(
+    """The first test images of each class, and their reconstructions by each run."""
+    examples = np.concatenate(
         [
-            np.flatnonzero(dataset.test_labels == label)[:_REDRAWN_EACH]
+            np.flatnonzero(dataset.test_labels == label)[:_EXAMPLES_PER_CLASS]
             for label in range(len(dataset.class_names))
         ]
     )
-    originals = dataset.test_images[chosen]
+    originals = dataset.test_images[examples]
     rows = [originals / np.float32(255)]
-    rows += [
-        np.asarray(characters.reconstruct(run.model, run.load_state().average, originals))
-        for run in runs
-    ]
-    names = ["original", *(TITLES[run.config.objective] for run in runs)]
+    rows += [np.asarray(run.model.reconstruct(originals)) for run in runs]
+    names = ["original", *(TITLES[run.config.objective.name] for run in runs)]
     return [[Panel(images=np.stack(rows), row_names=names)]]
 
 
 def pack(grid: Grid) -> list[list[dict[str, Any]]]:
-    """Panels as JSON: pixels are rounded to bytes, compressed and in base 64."""
+    """Panels as JSON: 8-bit pixels, compressed by zlib and encoded in base 64."""
 
-    def packed(panel: Panel) -> dict[str, Any]:
+    def pack_panel(panel: Panel) -> dict[str, Any]:
         pixels = np.rint(np.clip(panel.images, 0, 1) * 255).astype(np.uint8)
         return {
             "title": panel.title,
@@ -110,13 +113,13 @@ def pack(grid: Grid) -> list[list[dict[str, Any]]]:
             "pixels": base64.b64encode(zlib.compress(pixels.tobytes(), 9)).decode(),
         }
 
-    return [[packed(panel) for panel in row] for row in grid]
+    return [[pack_panel(panel) for panel in row] for row in grid]
 
 
 def unpack(grid: list[list[dict[str, Any]]]) -> Grid:
-    """The panels that JSON holds."""
+    """Panels from the JSON that :func:`pack` returns."""
 
-    def unpacked(panel: dict[str, Any]) -> Panel:
+    def unpack_panel(panel: dict[str, Any]) -> Panel:
         pixels = np.frombuffer(zlib.decompress(base64.b64decode(panel["pixels"])), np.uint8)
         return Panel(
             images=pixels.reshape(panel["shape"]) / np.float32(255),
@@ -124,71 +127,66 @@ def unpack(grid: list[list[dict[str, Any]]]) -> Grid:
             row_names=panel["row_names"],
         )
 
-    return [[unpacked(panel) for panel in row] for row in grid]
+    return [[unpack_panel(panel) for panel in row] for row in grid]
 
 
 def fixed_dimensions(rows: Sequence[Row]) -> plotting.Figure:
-    """MSE, the probe's accuracy and what is drawn as asked, over free dimensions."""
+    """MSE, linear-probe accuracy and conditional accuracy over the free dimensions of z."""
     charts: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for title, name in (
         ("MSE per pixel", "mse"),
-        ("labels read from z", "linear_probe_accuracy"),
-        ("drawn as asked", "conditional_accuracy"),
+        ("linear probe on z", "linear_probe_accuracy"),
+        ("conditional accuracy", "conditional_accuracy"),
     ):
         charts[title] = {}
-        for series, fixed in (("size of z", False), ("of 10, the rest at 0", True)):
-            own = [row for row in rows if bool(row["fixed_latents"]) == fixed]
-            own.sort(key=lambda row: row["latents"] - row["fixed_latents"])
+        for series, fixed in (("no fixed dimensions", False), ("others of 10 fixed at 0", True)):
+            subset = [row for row in rows if bool(row["fixed_latents"]) == fixed]
+            subset.sort(key=lambda row: row["latents"] - row["fixed_latents"])
             charts[title][series] = (
-                [float(row["latents"] - row["fixed_latents"]) for row in own],
-                [row[name] for row in own],
+                [float(row["latents"] - row["fixed_latents"]) for row in subset],
+                [row[name] for row in subset],
             )
-    return plotting.curves(charts, "free dimensions of z")
+    return plotting.line_charts(charts, "free dimensions of z")
 
 
 def labels(rows: Sequence[Row]) -> plotting.Figure:
-    """Labels read and drawn as asked, over the number of labels; means over draws."""
+    """Accuracy and conditional accuracy over the number of labels, as means over label subsets."""
     charts: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-    trained = [with_flags(*setting) for setting in CHOSEN]
+    generative = [setting_name(*setting) for setting in SELECTED]
     for title, name, objectives in (
-        ("labels read", "accuracy", [*trained, LABELS_ALONE]),
-        ("drawn as asked", "conditional_accuracy", trained),
+        ("accuracy", "accuracy", [*generative, SUPERVISED_BASELINE]),
+        ("conditional accuracy", "conditional_accuracy", generative),
     ):
         charts[title] = {}
         for objective in objectives:
-            of_count: dict[float, list[float]] = {}
+            values: dict[float, list[float]] = {}
             for row in rows:
                 if row["objective"] == objective:
-                    of_count.setdefault(float(label_count(row["num_labels"])), []).append(row[name])
-            x = sorted(of_count)
-            charts[title][objective] = (
-                x,
-                [float(np.mean(of_count[count])) for count in x],
-            )
-    return plotting.curves(charts, "labels", logarithmic=True)
+                    values.setdefault(float(label_count(row["num_labels"])), []).append(row[name])
+            counts = sorted(values)
+            means = [float(np.mean(values[count])) for count in counts]
+            charts[title][TITLES[objective]] = (counts, means)
+    return plotting.line_charts(charts, "labels", logarithmic=True)
 
 
-def _characters(run: Run, classes: Sequence[int]) -> Panel:
-    """Rows of characters in ten styles; an unsupervised c is the one that means the class."""
+def _samples(run: Run, classes: Sequence[int]) -> Panel:
+    """Samples of each class in ten styles.
+
+    The categories of an unsupervised c are matched to classes by ``category_to_class``.
+    """
     categories = list(classes)
     if "category_to_class" in run.evaluation():
         category_to_class = run.evaluation()["category_to_class"]
         categories = [category_to_class.index(label) for label in classes]
-    images = characters.sample(
-        run.model,
-        run.load_state().average,
-        jax.random.key(0),
-        labels=jnp.array(categories),
-        columns=_STYLES,
-    )
-    names = [run.category_names[category] for category in categories]
+    images = run.model.sample(labels=jnp.array(categories), columns=_STYLES, key=jax.random.key(0))
+    names = [run.model.category_names[category] for category in categories]
     return Panel(
         images=np.asarray(images),
-        title=TITLES[run.config.objective],
+        title=TITLES[run.config.objective.name],
         row_names=names if "".join(names).isascii() else (),
     )
 
 
-def _examples(dataset: Dataset, classes: Sequence[int]) -> Panel:
+def _test_images(dataset: Dataset, classes: Sequence[int]) -> Panel:
     first = [np.flatnonzero(dataset.test_labels == label)[0] for label in classes]
-    return Panel(images=dataset.test_images[first][:, None] / np.float32(255), title="asked")
+    return Panel(images=dataset.test_images[first][:, None] / np.float32(255), title="test image")

@@ -1,4 +1,4 @@
-"""Tables and figures, from the JSON that is kept."""
+"""Tables and figures from the JSON files of a study."""
 
 import json
 from collections.abc import Callable
@@ -9,18 +9,20 @@ from typing import Any
 import numpy as np
 
 from jvae_jax import plotting
-from jvae_jax.files import replacing
-from jvae_jax.validation import option
-from paper import pictures, tables
+from jvae_jax.files import atomic_write
+from paper import figures, tables
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    output: str = option("folder of tables, figures and their JSON", default="results")
+    """Options of every command."""
+
+    output: str = "results"
+    """Folder of tables, figures and their JSON files."""
 
 
 def report(config: ReportConfig) -> None:
-    """Makes tables and figures of all JSON in the folder."""
+    """Writes the tables and figures of all JSON files in ``config.output``."""
     output = Path(config.output)
     for name, write in REPORTS.items():
         path = output / f"{name}.json"
@@ -29,53 +31,58 @@ def report(config: ReportConfig) -> None:
 
 
 def _write_grid(path: Path, contents: dict[str, Any]) -> None:
-    _save(path, plotting.panels(pictures.unpack(contents["panels"])))
+    _save_figure(path, plotting.panel_grid(figures.unpack(contents["panels"])))
 
 
 def _write_table1(path: Path, contents: dict[str, Any]) -> None:
     rows = contents["rows"]
-    _write(path, tables.table1(rows))
+    _save_table(path, tables.table1(rows))
+    if any(row["dataset"] == "mnist" for row in rows):
+        _save_table(path.with_name("table1-summary"), tables.table1_summary(rows))
     ours = [row for row in rows if row["objective"] == "ours"]
     if ours:
         longest = max(ours, key=lambda row: (row["epochs"], -row["seed"]))
         counts = np.array(longest["confusion"])
-        _save(path.with_name("confusion"), plotting.confusion(counts, longest["class_names"]))
+        figure = plotting.confusion_matrix(counts, longest["class_names"])
+        _save_figure(path.with_name("confusion"), figure)
 
 
 def _write_fixed_dimensions(path: Path, contents: dict[str, Any]) -> None:
-    _write(path, tables.fixed_dimensions(contents["rows"]))
-    _save(path, pictures.fixed_dimensions(contents["rows"]))
+    _save_table(path, tables.fixed_dimensions(contents["rows"]))
+    _save_figure(path, figures.fixed_dimensions(contents["rows"]))
 
 
 def _write_labels(path: Path, contents: dict[str, Any]) -> None:
-    _write(path, tables.labels(contents["rows"]))
-    _save(path, pictures.labels(contents["rows"]))
+    _save_table(path, tables.labels(contents["rows"]))
+    _save_figure(path, figures.labels(contents["rows"]))
 
 
-def _write(path: Path, table: str) -> None:
-    with replacing(path.with_suffix(".md")) as file:
+def _save_table(path: Path, table: str) -> None:
+    with atomic_write(path.with_suffix(".md")) as file:
         file.write(table.encode())
 
 
-def _save(path: Path, figure: plotting.Figure) -> None:
-    # Without the date and the version, so that the same figure is the same file.
-    for suffix, without in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
-        with replacing(path.with_suffix(suffix)) as file:
-            figure.savefig(file, format=suffix[1:], metadata=without)
+def _save_figure(path: Path, figure: plotting.Figure) -> None:
+    # Without date and version, equal figures give equal files.
+    for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
+        with atomic_write(path.with_suffix(suffix)) as file:
+            figure.savefig(file, format=suffix[1:], metadata=metadata)
 
 
 REPORTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
     "table1": _write_table1,
-    "hiragana": lambda path, contents: _write(path, tables.table1(contents["rows"])),
+    "hiragana": lambda path, contents: _save_table(path, tables.table1(contents["rows"])),
     "figure2": _write_grid,
     "figure3": _write_grid,
     "traversals": _write_grid,
     "reconstructions": _write_grid,
     "fixed-dimensions": _write_fixed_dimensions,
-    "choices": lambda path, contents: _write(
-        path, tables.settings(contents["rows"], "training images that were held out")
+    "model-selection": lambda path, contents: _save_table(
+        path, tables.settings(contents["rows"], "held-out training images")
     ),
-    "attempts": lambda path, contents: _write(path, tables.settings(contents["rows"])),
+    "ablations": lambda path, contents: _save_table(path, tables.settings(contents["rows"])),
     "labels": _write_labels,
-    "readings": lambda path, contents: _write(path, tables.readings(contents["rows"])),
+    "protocol-variants": lambda path, contents: _save_table(
+        path, tables.protocol_variants(contents["rows"])
+    ),
 }

@@ -1,4 +1,4 @@
-"""Runs that belong together: trained where they aren't yet, evaluated, and kept as rows of JSON."""
+"""Training and evaluation of the runs of a study; their results as rows of JSON."""
 
 import json
 import shlex
@@ -14,32 +14,32 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jvae_jax import OBJECTIVES, TrainConfig, fit, losses, sampling
+from jvae_jax import TrainConfig, fit, losses, sampling
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.metrics import over_split
 from jvae_jax.files import write_json
 from jvae_jax.models.autoencoder import Autoencoder
-from jvae_jax.models.inference import scale
+from jvae_jax.models.inference import scale_pixels
 from jvae_jax.sampling import example_keys
 from jvae_jax.training.loop import evaluate_run
 from jvae_jax.training.provenance import environment
 from jvae_jax.training.run import Run
 from jvae_jax.types import Batch, Variables
-from paper import baseline
+from paper import supervised_baseline
 
 Row = dict[str, Any]
 
-READINGS: dict[str, dict[str, Any]] = {
-    "as here": {},
+PROTOCOL_VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
     "squared error": {"reconstruction_loss": "squared_error"},
-    "images of 24 x 24": {"image_size": 24},
+    "24 x 24 images": {"image_size": 24},
 }
-"""What the paper may have done otherwise, in training."""
+"""Variants of the training protocol that the paper leaves open, by name."""
 BALANCED = "ours --balance_classes"
-"""What ours is called among objectives where rare classes were drawn as often as others."""
+"""Row name of ``ours`` trained with class-balanced batches."""
 _FEW: dict[str, float] = {"num_labels": 100}
-CHOICES: tuple[tuple[str, dict[str, float]], ...] = (
+MODEL_SELECTION: tuple[tuple[str, dict[str, float]], ...] = (
     ("ours", _FEW),
     ("ours", {**_FEW, "gamma": 100.0}),
     ("ours", {**_FEW, "unlabelled_capacity_c": 1.5}),
@@ -56,14 +56,14 @@ CHOICES: tuple[tuple[str, dict[str, float]], ...] = (
     ("cvae", {**_FEW, "alpha": 1000.0}),
     ("cvae", {**_FEW, "alpha": 10000.0}),
 )
-"""What might help where few images have a label."""
-CHOSEN: tuple[tuple[str, dict[str, float]], ...] = (
+"""Candidate settings for few labels, compared on a validation split."""
+SELECTED: tuple[tuple[str, dict[str, float]], ...] = (
     ("ours", {}),
     ("ours", {"consistency_weight": 100.0}),
     ("cvae", {"alpha": 1000.0}),
 )
-"""What few labels are measured with: the paper's form, and the best of the choices."""
-ATTEMPTS: tuple[tuple[str, dict[str, float]], ...] = (
+"""Settings of the few-label study: the paper's, and the best of ``MODEL_SELECTION``."""
+ABLATIONS: tuple[tuple[str, dict[str, float]], ...] = (
     ("joint_vae", {}),
     ("joint_vae", {"temperature": 0.33}),
     ("joint_vae", {"gamma": 100.0}),
@@ -72,82 +72,104 @@ ATTEMPTS: tuple[tuple[str, dict[str, float]], ...] = (
     ("ours", {"consistency_weight": 3.0}),
     ("ours", {"consistency_weight": 30.0}),
 )
-"""What might have c agree more with labels, where none has one or all have."""
-LABELS_ALONE = "labels alone"
-"""What a classifier that sees nothing but the labelled images is called among objectives."""
+"""Settings that may raise the accuracy of q(c|x) without labels or with all of them."""
+SUPERVISED_BASELINE = "supervised baseline"
+"""Row name of the classifier that is trained on the labelled images only."""
+
+_Z_ESTIMATES = ("sampled z", "mean z")
+_C_ESTIMATES = ("most probable c", "relaxed c", "softmax c")
 
 
-def has_capacities(objective: str) -> bool:
-    """Whether an objective raises capacities."""
-    return "capacity_steps" in OBJECTIVES[objective].__dataclass_fields__
-
-
-def trained(
-    config: TrainConfig, dataset: Dataset, eval_classifier: EvalClassifier | None, **about: Any
+def train_and_evaluate(
+    config: TrainConfig, dataset: Dataset, eval_classifier: EvalClassifier | None, **extra: Any
 ) -> tuple[Run, Row]:
-    """A run, trained and evaluated unless it is already, and what is kept of it."""
-    # What runs compiled is mapped into memory, and Linux gives a process only 65,530 mappings.
+    """Trains and evaluates a run, unless its folder holds the finished run.
+
+    Args:
+        config: Configuration of the run.
+        dataset: Training and test images.
+        eval_classifier: Adds the metrics of generated characters.
+        extra: Further entries of the row.
+
+    Returns:
+        The run and its row: configuration, ``extra``, provenance and metrics.
+    """
+    # Compiled functions are mapped into memory; Linux allows a process 65,530 mappings.
     jax.clear_caches()
     run = fit(config, dataset)
-    found = run.evaluation()
-    if eval_classifier is not None and "eval_classifier_accuracy" not in found:
-        found = evaluate_run(run, dataset, run.load_state(), eval_classifier=eval_classifier)
+    metrics = run.evaluation()
+    if eval_classifier is not None and "eval_classifier_accuracy" not in metrics:
+        metrics = evaluate_run(
+            run,
+            dataset,
+            run.model.variables,
+            step=run.total_steps,
+            eval_classifier=eval_classifier,
+        )
     started = json.loads((run.workdir / "config.json").read_text(encoding="utf-8"))
-    common = {
-        "objective": config.objective,
+    settings = {
+        "objective": config.objective.name,
         "seed": config.seed,
         "epochs": config.epochs,
         "dataset": dataset.name,
     }
-    origin = {"command": command(), "trained_with": started["environment"]["commit"]}
-    return run, {**common, **about, **origin, **found}
+    provenance = {"command": command(), "trained_with": started["environment"]["commit"]}
+    return run, {**settings, **extra, **provenance, **metrics}
 
 
-def validation(dataset: Dataset) -> Dataset:
-    """The training images alone: a sixth of them, drawn at random, in the place of the test's."""
+def validation_split(dataset: Dataset) -> Dataset:
+    """Splits the training images: a random sixth replaces the test images."""
     order = np.random.default_rng(0).permutation(len(dataset.train_labels))
-    held_out, kept = np.split(order, [len(order) // 6])
+    validation, training = np.split(order, [len(order) // 6])
     return replace(
         dataset,
-        train_images=dataset.train_images[kept],
-        train_labels=dataset.train_labels[kept],
-        test_images=dataset.train_images[held_out],
-        test_labels=dataset.train_labels[held_out],
+        train_images=dataset.train_images[training],
+        train_labels=dataset.train_labels[training],
+        test_images=dataset.train_images[validation],
+        test_labels=dataset.train_labels[validation],
     )
 
 
-def labels_alone(dataset: Dataset, num_labels: int | str, seed: int, epochs: int) -> Row:
-    """The same of a classifier that sees the labelled images alone, of which it sees the rest."""
+def supervised_baseline_row(dataset: Dataset, num_labels: int | str, seed: int, epochs: int) -> Row:
+    """Trains the supervised baseline on ``num_labels`` labelled images and returns its row.
+
+    Args:
+        dataset: Training and test images.
+        num_labels: Number of labels, or ``"all"``.
+        seed: Seed of the label subset and of training.
+        epochs: Epochs of the generative models in the same table. The baseline's number of steps
+            is fixed.
+    """
     if isinstance(num_labels, int):
         dataset = dataset.with_labels(num_labels, seed)
-    facts = environment()
+    current = environment()
     return {
-        "objective": LABELS_ALONE,
+        "objective": SUPERVISED_BASELINE,
         "seed": seed,
         "epochs": epochs,
         "dataset": dataset.name,
         "num_labels": num_labels,
         "command": command(),
-        "trained_with": facts["commit"],
-        "accuracy": baseline.labels_alone(dataset, seed),
+        "trained_with": current["commit"],
+        "accuracy": supervised_baseline.test_accuracy(dataset, seed),
         "examples": len(dataset.test_labels),
-        "environment": facts,
+        "environment": current,
     }
 
 
-def with_flags(objective: str, values: Mapping[str, Any]) -> str:
-    """What an objective with other settings is called among objectives."""
+def setting_name(objective: str, values: Mapping[str, Any]) -> str:
+    """Formats an objective and its non-default settings as command-line flags."""
     return " ".join([objective, *(f"--{name}={value:g}" for name, value in values.items())])
 
 
 def command() -> str:
-    """The command that is running."""
+    """Command line of the current process."""
     return shlex.join(["python", *sys.argv])
 
 
-def keep(path: Path, row: Row, identity: Sequence[str]) -> None:
-    """Puts a row into a file of rows, in the place of the one that agrees on ``identity``."""
-    rows = kept_rows(path)
+def save_row(path: Path, row: Row, identity: Sequence[str]) -> None:
+    """Saves a row to a JSON file; it replaces the row with equal ``identity`` entries, if any."""
+    rows = load_rows(path)
     same = [all(other[name] == row[name] for name in identity) for other in rows]
     if any(same):
         rows[same.index(True)] = row
@@ -156,52 +178,59 @@ def keep(path: Path, row: Row, identity: Sequence[str]) -> None:
     write_json(path, {"rows": rows})
 
 
-def kept_rows(path: Path) -> list[Row]:
-    """The rows that a file holds, if there is one."""
+def load_rows(path: Path) -> list[Row]:
+    """Rows of a JSON file; empty if the file doesn't exist."""
     return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
 
 
 def mse_by_protocol(run: Run, variables: Variables, dataset: Dataset) -> dict[str, float]:
-    """The test MSE per pixel with z the mean or one draw, and c one-hot, soft or relaxed."""
+    """Test MSE per pixel for each estimate of z (sample, mean) and c (one-hot, relaxed, softmax).
+
+    Args:
+        run: Run of an objective with a Gumbel-softmax c.
+        variables: Parameters and batch statistics to evaluate.
+        dataset: Data set of the test images.
+    """
     split = Batch(dataset.test_images, dataset.test_labels)
-    temperature = run.config.make_objective().temperature  # type: ignore[attr-defined]
-    errors = over_split(_errors, (run.model, temperature), (variables, run.key("test")), split)
+    temperature = run.config.objective.temperature  # type: ignore[attr-defined]
+    errors = over_split(_errors, (run.network, temperature), (variables, run.key("test")), split)
     pixels = np.prod(split.images.shape[1:])
+    names = [f"{z}, {c}" for z in _Z_ESTIMATES for c in _C_ESTIMATES]
     return {
-        name: float(np.mean(error, dtype=np.float64) / pixels) for name, error in errors.items()
+        name: float(np.mean(error, dtype=np.float64) / pixels)
+        for name, error in zip(names, errors, strict=True)
     }
 
 
 def _errors(
-    model: Autoencoder,
+    network: Autoencoder,
     temperature: float,
     variables: Variables,
     key: Array,
     batch: Batch,
     examples: Array,
-) -> dict[str, Array]:
+) -> list[Array]:
+    """Squared errors per example, in the order of ``_Z_ESTIMATES`` x ``_C_ESTIMATES``."""
     keys = example_keys(key, 0, examples)
-    images = scale(batch.images)
+    images = scale_pixels(batch.images)
 
-    def errors(model: Autoencoder) -> dict[str, Array]:
-        posterior = model.infer(images)
+    def errors(network: Autoencoder) -> list[Array]:
+        posterior = network.infer(images)
         logits = posterior.logits
         assert logits is not None
-        styles = {
-            "mean z": posterior.mean,
-            "drawn z": sampling.gaussian(keys.gaussian, posterior.mean, posterior.logvar),
-        }
-        characters = {
-            "likeliest c": sampling.one_hot_argmax(logits),
-            "soft c": jax.nn.softmax(logits),
-            "relaxed draw of c": sampling.gumbel_softmax(keys.gumbel, logits, temperature),
-        }
-        return {
-            f"{style}, {character}": losses.squared_error(
-                model.decode(jnp.concatenate([z, c], axis=-1)), images
-            )
-            for style, z in styles.items()
-            for character, c in characters.items()
-        }
+        styles = (
+            sampling.gaussian(keys.gaussian, posterior.mean, posterior.logvar),
+            posterior.mean,
+        )
+        characters = (
+            sampling.one_hot_argmax(logits),
+            sampling.gumbel_softmax(keys.gumbel, logits, temperature),
+            jax.nn.softmax(logits),
+        )
+        return [
+            losses.squared_error(network.decode(jnp.concatenate([z, c], axis=-1)), images)
+            for z in styles
+            for c in characters
+        ]
 
-    return nn.apply(errors, model)(variables)
+    return nn.apply(errors, network)(variables)

@@ -1,4 +1,4 @@
-"""What the labels alone teach: the encoder's trunk with a head of class logits."""
+"""Supervised baseline: a classifier with the encoder's trunk, trained on the labelled images."""
 
 from functools import partial
 from typing import Any
@@ -13,8 +13,8 @@ from jax import Array, lax
 from jvae_jax import losses
 from jvae_jax.data import Dataset
 from jvae_jax.models.autoencoder import Classifier
-from jvae_jax.models.inference import BATCH, map_batches, scale
-from jvae_jax.training.step import moving_average
+from jvae_jax.models.inference import EVAL_BATCH_SIZE, map_batches, scale_pixels
+from jvae_jax.training.step import update_average
 from jvae_jax.types import PRNGKey, Variables
 
 _STEPS = 5000
@@ -23,11 +23,16 @@ _BATCH_SIZE = 64
 _State = tuple[Variables, Variables, optax.OptState]
 
 
-def labels_alone(dataset: Dataset, seed: int, *, steps: int = _STEPS) -> float:
-    """The share of test labels read by a classifier that saw the labelled training images alone.
+def test_accuracy(dataset: Dataset, seed: int, *, steps: int = _STEPS) -> float:
+    """Trains the classifier on the labelled training images and returns its test accuracy.
 
-    It has the paper's encoder, optimiser and batch size, and is evaluated, as the others are, by a
-    moving average of its weights.
+    Encoder, optimizer and batch size are the paper's. As for the other models, the moving average
+    of the weights is evaluated.
+
+    Args:
+        dataset: Images and labels; a label of -1 means unlabelled.
+        seed: Seed of initialization and batches.
+        steps: Number of training steps.
     """
     labelled = dataset.train_labels >= 0
     images = jnp.asarray(dataset.train_images[labelled])
@@ -35,12 +40,12 @@ def labels_alone(dataset: Dataset, seed: int, *, steps: int = _STEPS) -> float:
     classifier = Classifier(len(dataset.class_names))
     optimizer = optax.adam(1e-3)
     init_key, order_key = jax.random.split(jax.random.key(seed))
-    variables: Any = dict(classifier.init(init_key, scale(images[:1])))
+    variables: Any = dict(classifier.init(init_key, scale_pixels(images[:1])))
     state = variables, variables, optimizer.init(variables["params"])
     _, average, _ = _train(classifier, optimizer, steps, state, images, labels, order_key)
     known = dataset.test_labels >= 0
-    read = _read(classifier, average, jnp.asarray(dataset.test_images[known]))
-    return float(np.mean(np.asarray(read) == dataset.test_labels[known]))
+    predicted = _predict(classifier, average, jnp.asarray(dataset.test_images[known]))
+    return float(np.mean(np.asarray(predicted) == dataset.test_labels[known]))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -60,22 +65,22 @@ def _train(
 
     def step(step: Array, state: _State) -> _State:
         variables, average, opt_state = state
-        chosen = jax.random.randint(jax.random.fold_in(key, step), (_BATCH_SIZE,), 0, len(images))
+        batch = jax.random.randint(jax.random.fold_in(key, step), (_BATCH_SIZE,), 0, len(images))
         params, statistics = variables["params"], {"batch_stats": variables["batch_stats"]}
         gradients, statistics = jax.grad(loss, has_aux=True)(
-            params, statistics, scale(images[chosen]), labels[chosen]
+            params, statistics, scale_pixels(images[batch]), labels[batch]
         )
         updates, opt_state = optimizer.update(gradients, opt_state)
         variables = {"params": optax.apply_updates(params, updates), **statistics}
-        return variables, moving_average(step, average, variables), opt_state
+        return variables, update_average(step, average, variables), opt_state
 
     return lax.fori_loop(0, steps, step, state)
 
 
 @partial(jax.jit, static_argnums=0)
-def _read(classifier: Classifier, variables: Variables, images: Array) -> Array:
-    def read(images: Array) -> Array:
-        logits = nn.apply(Classifier.__call__, classifier)(variables, scale(images))
+def _predict(classifier: Classifier, variables: Variables, images: Array) -> Array:
+    def predict(images: Array) -> Array:
+        logits = nn.apply(Classifier.__call__, classifier)(variables, scale_pixels(images))
         return jnp.argmax(logits, axis=-1)
 
-    return map_batches(read, BATCH, images)
+    return map_batches(predict, EVAL_BATCH_SIZE, images)

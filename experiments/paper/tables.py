@@ -1,10 +1,10 @@
-"""Rows to tables in Markdown."""
+"""Markdown tables from rows of results."""
 
 import statistics
 from collections.abc import Mapping, Sequence
 
 from jvae_jax import OBJECTIVES
-from paper.studies import BALANCED, CHOSEN, LABELS_ALONE, Row, with_flags
+from paper.studies import BALANCED, SELECTED, SUPERVISED_BASELINE, Row, setting_name
 
 PAPER = {
     "vae": {"mse": 0.0068, "kl_z": 18.930},
@@ -12,30 +12,40 @@ PAPER = {
     "joint_vae": {"mse": 0.0251, "kl_z": 4.958},
     "ours": {"mse": 0.0243, "kl_z": 4.986},
 }
-"""Table 1. Its beta-VAE is the one with capacities, as its KL of nearly 5 shows."""
+"""The paper's table 1. Its beta-VAE has a capacity term: its KL is close to 5."""
 
 PUBLISHED = {
     "M2 (Kingma et al.)": {100: 0.8803, 1000: 0.9640},
     "M1+M2 (Kingma et al.)": {100: 0.9667, 1000: 0.9760},
     "M2 (pyro)": {100: 0.9319, 1000: 0.9487},
 }
-"""Labels read of MNIST's test set: Kingma et al. 2014, table 1; pyro's ss-vae example."""
+"""Accuracy on MNIST's test set: Kingma et al. (2014), table 1; Pyro's ss-vae example."""
 
 COLUMNS = {
     "mse": ("MSE", 4),
-    "mse_sampled": ("MSE, sampled", 4),
+    "mse_sampled": ("MSE (sampled)", 4),
     "kl_z": ("KL(z)", 3),
-    "accuracy": ("labels read", 4),
-    "conditional_accuracy": ("drawn as asked", 4),
-    "linear_probe_accuracy": ("labels read from z", 4),
-    "mutual_information": ("c and label, nats", 3),
-    "frechet_distance": ("Fréchet", 2),
-    "intra_class_frechet_distance": ("Fréchet within class", 2),
+    "accuracy": ("accuracy", 4),
+    "conditional_accuracy": ("conditional accuracy", 4),
+    "linear_probe_accuracy": ("linear probe on z", 4),
+    "mutual_information": ("I(c; y)", 3),
+    "frechet_distance": ("Fréchet distance", 2),
+    "intra_class_frechet_distance": ("intra-class Fréchet distance", 2),
 }
+"""Headings and decimals of metrics."""
+_SUMMARY = (
+    "mse",
+    "kl_z",
+    "accuracy",
+    "conditional_accuracy",
+    "linear_probe_accuracy",
+    "frechet_distance",
+)
+"""Metrics of the short tables."""
 
 
 def table1(rows: Sequence[Row]) -> str:
-    """For each data set and length of training, a line for each objective."""
+    """One table per data set and number of epochs, one line per objective."""
     tables = sorted({(row["dataset"], -row["epochs"]) for row in rows})
     return "\n".join(
         _objectives([row for row in rows if (row["dataset"], -row["epochs"]) == table])
@@ -43,84 +53,96 @@ def table1(rows: Sequence[Row]) -> str:
     )
 
 
-def _objectives(rows: Sequence[Row]) -> str:
-    """A line for each: mean ± standard deviation over seeds, and the paper's figure beside it."""
-    first = rows[0]
-    published = ("mse", "kl_z") if first["dataset"] == "mnist" else ()
+def table1_summary(rows: Sequence[Row]) -> str:
+    """The short form of table 1: fewer metrics of the longest training on MNIST."""
+    rows = [row for row in rows if row["dataset"] == "mnist"]
+    epochs = max(row["epochs"] for row in rows)
+    longest = [row for row in rows if row["epochs"] == epochs]
+    columns = {name: COLUMNS[name] for name in _SUMMARY}
+    return _by_objective(longest, columns) + f"\n{_caption(longest)}\n"
+
+
+def _by_objective(rows: Sequence[Row], columns: Mapping[str, tuple[str, int]]) -> str:
+    """Mean ± standard deviation over seeds, and the paper's value where there is one."""
+    published = ("mse", "kl_z") if rows[0]["dataset"] == "mnist" else ()
     headers = ["objective", "seeds"]
-    for name, (title, _) in COLUMNS.items():
+    for name, (title, _) in columns.items():
         headers += [title, "paper"] if name in published else [title]
     lines = []
     for objective in (*OBJECTIVES, BALANCED):
-        own = [row for row in rows if row["objective"] == objective]
-        if not own:
+        seeds = [row for row in rows if row["objective"] == objective]
+        if not seeds:
             continue
-        line = [f"`{objective}`", str(len(own))]
-        for name, cell in zip(COLUMNS, _cells(own, COLUMNS), strict=True):
+        line = [f"`{objective}`", str(len(seeds))]
+        for name, cell in zip(columns, _cells(seeds, columns), strict=True):
             line.append(cell)
             if name in published:
                 paper = PAPER.get(objective, {}).get(name)
                 line.append("" if paper is None else f"{paper:.{COLUMNS[name][1]}f}")
         lines.append(line)
-    floor = ""
+    return _markdown(headers, lines)
+
+
+def _objectives(rows: Sequence[Row]) -> str:
+    """All metrics of each objective, with reference values below."""
+    first = rows[0]
+    intra_class = ""
     if "intra_class_frechet_distance_real" in first:
-        floor = f", within classes {first['intra_class_frechet_distance_real']:.2f}"
+        intra_class = f", intra-class {first['intra_class_frechet_distance_real']:.2f}"
     return (
-        _markdown(headers, lines)
+        _by_objective(rows, COLUMNS)
         + f"\n{first['dataset']}, {first['epochs']} epochs, {first['examples']:,} test images. "
-        f"The judge reads {first['eval_classifier_accuracy']:.4f} of their labels. Between training and test "
-        f"images the Fréchet distance is {first['frechet_distance_real']:.2f}{floor}; naming the most "
-        f"frequent label reads {first['majority_class_accuracy']:.4f} of them. {_origin(rows)}\n"
+        f"Accuracy of the evaluation classifier {first['eval_classifier_accuracy']:.4f}; Fréchet "
+        f"distance between training and test images {first['frechet_distance_real']:.2f}"
+        f"{intra_class}; majority-class accuracy {first['majority_class_accuracy']:.4f}. "
+        f"{_provenance(rows)}\n"
     )
 
 
 def fixed_dimensions(rows: Sequence[Row]) -> str:
-    """A line for each number of free dimensions, made either way."""
-    columns = {
-        name: COLUMNS[name]
-        for name in (
-            "mse",
-            "kl_z",
-            "accuracy",
-            "conditional_accuracy",
-            "linear_probe_accuracy",
-            "frechet_distance",
-        )
-    }
-    headers = ["free", "of", *(title for title, _ in columns.values())]
+    """One line per number of free dimensions of z and size of z."""
+    columns = {name: COLUMNS[name] for name in _SUMMARY}
+    headers = ["free dimensions", "size of z", *(title for title, _ in columns.values())]
     ordered = sorted(rows, key=lambda row: (row["latents"] - row["fixed_latents"], row["latents"]))
     lines = [
         [str(row["latents"] - row["fixed_latents"]), str(row["latents"]), *_cells([row], columns)]
         for row in ordered
     ]
-    return _markdown(headers, lines) + f"\n{_about(rows)}\n"
+    return _markdown(headers, lines) + f"\n{_caption(rows)}\n"
 
 
 def settings(rows: Sequence[Row], images: str = "test images") -> str:
-    """A line for each setting: mean ± standard deviation over seeds."""
+    """One line per setting: mean ± standard deviation over seeds.
+
+    Args:
+        rows: Rows, one per setting and seed.
+        images: Description of the evaluated images.
+    """
     names = [
         name for name in ("accuracy", "conditional_accuracy", "mse", "kl_z") if name in rows[0]
     ]
     columns = {name: COLUMNS[name] for name in names}
     lines = []
     for objective in dict.fromkeys(row["objective"] for row in rows):
-        own = [row for row in rows if row["objective"] == objective]
-        lines.append([f"`{objective}`", str(len(own)), *_cells(own, columns)])
+        seeds = [row for row in rows if row["objective"] == objective]
+        lines.append([f"`{objective}`", str(len(seeds)), *_cells(seeds, columns)])
     headers = ["objective", "seeds", *(title for title, _ in columns.values())]
-    return _markdown(headers, lines) + f"\n{_about(rows, images)}\n"
+    return _markdown(headers, lines) + f"\n{_caption(rows, images)}\n"
 
 
 def labels(rows: Sequence[Row]) -> str:
-    """Labels read for each number of labels, the published figures beside; then what is drawn."""
+    """Accuracy, conditional accuracy and MSE per number of labels; published accuracies."""
     counts = sorted({row["num_labels"] for row in rows}, key=label_count)
-    trained = [with_flags(*setting) for setting in CHOSEN]
-    objectives = [*trained, LABELS_ALONE]
+    generative = [setting_name(*setting) for setting in SELECTED]
+    objectives = [*generative, SUPERVISED_BASELINE]
 
     def cell(name: str, count: int | str, objective: str) -> str:
-        own = [row for row in rows if row["num_labels"] == count and row["objective"] == objective]
-        return _cells(own, {name: COLUMNS[name]})[0]
+        draws = [
+            row for row in rows if row["num_labels"] == count and row["objective"] == objective
+        ]
+        return _cells(draws, {name: COLUMNS[name]})[0]
 
-    read = [
+    accuracies = [
         [
             str(count),
             *(cell("accuracy", count, objective) for objective in objectives),
@@ -128,44 +150,47 @@ def labels(rows: Sequence[Row]) -> str:
         ]
         for count in counts
     ]
-    drawn, errors = (
-        [[str(count), *(cell(name, count, objective) for objective in trained)] for count in counts]
+    conditional_accuracies, errors = (
+        [
+            [str(count), *(cell(name, count, objective) for objective in generative)]
+            for count in counts
+        ]
         for name in ("conditional_accuracy", "mse")
     )
-    names = [f"`{name}`" for name in trained]
+    names = [f"`{name}`" for name in generative]
     return (
-        "Labels read:\n\n"
-        + _markdown(["labels", *names, LABELS_ALONE, *PUBLISHED], read, words=0)
-        + "\nDrawn as asked:\n\n"
-        + _markdown(["labels", *names], drawn, words=0)
+        "Accuracy:\n\n"
+        + _markdown(["labels", *names, SUPERVISED_BASELINE, *PUBLISHED], accuracies, words=0)
+        + "\nConditional accuracy:\n\n"
+        + _markdown(["labels", *names], conditional_accuracies, words=0)
         + "\nMSE per pixel:\n\n"
         + _markdown(["labels", *names], errors, words=0)
-        + f"\n{_about(rows)}\n"
+        + f"\n{_caption(rows)}\n"
     )
 
 
 def label_count(num_labels: int | str) -> int:
-    """For sorting and plotting: all are MNIST's 60,000."""
+    """Number of labels; ``"all"`` are MNIST's 60,000."""
     return num_labels if isinstance(num_labels, int) else 60_000
 
 
-def readings(rows: Sequence[Row]) -> str:
-    """A line for each reading of training, a column for each of measuring."""
-    headers = ["objective", "reading", "KL(z)", *rows[0]["mse_by_protocol"]]
+def protocol_variants(rows: Sequence[Row]) -> str:
+    """One line per training protocol, one column per evaluation protocol."""
+    headers = ["objective", "protocol", "KL(z)", *rows[0]["mse_by_protocol"]]
     lines = [
         [
             f"`{row['objective']}`",
-            row["reading"],
+            row["protocol"],
             f"{row['kl_z']:.3f}",
             *(f"{mse:.4f}" for mse in row["mse_by_protocol"].values()),
         ]
         for row in rows
     ]
-    return _markdown(headers, lines, words=2) + f"\nMSE per pixel. {_about(rows)}\n"
+    return _markdown(headers, lines, words=2) + f"\nMSE per pixel. {_caption(rows)}\n"
 
 
 def _cells(rows: Sequence[Row], columns: Mapping[str, tuple[str, int]]) -> list[str]:
-    """Mean ± standard deviation, as far as there are values."""
+    """Mean ± standard deviation per column; empty without values."""
     cells = []
     for name, (_, digits) in columns.items():
         values = [row[name] for row in rows if name in row]
@@ -177,24 +202,24 @@ def _cells(rows: Sequence[Row], columns: Mapping[str, tuple[str, int]]) -> list[
 
 
 def _markdown(headers: Sequence[str], lines: Sequence[Sequence[str]], words: int = 1) -> str:
-    """A table whose first columns are words, the others numbers."""
+    """A Markdown table; all but the first ``words`` columns are aligned right."""
     rule = ["---"] * words + ["---:"] * (len(headers) - words)
     return "".join(f"| {' | '.join(line)} |\n" for line in (headers, rule, *lines))
 
 
-def _about(rows: Sequence[Row], images: str = "test images") -> str:
+def _caption(rows: Sequence[Row], images: str = "test images") -> str:
     first = rows[0]
     epochs, seeds = (
         ", ".join(map(str, sorted({row[name] for row in rows}))) for name in ("epochs", "seed")
     )
     return (
         f"{first['dataset']}, {epochs} epochs, seed {seeds}, "
-        f"{first['examples']:,} {images}. {_origin(rows)}"
+        f"{first['examples']:,} {images}. {_provenance(rows)}"
     )
 
 
-def _origin(rows: Sequence[Row]) -> str:
-    """Where the figures come from."""
+def _provenance(rows: Sequence[Row]) -> str:
+    """Commands, commits, versions and machine."""
     commands = dict.fromkeys(f"`{row['command']}`" for row in rows)
     commits = dict.fromkeys(f"`{row['trained_with']}`" for row in rows)
     environment = rows[0]["environment"]

@@ -1,4 +1,4 @@
-"""The hand count against XLA's own, on the compiled CPU step: the regression guard for speed."""
+"""The analytic operation count against XLA's, on the compiled CPU step: guards the speed."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ BATCH = 64
 
 @pytest.fixture(scope="module")
 def compiled():
-    """The training loop at the paper's sizes, compiled but not run."""
+    """The training loop of the paper's model, compiled but not run."""
     devices = jax.devices()[:1]
     model, optimizer = Autoencoder((32, 32, 1)), optax.adam(1e-3)
     train_steps = parallel.make_train_steps(
@@ -31,22 +31,22 @@ def compiled():
     return train_steps.lower(state, data, order, key, stop).compile()
 
 
-def test_the_loop_has_no_convolution(compiled):
+def test_loop_contains_no_convolution(compiled):
     text = compiled.as_text()
     assert " while(" in text
     assert " dot(" in text
     assert " convolution(" not in text
 
 
-def test_xla_counts_what_the_hand_counts(compiled):
-    """Within 10 %: what passes over activations one by one is only in XLA's count."""
+def test_analytic_count_matches_xla(compiled):
+    """Within 10 %: XLA also counts element-wise operations."""
     analysis = compiled.cost_analysis()
     counted = (analysis[0] if isinstance(analysis, list) else analysis)["flops"]
     expected = train_step_flops(Autoencoder((32, 32, 1)), BATCH, as_products=True)
     assert expected < counted < 1.1 * expected
 
 
-def test_the_smallest_model_by_hand():
+def test_count_of_small_model():
     """8x8 images, one latent, no classes, a batch of one."""
     convolutions = 16 * (16 * 1 * 32 + 4 * 32 * 32 + 1 * 32 * 32)
     linear = 32 * 256
@@ -55,6 +55,6 @@ def test_the_smallest_model_by_hand():
     assert train_step_flops(Autoencoder((8, 8, 1), 1, 0), 1) == 2 * total
 
 
-def test_conditional_models_are_refused():
+def test_rejects_conditional_models():
     with pytest.raises(ValueError, match="conditional"):
         train_step_flops(Autoencoder((8, 8, 1), conditional=True), 1)

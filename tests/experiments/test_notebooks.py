@@ -1,16 +1,16 @@
-"""Notebooks run from top to bottom, and what is kept of them is what their sources give."""
+"""Notebooks run from top to bottom, and the stored ones match their sources."""
 
 from pathlib import Path
 
 import pytest
 
 NOTEBOOKS = Path(__file__).parents[2] / "experiments" / "notebooks"
-SHORT = {
+SHORT_PARAMETERS = {
     "colab_tpu": 'EPOCHS = 1\nDATASET = "mnist_5k"',
     "losses_in_your_own_code": "EPOCHS = 2",
 }
-AGAIN = "jupytext --sync {0}.py && jupyter execute --inplace {0}.ipynb"
-"""Makes a notebook from its source, in its folder."""
+UPDATE = "jupytext --sync {0}.py && jupyter execute --inplace {0}.ipynb"
+"""Commands that update a stored notebook, in its folder."""
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -31,35 +31,35 @@ def check_outputs(notebook):
     assert [output for output in outputs if "image/png" in output.get("data", {})]
 
 
-def test_all_are_known():
-    assert {path.stem for path in NOTEBOOKS.glob("*.py")} == SHORT.keys()
-    assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == SHORT.keys()
+def test_every_notebook_has_short_parameters():
+    assert {path.stem for path in NOTEBOOKS.glob("*.py")} == SHORT_PARAMETERS.keys()
+    assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == SHORT_PARAMETERS.keys()
 
 
-@pytest.mark.parametrize("name", SHORT)
-def test_what_is_kept_is_of_the_source_and_whole(name):
-    kept, source = (read(NOTEBOOKS / f"{name}.{kind}") for kind in ("ipynb", "py"))
-    cells = [[(cell.cell_type, cell.source) for cell in book.cells] for book in (kept, source)]
-    assert cells[0] == cells[1], f"they differ; {AGAIN.format(name)}"
-    check_outputs(kept)
+@pytest.mark.parametrize("name", SHORT_PARAMETERS)
+def test_stored_notebook_matches_source(name):
+    stored, source = (read(NOTEBOOKS / f"{name}.{suffix}") for suffix in ("ipynb", "py"))
+    cells = [[(cell.cell_type, cell.source) for cell in book.cells] for book in (stored, source)]
+    assert cells[0] == cells[1], f"they differ; run {UPDATE.format(name)}"
+    check_outputs(stored)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", SHORT)
-def test_they_run_and_run_again(name, tmp_path):
-    """Shortened by the cell of parameters; the second time as after a lost runtime."""
+@pytest.mark.parametrize("name", SHORT_PARAMETERS)
+def test_notebook_runs_and_resumes(name, tmp_path):
+    """The second execution resumes, as after a lost runtime."""
     nbclient = pytest.importorskip("nbclient")
     for start in range(2):
         notebook = read(NOTEBOOKS / f"{name}.py")
         (parameters,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
-        parameters.source += f"\n{SHORT[name]}"
+        parameters.source += f"\n{SHORT_PARAMETERS[name]}"
         resources = {"metadata": {"path": str(tmp_path)}}
         nbclient.NotebookClient(notebook, timeout=600, resources=resources).execute()
         check_outputs(notebook)
-        said = "".join(output.get("text", "") for output in outputs_of(notebook))
+        text = "".join(output.get("text", "") for output in outputs_of(notebook))
         if name == "colab_tpu":
-            assert "(cpu), jax" in said
-            assert ("is finished" in said) == (start == 1)
-            assert "accuracy" in said
+            assert "(cpu), jax" in text
+            assert ("is finished" in text) == (start == 1)
+            assert "accuracy" in text
         else:
-            assert "labels read of 300 digits" in said
+            assert "accuracy on 300 test images" in text

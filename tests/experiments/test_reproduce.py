@@ -1,4 +1,4 @@
-"""The paper's table, from small runs and from figures made up."""
+"""Studies on small runs; tables from synthetic rows."""
 
 import json
 from functools import partial
@@ -21,36 +21,52 @@ def row(objective, seed, **metrics):
         "examples": 10_000,
         "eval_classifier_accuracy": 0.996,
     }
-    floors = {
+    references = {
         "frechet_distance_real": 0.25,
         "intra_class_frechet_distance_real": 0.5,
         "majority_class_accuracy": 0.1135,
     }
-    machine = {"python": "3.11", "jax": "0.10.2", "machine": "2 cores"}
-    origin = {"command": "python x", "trained_with": "abc", "environment": machine}
-    return {"objective": objective, "seed": seed, **common, **floors, **origin, **metrics}
+    environment = {"python": "3.11", "jax": "0.10.2", "machine": "2 cores"}
+    provenance = {"command": "python x", "trained_with": "abc", "environment": environment}
+    return {"objective": objective, "seed": seed, **common, **references, **provenance, **metrics}
 
 
-def test_the_table_has_means_deviations_and_the_papers_figures():
+def test_table_shows_mean_deviation_and_paper_value():
     rows = [
-        row("ours", 0, mse=0.015, kl_z=5.0, accuracy=0.99, drawn=0.998, frechet=1.0),
-        row("ours", 1, mse=0.017, kl_z=5.2, accuracy=0.99, drawn=1.0, frechet=3.0),
-        row("beta_vae", 0, mse=0.03, kl_z=2.5, frechet=9.5),
+        row(
+            "ours",
+            0,
+            mse=0.015,
+            kl_z=5.0,
+            accuracy=0.99,
+            conditional_accuracy=0.998,
+            frechet_distance=1.0,
+        ),
+        row(
+            "ours",
+            1,
+            mse=0.017,
+            kl_z=5.2,
+            accuracy=0.99,
+            conditional_accuracy=1.0,
+            frechet_distance=3.0,
+        ),
+        row("beta_vae", 0, mse=0.03, kl_z=2.5, frechet_distance=9.5),
     ]
     header, _, beta_vae, ours, _, about = tables.table1(rows).splitlines()
     assert header.startswith(
-        "| objective | seeds | MSE | paper | MSE, sampled | KL(z) | paper | labels read |"
+        "| objective | seeds | MSE | paper | MSE (sampled) | KL(z) | paper | accuracy |"
     )
     assert ours.startswith(
         "| `ours` | 2 | 0.0160 ± 0.0014 | 0.0243 |  | 5.100 ± 0.141 | 4.986 | "
         "0.9900 ± 0.0000 | 0.9990 ± 0.0014 |"
     )
     assert beta_vae == "| `beta_vae` | 1 | 0.0300 |  |  | 2.500 |  |  |  |  |  | 9.50 |  |"
-    assert "40 epochs, 10,000 test images. The judge reads 0.9960" in about
+    assert "40 epochs, 10,000 test images. Accuracy of the evaluation classifier 0.9960" in about
     assert about.endswith("`python x`; commit `abc`, Python 3.11, jax 0.10.2, 2 cores.")
 
 
-def test_each_length_of_training_has_a_table():
+def test_each_number_of_epochs_has_a_table():
     metrics = {"mse": 0.015, "kl_z": 5.0}
     rows = [row("ours", 0, **metrics), {**row("ours", 0, **metrics), "epochs": 100}]
     first, second = tables.table1(rows).split("\n\n| objective")
@@ -58,48 +74,50 @@ def test_each_length_of_training_has_a_table():
     assert "40 epochs" in second
 
 
-def test_a_table_of_settings_names_every_length_and_seed():
+def test_settings_caption_lists_epochs_and_seeds():
     metrics = {"accuracy": 0.5, "mse": 0.015, "kl_z": 5.0}
     rows = [row("ours", 1, **metrics), {**row("ours", 0, **metrics), "epochs": 5}]
     assert "mnist, 5, 40 epochs, seed 0, 1, 10,000 test images." in tables.settings(rows)
 
 
-def test_a_row_takes_the_place_of_the_one_before(tmp_path):
+def test_saved_row_replaces_previous_one(tmp_path):
     path = tmp_path / "rows.json"
     for seed, mse in ((0, 0.5), (1, 0.4), (0, 0.3)):
-        reproduce.studies.keep(path, {"seed": seed, "mse": mse}, ["seed"])
-    assert reproduce.studies.kept_rows(path) == [{"seed": 0, "mse": 0.3}, {"seed": 1, "mse": 0.4}]
+        reproduce.studies.save_row(path, {"seed": seed, "mse": mse}, ["seed"])
+    assert reproduce.studies.load_rows(path) == [{"seed": 0, "mse": 0.3}, {"seed": 1, "mse": 0.4}]
 
 
-def test_panels_come_back_from_json():
+def test_packed_panels_round_trip():
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8, 1), np.uint8) / np.float32(255)
     grid = [[plotting.Panel(images=images, title="t", row_names=["a", "b"])]]
-    packed = json.loads(json.dumps(reproduce.pictures.pack(grid)))
-    ((panel,),) = reproduce.pictures.unpack(packed)
+    packed = json.loads(json.dumps(reproduce.figures.pack(grid)))
+    ((panel,),) = reproduce.figures.unpack(packed)
     np.testing.assert_array_equal(panel.images, images)
     assert (panel.title, panel.row_names) == ("t", ["a", "b"])
 
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """Options of a study of small images, and where it writes."""
+    """Options of a study on small images, and its output folder."""
     dataset = make_dataset(train=120)
     eval_classifier = classifier.train(dataset, steps=60)
     monkeypatch.setattr(reproduce.configs.data, "load", lambda *_args, **_options: dataset)
-    monkeypatch.setattr(reproduce.configs.eval_classifier, "load", lambda *_args: eval_classifier)
+    monkeypatch.setattr(
+        reproduce.configs.classifier, "load_or_train", lambda *_args: eval_classifier
+    )
     output = tmp_path / "results"
     return {"epochs": 1, "runs": str(tmp_path / "runs"), "output": str(output)}, output
 
 
 @pytest.mark.long
-def test_every_objective_is_trained_once(small, monkeypatch, capsys):
+def test_table1_and_figures(small, monkeypatch, capsys):
     options, output = small
     three = {name: OBJECTIVES[name] for name in ("vae", "joint_vae", "ours")}
     monkeypatch.setattr(reproduce, "OBJECTIVES", three)
     config = reproduce.Table1Config(seeds=1, **options)
     reproduce.table1(config)
-    found = reproduce.studies.kept_rows(output / "table1.json")
-    assert [row["objective"] for row in found] == list(three)
+    rows = reproduce.studies.load_rows(output / "table1.json")
+    assert [row["objective"] for row in rows] == list(three)
     table = (output / "table1.md").read_text()
     assert table in capsys.readouterr().out
 
@@ -107,28 +125,28 @@ def test_every_objective_is_trained_once(small, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(reproduce.studies, "evaluate_run", pytest.fail)
         reproduce.table1(config)
-    assert reproduce.studies.kept_rows(output / "table1.json") == found
+    assert reproduce.studies.load_rows(output / "table1.json") == rows
     assert (output / "table1.md").read_text() == table
 
     study = reproduce.StudyConfig(**options)
-    monkeypatch.setattr(reproduce, "TRAVERSED", (0, 2))
+    monkeypatch.setattr(reproduce, "TRAVERSED_LABELS", (0, 2))
     for name in ("figure2", "traversals", "reconstructions"):
         getattr(reproduce, name)(study)
-    monkeypatch.setattr(reproduce.pictures, "LOOK_ALIKES", ("ac",))
+    monkeypatch.setattr(reproduce.figures, "LOOK_ALIKES", ("ac",))
     reproduce.figure3(reproduce.Figure3Config(**options))
     shapes = {"figure2": 2, "traversals": 2, "reconstructions": 1, "figure3": 3}
     for name, panels in shapes.items():
         contents = json.loads((output / f"{name}.json").read_text())
         assert {len(row) for row in contents["panels"]} == {panels}
         assert (output / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-    rows = reproduce.studies.kept_rows(output / "hiragana.json")
+    rows = reproduce.studies.load_rows(output / "hiragana.json")
     assert [row["objective"] for row in rows] == ["ours", "joint_vae", "ours --balance_classes"]
-    originals, *redrawn = contents_of(output / "reconstructions.json")[0][0].images
+    originals, *reconstructions = panels_of(output / "reconstructions.json")[0][0].images
     dataset = make_dataset(train=120)
     np.testing.assert_allclose(originals[0] * 255, dataset.test_images[0], atol=0.01)
-    assert len(redrawn) == len(three)
-    assert len(contents_of(output / "figure3.json")) == 2
-    assert contents_of(output / "figure3.json")[0][0].images.shape[:2] == (2, 1)
+    assert len(reconstructions) == len(three)
+    assert len(panels_of(output / "figure3.json")) == 2
+    assert panels_of(output / "figure3.json")[0][0].images.shape[:2] == (2, 1)
 
 
 @pytest.mark.long
@@ -137,7 +155,7 @@ def test_studies_of_ours(small, monkeypatch):
     monkeypatch.setattr(reproduce, "LATENTS", (2,))
     monkeypatch.setattr(reproduce, "FIXED_OF_10", (8,))
     reproduce.fixed_dimensions(reproduce.FixedDimensionsConfig(**options))
-    rows = reproduce.studies.kept_rows(output / "fixed-dimensions.json")
+    rows = reproduce.studies.load_rows(output / "fixed-dimensions.json")
     assert [(row["latents"], row["fixed_latents"]) for row in rows] == [(2, 0), (10, 8)]
     assert rows[1]["kl_z_per_latent"][2:] == [0.0] * 8
     lines = (output / "fixed-dimensions.md").read_text().splitlines()
@@ -145,18 +163,18 @@ def test_studies_of_ours(small, monkeypatch):
     assert (output / "fixed-dimensions.png").exists()
 
     monkeypatch.setattr(reproduce, "NUM_LABELS", (6, "all"))
-    monkeypatch.setattr(reproduce.configs, "DRAWN_OFTEN", 6)
-    quick = partial(reproduce.studies.baseline.labels_alone, steps=50)
-    monkeypatch.setattr(reproduce.studies.baseline, "labels_alone", quick)
+    monkeypatch.setattr(reproduce.configs, "REPEATED_NUM_LABELS", 6)
+    baseline = reproduce.studies.supervised_baseline
+    monkeypatch.setattr(baseline, "test_accuracy", partial(baseline.test_accuracy, steps=50))
     reproduce.labels(reproduce.LabelsConfig(draws=2, **options))
-    rows = reproduce.studies.kept_rows(output / "labels.json")
-    names = ["labels alone", "ours", "ours --consistency_weight=100", "cvae --alpha=1000"]
+    rows = reproduce.studies.load_rows(output / "labels.json")
+    names = ["supervised baseline", "ours", "ours --consistency_weight=100", "cvae --alpha=1000"]
     assert [row["objective"] for row in rows] == [name for name in names for _ in range(3)]
     assert [row["num_labels"] for row in rows] == 4 * [6, 6, "all"]
     lines = (output / "labels.md").read_text().splitlines()
-    trained = "| labels | `ours` | `ours --consistency_weight=100` | `cvae --alpha=1000` |"
-    assert lines[2].startswith(f"{trained} labels alone | M2 (Kingma")
-    assert trained in lines[3:]
+    header = "| labels | `ours` | `ours --consistency_weight=100` | `cvae --alpha=1000` |"
+    assert lines[2].startswith(f"{header} supervised baseline | M2 (Kingma")
+    assert header in lines[3:]
     assert "1 epochs, seed 0, 1, " in lines[-1]
     assert lines[4].startswith("| 6 | ")
     assert lines[5].startswith("| all | ")
@@ -165,45 +183,46 @@ def test_studies_of_ours(small, monkeypatch):
         ("ours", {"num_labels": 6}),
         ("ours", {"num_labels": 6, "consistency_weight": 30.0}),
     )
-    for study in ("choices", "attempts"):
-        monkeypatch.setattr(reproduce.studies, study.upper(), settings)
-        getattr(reproduce, study)(reproduce.SettingsConfig(seeds=2, **options))
-        rows = reproduce.studies.kept_rows(output / f"{study}.json")
+    for study in ("model-selection", "ablations"):
+        name = study.replace("-", "_")
+        monkeypatch.setattr(reproduce.studies, name.upper(), settings)
+        getattr(reproduce, name)(reproduce.SettingsConfig(seeds=2, **options))
+        rows = reproduce.studies.load_rows(output / f"{study}.json")
         names = ["ours --num_labels=6", "ours --num_labels=6 --consistency_weight=30"]
         assert [row["objective"] for row in rows] == 2 * names
         assert [row["seed"] for row in rows] == [0, 0, 1, 1]
         lines = (output / f"{study}.md").read_text().splitlines()
         assert lines[3].startswith(f"| `{names[1]}` | 2 | ")
-        assert ("held out" in lines[-1]) == (study == "choices")
+        assert ("held-out" in lines[-1]) == (study == "model-selection")
 
-    monkeypatch.setattr(reproduce.studies, "READINGS", {"as here": {}})
-    reproduce.readings(reproduce.ReadingsConfig(**options))
-    rows = reproduce.studies.kept_rows(output / "readings.json")
-    assert [row["reading"] for row in rows] == 2 * ["as here", "the last weights"]
+    monkeypatch.setattr(reproduce.studies, "PROTOCOL_VARIANTS", {"default": {}})
+    reproduce.protocol_variants(reproduce.ProtocolVariantsConfig(**options))
+    rows = reproduce.studies.load_rows(output / "protocol-variants.json")
+    assert [row["protocol"] for row in rows] == 2 * ["default", "last weights"]
     for average, last in (rows[:2], rows[2:]):
         mse = average["mse_by_protocol"]
-        assert mse["mean z, likeliest c"] == pytest.approx(average["mse"], rel=1e-5)
-        assert mse["drawn z, likeliest c"] != mse["mean z, likeliest c"]
-        # After one step the average is of that step alone.
+        assert mse["mean z, most probable c"] == pytest.approx(average["mse"], rel=1e-5)
+        assert mse["sampled z, most probable c"] != mse["mean z, most probable c"]
+        # After one step, the moving average equals the last weights.
         assert last["mse_by_protocol"] == mse
 
 
-def test_choices_see_no_test_image():
+def test_validation_split_excludes_test_images():
     dataset = make_dataset(train=120)
-    split = reproduce.studies.validation(dataset)
+    split = reproduce.studies.validation_split(dataset)
     assert (len(split.train_labels), len(split.test_labels)) == (100, 20)
     parts = np.concatenate([split.train_images, split.test_images])
     assert sorted(map(bytes, parts)) == sorted(map(bytes, dataset.train_images))
 
 
-def contents_of(path):
-    return reproduce.pictures.unpack(json.loads(path.read_text())["panels"])
+def panels_of(path):
+    return reproduce.figures.unpack(json.loads(path.read_text())["panels"])
 
 
 @pytest.mark.long
-def test_labels_alone_teach_what_they_can():
-    """All that is known of a class without label is that it is none of the others."""
+def test_supervised_baseline_learns_labelled_classes_only():
     dataset = make_dataset()
-    assert reproduce.studies.baseline.labels_alone(dataset, 0, steps=100) == 1.0
-    two = dataset.with_labels(2, 0)
-    assert reproduce.studies.baseline.labels_alone(two, 0, steps=100) < 0.75
+    test_accuracy = reproduce.studies.supervised_baseline.test_accuracy
+    assert test_accuracy(dataset, 0, steps=100) == 1.0
+    two_labels = dataset.with_labels(2, 0)
+    assert test_accuracy(two_labels, 0, steps=100) < 0.75

@@ -1,4 +1,4 @@
-"""The README's figures are those of the runs that are kept, and so are tables and pictures."""
+"""The READMEs, tables and figures agree with the stored results."""
 
 import json
 import re
@@ -10,40 +10,41 @@ import pytest
 import reproduce
 from PIL import Image
 
-from jvae_jax.evaluation import metrics
+from jvae_jax.evaluation import format_table
 from jvae_jax.training.run import load_run
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "experiments" / "results" / "paper"
-KEPT = sorted(path.parent for path in ROOT.glob("experiments/results/*/evaluation.json"))
+RUNS = sorted(path.parent for path in ROOT.glob("experiments/results/*/evaluation.json"))
+README = PAPER.parent / "README.md"
 
 
-@pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
-def test_the_readme_says_what_the_run_found(folder):
-    readme = (ROOT / "README.md").read_text()
-    found = json.loads((folder / "evaluation.json").read_text())
-    assert f"```\n{metrics.format_table(found)}\n```" in readme
-    environment = found["environment"]
+@pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)
+def test_readme_contains_evaluation(folder):
+    readme = README.read_text()
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert f"```\n{format_table(evaluation)}\n```" in readme
+    environment = evaluation["environment"]
     assert json.loads((folder / "config.json").read_text())["environment"]["commit"] in readme
     for fact in ("commit", "python", "jax", "machine"):
         assert environment[fact] in readme
-    assert f"experiments/results/{folder.name}" in readme
+    assert f"]({folder.name})" in readme
 
 
-@pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
-def test_a_kept_run_is_whole(folder):
+@pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)
+def test_stored_run_is_complete(folder):
     run = load_run(folder)
-    found = json.loads((folder / "evaluation.json").read_text())
+    evaluation = json.loads((folder / "evaluation.json").read_text())
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert found["step"] == run.total_steps == lines[-1]["step"]
+    assert evaluation["step"] == run.total_steps == lines[-1]["step"]
     assert len(lines) == run.config.epochs
-    assert found["examples"] == run.data.test_examples
-    assert found["kl_z"] == pytest.approx(lines[-1]["test"]["kl_z"], rel=1e-5)
+    assert evaluation["examples"] == run.data.test_examples
+    assert evaluation["kl_z"] == pytest.approx(lines[-1]["test"]["kl_z"], rel=1e-5)
     assert (folder / "samples.png").exists()
 
 
-def test_four_runs_are_kept():
-    assert [folder.name for folder in KEPT] == [
+def test_four_runs_are_stored():
+    assert [folder.name for folder in RUNS] == [
         "ours-hiragana73",
         "ours-mnist",
         "ours-mnist-consistency",
@@ -51,7 +52,7 @@ def test_four_runs_are_kept():
     ]
 
 
-def test_the_report_rebuilds_what_is_kept(tmp_path):
+def test_report_rebuilds_stored_tables_and_figures(tmp_path):
     for path in PAPER.glob("*.json"):
         shutil.copy(path, tmp_path)
     reproduce.report(reproduce.ReportConfig(output=str(tmp_path)))
@@ -59,12 +60,12 @@ def test_the_report_rebuilds_what_is_kept(tmp_path):
     for path in PAPER.iterdir():
         rebuilt = tmp_path / path.name
         if path.suffix == ".png":
-            # Other versions of matplotlib and its fonts draw names a little otherwise.
-            kept, again = (
+            # Text rendering differs slightly between versions of matplotlib and its fonts.
+            stored_pixels, rebuilt_pixels = (
                 np.asarray(Image.open(file).convert("L"), int) for file in (path, rebuilt)
             )
-            assert kept.shape == again.shape
-            assert np.abs(kept - again).mean() < 1, path.name
+            assert stored_pixels.shape == rebuilt_pixels.shape
+            assert np.abs(stored_pixels - rebuilt_pixels).mean() < 1, path.name
         elif path.suffix == ".pdf":
             if producer(path) == producer(rebuilt):
                 assert path.read_bytes() == rebuilt.read_bytes(), path.name
@@ -76,16 +77,33 @@ def producer(path):
     return re.search(rb"Producer \((.*?)\)", path.read_bytes()).group()
 
 
-def test_the_readme_shows_the_tables_that_are_kept():
-    readme = (ROOT / "README.md").read_text()
+def test_readme_contains_tables():
     tables = sorted(PAPER.glob("*.md"))
     assert tables
     for path in tables:
-        assert path.read_text() in readme, path.name
+        readme = ROOT / "README.md" if path.name == "table1-summary.md" else README
+        assert path.read_text() in readme.read_text(), path.name
 
 
-def test_the_readmes_pictures_and_links_exist():
-    readme = (ROOT / "README.md").read_text()
-    linked = re.findall(r"\]\((?!https?:|#)([^)]+)\)", readme)
-    assert len(linked) > 5
-    assert [path for path in linked if not (ROOT / path).exists()] == []
+@pytest.mark.parametrize(
+    ("path", "minimum"),
+    [
+        ("README.md", 6),
+        ("experiments/results/README.md", 6),
+        ("experiments/benchmarks/README.md", 1),
+    ],
+)
+def test_readme_links_and_images_exist(path, minimum):
+    readme = ROOT / path
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", readme.read_text())
+    targets = [link.partition("#") for link in links]
+    assert len([file for file, *_ in targets if file]) >= minimum
+    assert [file for file, *_ in targets if not (readme.parent / file).exists()] == []
+    for file, _, anchor in targets:
+        assert not anchor or anchor in heading_anchors(readme.parent / file if file else readme)
+
+
+def heading_anchors(path):
+    """Anchors that GitHub gives to the headings of a Markdown file."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
