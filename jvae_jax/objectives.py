@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import jax.numpy as jnp
+import optax
 from jax import Array
 
 from jvae_jax import losses
@@ -54,7 +55,7 @@ def default_capacity_steps(total_steps: float) -> int:
 
 def ramp(step: int | Array, final: float, steps: int) -> Scalar:
     """Linear capacity schedule from 0 to ``final`` over ``steps`` steps, then constant, in nats."""
-    return final * jnp.minimum(step / max(steps, 1), 1.0)
+    return jnp.asarray(optax.linear_schedule(0.0, final, max(steps, 1))(step))
 
 
 @dataclass(frozen=True, kw_only=True)
