@@ -1,15 +1,15 @@
-"""Two CPU devices, so that code for many is always exercised; data that need no network."""
+"""Two CPU devices, so that multi-device code always runs; data that need no network."""
 
 import os
 import tempfile
 from dataclasses import replace
 
-# What one test compiled, another needn't, in whatever process: xdist's inherit the environment.
+# The xdist processes inherit the environment, so that all tests share one compilation cache.
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    _compiled = tempfile.TemporaryDirectory(prefix="jvae_jax_tests_")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+    _cache = tempfile.TemporaryDirectory(prefix="jvae_jax_tests_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
-# Compiling takes longer than running here, so it isn't asked for its best.
+# Compilation takes longer than execution here, so it is not optimized.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
@@ -21,21 +21,21 @@ os.environ["XLA_FLAGS"] = " ".join(
 import jax
 import jaxtyping
 import pytest
-from helpers import SMALL, make_dataset, shared_data
+from helpers import SMALL, log_messages, make_dataset, shared_data
 
 from jvae_jax.training.loop import fit
 
 
 @pytest.fixture(autouse=True, scope="module")
-def free_what_was_compiled():
-    """All of it would need more mappings of memory than Linux gives one process, 65,530."""
+def clear_compiled_programs():
+    """All of them would exceed Linux's limit of 65,530 memory mappings per process."""
     yield
     jax.clear_caches()
 
 
 @pytest.fixture
 def without_jaxtyping(monkeypatch):
-    """As users call it: what the annotations would refuse must be told by the function itself."""
+    """Disables the annotation checks, as for users: functions must reject bad values themselves."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
@@ -46,11 +46,11 @@ def key():
 
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory):
-    """A run that was never stopped."""
+    """An uninterrupted run and its log messages."""
     workdir = tmp_path_factory.mktemp("runs") / "reference"
-    said = []
-    run = fit(replace(SMALL, workdir=str(workdir)), make_dataset(), say=said.append)
-    return run, said
+    with log_messages() as messages:
+        run = fit(replace(SMALL, workdir=str(workdir)), make_dataset())
+    return run, messages
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def mnist_files(tmp_path):
 
 
 @pytest.fixture
-def stand_in(tmp_path):
+def hiragana73_files(tmp_path):
     """A folder with a link to hiragana73.zip."""
     archive = shared_data("hiragana73.zip")
     (tmp_path / archive.name).symlink_to(archive)

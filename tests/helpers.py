@@ -1,11 +1,13 @@
-"""Data sets and configurations that several tests share."""
+"""Datasets, configurations, files and captured log messages shared by tests."""
 
 import gzip
 import hashlib
 import io
+import logging
 import os
 import tarfile
 import zipfile
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from jvae_jax.training.config import TrainConfig
 
 
 def make_dataset(*, train=48, test=20, size=8, channels=1, classes=3, seed=0, name="toy"):
-    """Noisy blocks whose place tells their class."""
+    """A dataset of noisy bars; the position of the bar is the class."""
     rng = np.random.default_rng(seed)
 
     def split(examples):
@@ -43,24 +45,41 @@ def make_dataset(*, train=48, test=20, size=8, channels=1, classes=3, seed=0, na
 SMALL = TrainConfig(epochs=4, batch_size=8, latents=2, save_every=1)
 
 
+@contextmanager
+def log_messages():
+    """Collects the messages logged to "jvae_jax", from INFO on, in the list that it yields."""
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = logging.getLogger("jvae_jax")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 def shared_data(name):
-    """What JVAE_DATA_DIR has of this name."""
+    """Path of a file or folder in JVAE_DATA_DIR; skips the test if there is none."""
     folder = os.environ.get("JVAE_DATA_DIR")
     path = Path(folder, name).absolute() if folder else None
     if path is None or not path.exists():
-        pytest.skip(f"JVAE_DATA_DIR names no folder with {name}")
+        pytest.skip(f"JVAE_DATA_DIR isn't set or doesn't contain {name}")
     return path
 
 
-def encoded(image, kind="png", **options):
+def encode_image(image, format="png", **options):
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
+    image.save(buffer, format, **options)
     return buffer.getvalue()
 
 
-def character(size=(16, 16), ink=0, paper=255):
-    """A stroke in the middle: dark on bright, if nothing else is said."""
-    pixels = np.full(size, paper, np.uint8)
+def stroke_image(size=(16, 16), ink=0, background=255):
+    """A greyscale image of a vertical stroke in the centre."""
+    pixels = np.full(size, background, np.uint8)
     pixels[size[0] // 4 : -size[0] // 4, size[1] // 2 - 1 : size[1] // 2 + 2] = ink
     return Image.fromarray(pixels)
 
@@ -93,7 +112,11 @@ def npz_file(array):
 
 
 def make_release(release, examples=(30, 10)):
-    """Files as a release has them, and the release with their checksums."""
+    """Synthetic files of a release.
+
+    Returns:
+        The release with the checksums of these files, their contents by name, and their arrays.
+    """
     rng = np.random.default_rng(0)
     arrays = []
     for count in examples:
@@ -104,8 +127,10 @@ def make_release(release, examples=(30, 10)):
         name: (npz_file if name.endswith(".npz") else idx_file)(array)
         for name, array in zip(release.files, arrays, strict=True)
     }
-    known = {name: f"md5 {hashlib.md5(content).hexdigest()}" for name, content in contents.items()}
-    return replace(release, files=known), contents, arrays
+    checksums = {
+        name: f"md5 {hashlib.md5(content).hexdigest()}" for name, content in contents.items()
+    }
+    return replace(release, files=checksums), contents, arrays
 
 
 def write_files(folder, contents):

@@ -1,24 +1,71 @@
-from dataclasses import dataclass
+"""Flags, help, errors, logging and the compilation cache of the command line."""
+
+import logging
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, fields
+from typing import Literal
 
 import jax
 import pytest
+from simple_parsing import subgroups
 
 from jvae_jax import cli
-from jvae_jax.training.config import TrainConfig
-from jvae_jax.validation import option
+from jvae_jax.commands.evaluate import EvaluateFlags
+from jvae_jax.commands.explore import ExploreFlags
+from jvae_jax.commands.export import ExportFlags
+from jvae_jax.commands.generate import GenerateFlags
+from jvae_jax.commands.train import TrainFlags
+from jvae_jax.data import DATASETS
+from jvae_jax.objectives import OBJECTIVES, BetaVAE, JointVAE, Objective, Ours
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    workdir: str = option("where")
-    kind: str = option("which", default="a", choices=("a", "b"))
-    batch_size: int = option("how many", default=3)
-    rate: float | None = option("how fast, 100% sure", default=None)
-    loud: bool = option("whether to say so", default=False)
+    """Test flags."""
+
+    workdir: str
+    """Folder of the run."""
+    kind: Literal["a", "b"] = "a"
+    """Kind of the run."""
+    batch_size: int = 3
+    """Images per step."""
+    rate: float | None = None
+    """Rate, up to 100% of the maximum."""
+    verbose: bool = False
+    """Print more."""
 
 
-def parse(*args):
-    return cli.parse(Config, args, description="A test.")
+@dataclass(frozen=True, kw_only=True)
+class OursWithFocus(Ours):
+    """An objective with another hyperparameter."""
+
+    focus: float = 0.25
+    """Weight of the images in focus."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtendedFlags:
+    """Flags with an objective that the package doesn't have."""
+
+    objective: Objective = subgroups(
+        {"ours": Ours, "ours_with_focus": OursWithFocus}, default="ours"
+    )
+    """Training objective."""
+
+
+def parse(*args, config_class=Config):
+    return cli.parse(config_class, args, description="A test.")
+
+
+def help_of(config_class, *args, capsys):
+    """Returns the help text with normalized white space."""
+    with pytest.raises(SystemExit) as stop:
+        parse(*args, "--help", config_class=config_class)
+    assert stop.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
 
 
 def test_flags_fill_the_dataclass():
@@ -26,7 +73,27 @@ def test_flags_fill_the_dataclass():
     expected = Config(workdir="x", kind="b", batch_size=5, rate=0.5)
     assert parse("--workdir", "x", "--kind=b", "--batch_size=5", "--rate=0.5") == expected
     assert parse("--workdir=x", "--kind=b", "--batch-size=5", "--rate=.5") == expected
-    assert parse("--workdir=x", "--loud").loud
+    assert parse("--workdir=x", "--verbose").verbose
+
+
+def test_flags_accept_dashes():
+    args = ("--batch-size=8", "--labelled-batch-fraction=0.5", "--consistency-weight=2")
+    config = parse(*args, config_class=TrainFlags)
+    assert (config.batch_size, config.labelled_batch_fraction) == (8, 0.5)
+    assert config.objective == Ours(consistency_weight=2.0)
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("--verbose", True),
+        ("--verbose=yes", True),
+        ("--verbose=true", True),
+        ("--verbose=no", False),
+    ],
+)
+def test_boolean_flags_accept_values(flag, expected):
+    assert parse("--workdir=x", flag).verbose == expected
 
 
 @pytest.mark.parametrize(
@@ -40,31 +107,135 @@ def test_flags_fill_the_dataclass():
         (["--workdir=x", "--zzz"], "unknown argument --zzz; --help lists the flags"),
         (["--workdir=x", "--kind=c"], "invalid choice: 'c' (choose from"),
         (["--workdir=x", "--batch_size=two"], "invalid int value: 'two'"),
+        (
+            ["--workdir=x", "--batch_size"],
+            "argument --batch_size/--batch-size: expected one argument",
+        ),
+        (["--workdir=x", "--rate"], "argument --rate: expected one argument"),
+        (["--workdir=x", "--noverbose=yes"], "Negative flags cannot be passed a value"),
+        (
+            ["--workdir=x", "--verbose=maybe"],
+            "Boolean value expected for argument, received 'maybe'",
+        ),
         ([], "required: --workdir"),
     ],
 )
-def test_bad_flags_are_told_in_one_line(args, message, capsys):
+def test_invalid_flags_are_one_line_errors(args, message, capsys):
     with pytest.raises(SystemExit) as stop:
-        parse(*args)
+        cli.parse(Config, args, description="A test.", prog="PROG")
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("PROG: error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--objective=vae", "--beta=3"], "vae has no beta; it has reconstruction_loss"),
+        (["--objective=vae", "--gamma=3"], "vae has no gamma; it has reconstruction_loss"),
+        (
+            ["--objective=beta_vae", "--gamma=1"],
+            "beta_vae has no gamma; it has reconstruction_loss, beta",
+        ),
+        (["--objective=gan"], "invalid choice: 'gan' (choose from"),
+        (["--reconstruction_loss=mse"], "invalid choice: 'mse' (choose from"),
+        (["--beta=nan"], "beta must be 0 or more, got nan"),
+        (["--objective=vae", "--num_labels=9"], "vae uses no labels, so num_labels has no effect"),
+    ],
+)
+def test_invalid_objectives_are_usage_errors(args, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(*args, config_class=TrainFlags)
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
 
 
-def test_help_tells_every_flag(capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.parse(TrainConfig, ["--help"], description="Train.")
-    assert stop.value.code == 0
-    text = capsys.readouterr().out
-    for flag in TrainConfig.__dataclass_fields__:
-        assert f"--{flag} " in text or f"--{flag}," in text
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_objective_flag_selects_the_objective(name):
+    assert parse(f"--objective={name}", config_class=TrainFlags).objective == OBJECTIVES[name]()
+
+
+def test_hyperparameters_are_flags_of_the_objective():
+    args = ("--objective", "beta_vae", "--beta", "2", "--reconstruction_loss=squared_error")
+    objective = parse(*args, config_class=TrainFlags).objective
+    assert objective == BetaVAE(beta=2.0, reconstruction_loss="squared_error")
+    # Flags of the objective may come before it.
+    args = ("--gamma=4", "--objective=joint_vae", "--capacity_steps=9")
+    objective = parse(*args, config_class=TrainFlags).objective
+    assert objective == JointVAE(gamma=4.0, capacity_steps=9)
+
+
+def test_new_hyperparameter_is_a_flag(capsys):
+    args = ("--objective=ours_with_focus", "--focus=0.5", "--beta=2")
+    config = parse(*args, config_class=ExtendedFlags)
+    assert config.objective == OursWithFocus(focus=0.5, beta=2.0)
+    text = help_of(ExtendedFlags, "--objective=ours_with_focus", capsys=capsys)
+    assert "--focus float Weight of the images in focus. (default: 0.25)" in text
+    assert "--focus" not in help_of(ExtendedFlags, capsys=capsys)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_train_help_lists_every_flag(name, capsys):
+    text = help_of(TrainFlags, f"--objective={name}", capsys=capsys)
+    for config_class in (TrainFlags, OBJECTIVES[name]):
+        for field in fields(config_class):
+            assert f"--{field.name} " in text
     assert "--debug" in text
-    for detail in ("(default: ours)", "{vae,cvae,beta_vae", "5 (joint_vae), 0 (ours)", "in nats"):
-        assert detail in " ".join(text.split())
+    for detail in ("(default: ours)", "{vae,cvae,beta_vae", "{float32,bfloat16}"):
+        assert detail in text
 
 
-def exit_of(main, *args, capsys):
+def test_train_help_describes_hyperparameters_of_the_chosen_objective(capsys):
+    text = help_of(TrainFlags, "--objective=vae", capsys=capsys)
+    assert "--beta" not in text
+    assert "VAE flags: Variational autoencoder, eq. 1." in text
+    text = help_of(TrainFlags, "--objective=ours", capsys=capsys)
+    help_text = (
+        "--consistency_weight float, --consistency-weight float Weight of the consistency loss "
+        "between q(c|x) and q(c|augmented x), which helps if few images are labelled. Not in the "
+        "paper. (default: 0.0)"
+    )
+    assert help_text in text
+    for objective, capacity in (("ours", "0.0"), ("joint_vae", "5.0")):
+        text = help_of(TrainFlags, f"--objective={objective}", capsys=capsys)
+        (default,) = re.findall(r"--capacity-c float [^()]*\(default: ([\d.]+)\)", text)
+        assert default == capacity
+        assert "in nats" in text
+
+
+def test_train_help_lists_every_dataset(capsys):
+    text = help_of(TrainFlags, capsys=capsys)
+    (dataset_help,) = re.findall(r"--dataset str (.*?) --data_dir", text)
+    for name in DATASETS:
+        assert re.search(rf"\b{re.escape(name)}\b", dataset_help), name
+
+
+@pytest.mark.parametrize(
+    "config_class", [TrainFlags, EvaluateFlags, GenerateFlags, ExploreFlags, ExportFlags]
+)
+def test_help_has_no_trace_of_the_parser(config_class, capsys):
+    """Choices are listed, and neither types nor the names of destinations are shown."""
+    text = help_of(config_class, capsys=capsys)
+    for fragment in ("Literal", "['config']", "config.", "None", "MISSING", "[str]", "[int]"):
+        assert fragment not in text
+    assert f"{config_class.__name__.removesuffix('Flags')} flags:" in text
+
+
+def test_help_is_deterministic():
+    """simple_parsing keeps flags in sets, whose order depends on the hash seed."""
+    program = [sys.executable, "-m", "jvae_jax", "train", "--help"]
+    texts = {
+        subprocess.check_output(program, text=True, env={**os.environ, "PYTHONHASHSEED": seed})
+        for seed in ("1", "2", "3")
+    }
+    assert len(texts) == 1
+
+
+def run_and_exit(main, *args, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.run(main, Config, description="A test.", args=["--workdir=x", *args])
     return stop.value.code, capsys.readouterr().err
@@ -88,14 +259,14 @@ def failing_with(error):
     ],
 )
 def test_errors_are_one_line_with_a_status(error, code, message, capsys):
-    assert exit_of(failing_with(error), capsys=capsys) == (code, message)
+    assert run_and_exit(failing_with(error), capsys=capsys) == (code, message)
 
 
-def test_success_is_zero(capsys):
-    assert exit_of(lambda _config: None, capsys=capsys) == (0, "")
+def test_success_has_status_zero(capsys):
+    assert run_and_exit(lambda _config: None, capsys=capsys) == (0, "")
 
 
-def test_debug_shows_where():
+def test_debug_raises_the_error():
     with pytest.raises(ValueError, match="bad"):
         cli.run(
             failing_with(ValueError("bad")),
@@ -105,36 +276,46 @@ def test_debug_shows_where():
         )
 
 
-def test_invalid_combinations_are_usage_errors(capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.parse(TrainConfig, ["--objective=vae", "--gamma=3"], description="Train.")
-    assert stop.value.code == 2
-    assert "vae has no gamma" in capsys.readouterr().err
+def test_prints_log_messages_once(capsys):
+    """Messages of the package go to stdout; its logger is left as it was."""
+    logger = logging.getLogger("jvae_jax")
+    before = logger.level, logger.propagate, list(logger.handlers)
+
+    def main(_config):
+        logging.getLogger("jvae_jax.training").info("%d steps", 3)
+        logging.getLogger("jvae_jax").debug("details")
+        logging.getLogger("other").error("unrelated")
+
+    with pytest.raises(SystemExit):
+        cli.run(main, Config, description="A test.", args=["--workdir=x"])
+    assert capsys.readouterr().out == "3 steps\n"
+    assert (logger.level, logger.propagate, logger.handlers) == before
 
 
 @pytest.fixture
-def cache_setting():
+def cache_dir():
+    """Returns the current compilation cache; restores it at the end."""
     before = jax.config.jax_compilation_cache_dir
     yield lambda: jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", before)
 
 
-def test_what_is_compiled_is_kept(cache_setting, tmp_path, monkeypatch, capsys):
-    """In a folder of the machine's own, unless the user says where."""
+def test_caches_compiled_programs_per_machine(cache_dir, tmp_path, monkeypatch, capsys):
+    """JAX_COMPILATION_CACHE_DIR takes precedence."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    before = cache_setting()
-    assert exit_of(lambda _config: None, capsys=capsys) == (0, "")
-    assert cache_setting() == before
+    before = cache_dir()
+    assert run_and_exit(lambda _config: None, capsys=capsys) == (0, "")
+    assert cache_dir() == before
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    assert exit_of(lambda _config: None, capsys=capsys) == (0, "")
+    assert run_and_exit(lambda _config: None, capsys=capsys) == (0, "")
     (folder,) = tmp_path.glob(".cache/jvae_jax/compiled/*")
-    assert cache_setting() == str(folder)
+    assert cache_dir() == str(folder)
 
 
-def test_an_unwritable_home_is_no_error(cache_setting, tmp_path, monkeypatch, capsys):
+def test_unwritable_home_is_no_error(cache_dir, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    before = cache_setting()
-    assert exit_of(lambda _config: None, capsys=capsys) == (0, "")
-    assert cache_setting() == before
+    before = cache_dir()
+    assert run_and_exit(lambda _config: None, capsys=capsys) == (0, "")
+    assert cache_dir() == before

@@ -1,4 +1,4 @@
-"""Defaults of the paper, the capacity ramp and its cap, and hashability."""
+"""Defaults, validation, capacity ramp and losses of the objectives."""
 
 import dataclasses
 import inspect
@@ -11,21 +11,31 @@ import numpy as np
 import pytest
 
 from jvae_jax import losses
-from jvae_jax.objectives import OBJECTIVES, default_capacity_steps, ramp
-from jvae_jax.types import Keys, Posterior
+from jvae_jax.objectives import (
+    CVAE,
+    OBJECTIVES,
+    VAE,
+    AnnealedVAE,
+    BetaVAE,
+    JointVAE,
+    Ours,
+    default_capacity_steps,
+    ramp,
+)
+from jvae_jax.types import Keys, LabelInfo, Posterior
 
 KEYS = Keys(*jax.random.split(jax.random.key(1), 3))
 
 
-def test_the_six_have_the_papers_values():
+def test_defaults_are_the_papers():
     values = {name: dataclasses.asdict(objective()) for name, objective in OBJECTIVES.items()}
-    annealed = {"beta": 30.0, "capacity_z": 5.0, "capacity_steps": 25_000}
+    annealed = {"beta": 30.0, "capacity_z": 5.0, "capacity_steps": None}
     joint = {**annealed, "gamma": 30.0, "capacity_c": 5.0, "temperature": 0.67}
-    # The paper doesn't say which; a Bernoulli one gives its VAE's figures.
-    assert {own.pop("reconstruction_loss") for own in values.values()} == {"bernoulli_nll"}
+    # The paper doesn't name its loss; the Bernoulli NLL reproduces the metrics of its VAE.
+    assert {fields.pop("reconstruction_loss") for fields in values.values()} == {"bernoulli_nll"}
     assert values == {
         "vae": {},
-        "cvae": {"alpha": 1.0, "all_labelled": False, "labelled_fraction": None},
+        "cvae": {"alpha": 1.0},
         "beta_vae": {"beta": 30.0},
         "annealed_vae": annealed,
         "joint_vae": joint,
@@ -34,13 +44,12 @@ def test_the_six_have_the_papers_values():
             "capacity_c": 0.0,
             "consistency_weight": 0.0,
             "unlabelled_capacity_c": 5.0,
-            "labelled_fraction": None,
         },
     }
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_objectives_are_configurations(name):
+def test_objectives_are_hashable_frozen_and_keyword_only(name):
     objective = OBJECTIVES[name]()
     assert hash(objective) == hash(OBJECTIVES[name]())
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -57,12 +66,70 @@ def test_ramp():
 @pytest.mark.parametrize(
     ("steps", "expected"), [(93_750.0, 25_000), (1e6, 25_000), (28_125.0, 7_500), (6_250.0, 1_667)]
 )
-def test_short_runs_ramp_over_the_papers_share(steps, expected):
+def test_short_runs_ramp_over_the_same_fraction(steps, expected):
     assert default_capacity_steps(steps) == expected
+    for objective in (AnnealedVAE, JointVAE, Ours):
+        assert objective().resolve(steps) == objective(capacity_steps=expected)
+        assert objective(capacity_steps=7).resolve(steps) == objective(capacity_steps=7)
+    for objective in (VAE, CVAE, BetaVAE):
+        assert objective().resolve(steps) == objective()
+
+
+@pytest.mark.parametrize("name", ["annealed_vae", "joint_vae", "ours"])
+def test_unresolved_capacity_steps_are_the_papers(name):
+    """The loss reaches its final capacity at step 25,000."""
+    for step in (12_500, 25_000, 50_000):
+        expected, _ = loss_at(OBJECTIVES[name](capacity_steps=25_000), step, [-1, -1])
+        assert loss_at(OBJECTIVES[name](), step, [-1, -1])[0] == expected
+    halfway, _ = loss_at(OBJECTIVES[name](), 12_500, [-1, -1])
+    assert halfway != expected
+
+
+@pytest.mark.parametrize(
+    ("objective", "hyperparameters", "message"),
+    [
+        (VAE, {"reconstruction_loss": "mse"}, "must be one of bernoulli_nll, squared_error"),
+        (CVAE, {"alpha": -1.0}, "alpha must be 0 or more, got -1.0"),
+        (BetaVAE, {"beta": math.nan}, "beta must be 0 or more, got nan"),
+        (BetaVAE, {"beta": "30"}, "beta must be float, got '30'"),
+        (AnnealedVAE, {"beta": -1.0}, "beta must be 0 or more, got -1.0"),
+        (AnnealedVAE, {"capacity_z": -1.0}, "capacity_z must be 0 or more, got -1.0"),
+        (AnnealedVAE, {"capacity_steps": -1}, "capacity_steps must be 0 or more, got -1"),
+        (AnnealedVAE, {"capacity_steps": 2.5}, r"capacity_steps must be int \| None, got 2.5"),
+        (JointVAE, {"gamma": math.inf}, "gamma must be 0 or more, got inf"),
+        (JointVAE, {"capacity_c": -1.0}, "capacity_c must be 0 or more, got -1.0"),
+        (JointVAE, {"temperature": 0.0}, "temperature must be above 0, got 0.0"),
+        (Ours, {"beta": -1.0}, "beta must be 0 or more, got -1.0"),
+        (Ours, {"temperature": 0.0}, "temperature must be above 0, got 0.0"),
+        (Ours, {"unlabelled_capacity_c": -1.0}, "unlabelled_capacity_c must be 0 or more"),
+        (Ours, {"consistency_weight": -1.0}, "consistency_weight must be 0 or more, got -1.0"),
+    ],
+)
+@pytest.mark.usefixtures("without_jaxtyping")
+def test_rejects_invalid_hyperparameters(objective, hyperparameters, message):
+    with pytest.raises(ValueError, match=message):
+        objective(**hyperparameters)
+
+
+@pytest.mark.parametrize(
+    ("objective", "hyperparameter"), [(VAE, "gamma"), (BetaVAE, "gamma"), (Ours, "alpha")]
+)
+def test_objectives_have_no_other_hyperparameters(objective, hyperparameter):
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{hyperparameter}'"):
+        objective(**{hyperparameter: 1.0})
+
+
+def test_final_unlabelled_capacity_c_depends_on_labels():
+    """Ours has C_c = 0 if all images are labelled, else that of unlabelled images."""
+    all_labelled, partly_labelled = LabelInfo(all_labelled=True), LabelInfo()
+    assert Ours(unlabelled_capacity_c=4.0).final_unlabelled_capacity_c(all_labelled) == 0.0
+    assert Ours(unlabelled_capacity_c=4.0).final_unlabelled_capacity_c(partly_labelled) == 4.0
+    assert JointVAE(capacity_c=3.0).final_unlabelled_capacity_c(all_labelled) == 3.0
+    assert AnnealedVAE().final_unlabelled_capacity_c(partly_labelled) == 0.0
 
 
 def stub_model(classes):
-    """Every image the same posterior; decoding gives 0."""
+    """Returns a model with one posterior for all images and decoder logits of 0."""
 
     def encode(images, labels=None):
         count = len(images if labels is None else labels)
@@ -84,43 +151,46 @@ def loss_at(objective, step, labels, pixel=0.0):
 
 @pytest.mark.parametrize(("name", "labels"), [("joint_vae", [0, 1]), ("ours", [-1, -1])])
 def test_categorical_capacity_is_capped_at_log_classes(name, labels):
-    """The stub's c holds log 3 nats: at the cap its distance is 0, and the rest is known."""
+    """The stub's KL(c) is log 3, so that |KL(c) - C_c| is 0 at the cap."""
     objective = OBJECTIVES[name](beta=0.0, gamma=10.0, capacity_steps=100)
-    rest = 4 * math.log(2)
+    reconstruction = 4 * math.log(2)
     for step in (0, 10, 100, 1000):
         capacity = min(5.0 * min(step / 100, 1), math.log(3))
-        expected = rest + 10 * abs(math.log(3) - capacity)
+        expected = reconstruction + 10 * abs(math.log(3) - capacity)
         np.testing.assert_allclose(loss_at(objective, step, labels)[0], expected, rtol=1e-5)
 
 
-def test_ours_pays_for_labels_it_misreads():
+def test_ours_penalizes_misclassified_labels():
     objective = OBJECTIVES["ours"](beta=0.0, gamma=10.0)
-    right, _ = loss_at(objective, 0, [0, 0])
-    half, _ = loss_at(objective, 0, [0, 1])
-    np.testing.assert_allclose(half - right, 10 * 1e4 / 2, rtol=1e-5)
+    all_correct, _ = loss_at(objective, 0, [0, 0])
+    half_correct, _ = loss_at(objective, 0, [0, 1])
+    np.testing.assert_allclose(half_correct - all_correct, 10 * 1e4 / 2, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_reconstruction_is_either_loss(name):
-    """The stub draws 0.5 in each of four pixels; the other terms stay as they are."""
-    bernoulli, its_terms = loss_at(OBJECTIVES[name](), 0, [0, 1], pixel=0.2)
+def test_reconstruction_loss_is_selectable(name):
+    """The stub's reconstruction is 0.5 in each of four pixels; the other terms are equal."""
+    bernoulli, bernoulli_terms = loss_at(OBJECTIVES[name](), 0, [0, 1], pixel=0.2)
     objective = OBJECTIVES[name](reconstruction_loss="squared_error")
     squared, terms = loss_at(objective, 0, [0, 1], pixel=0.2)
-    np.testing.assert_allclose(its_terms.reconstruction, 4 * math.log(2), rtol=1e-6)
+    np.testing.assert_allclose(bernoulli_terms.reconstruction, 4 * math.log(2), rtol=1e-6)
     np.testing.assert_allclose(terms.reconstruction, 4 * 0.3**2, rtol=1e-6)
     np.testing.assert_allclose(bernoulli - squared, 4 * (math.log(2) - 0.09), rtol=1e-2)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_terms_are_those_declared(name):
-    _, terms = loss_at(OBJECTIVES[name](), 0, [0, 1])
-    filled = tuple(field for field, term in terms._asdict().items() if term is not None)
-    assert filled == OBJECTIVES[name]().terms
+@pytest.mark.parametrize(
+    "objective",
+    [*(objective() for objective in OBJECTIVES.values()), Ours(consistency_weight=1.0)],
+    ids=lambda objective: objective.name,
+)
+def test_loss_returns_declared_terms(objective):
+    _, terms = loss_at(objective, 0, [0, 1])
+    returned = tuple(field for field, term in terms._asdict().items() if term is not None)
+    assert returned == objective.terms
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_an_objective_is_called_as_its_loss(name):
-    """Hyperparameters have the same names in the dataclass and in the function."""
+def test_hyperparameters_are_parameters_of_the_loss_function(name):
     parameters = inspect.signature(getattr(losses, name)).parameters
     fields = {field.name for field in dataclasses.fields(OBJECTIVES[name])}
     assert fields - {"capacity_steps"} <= set(parameters)

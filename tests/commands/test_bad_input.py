@@ -1,4 +1,4 @@
-"""Whatever is wrong with what a user gives, one line names it, and nothing of theirs is changed."""
+"""Invalid flags and files: the error is one line, and no file of the user is changed."""
 
 import gzip
 import json
@@ -12,24 +12,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jvae_jax import TrainConfig, cli, data, fit
+from jvae_jax import TrainConfig, data, fit
 from jvae_jax.commands import evaluate, export, generate, train
 from jvae_jax.data.idx import RELEASES
 
-SCRIPTS = {
-    "train": (train.run_command, TrainConfig),
-    "evaluate": (evaluate.run_command, evaluate.EvaluateConfig),
-    "generate": (generate.run_command, generate.GenerateConfig),
-    "export": (export.run_command, export.ExportConfig),
+COMMANDS = {
+    "train": train.main,
+    "evaluate": evaluate.main,
+    "generate": generate.main,
+    "export": export.main,
 }
 SMALL = TrainConfig(
     dataset="mnist_5k", image_size=8, batch_size=200, latents=3, epochs=1, data_dir="data"
 )
-AGAIN = ("--image_size=8", "--batch_size=200", "--latents=3", "--epochs=1", "--data_dir=data")
+SMALL_FLAGS = ("--image_size=8", "--batch_size=200", "--latents=3", "--epochs=1", "--data_dir=data")
 
 
 def files_of(folder):
-    """All but the empty file by which several processes take turns to prepare data."""
+    """Contents of all files but the lock file of data preparation."""
     return {
         path.relative_to(folder): path.read_bytes()
         for path in folder.rglob("*")
@@ -38,16 +38,17 @@ def files_of(folder):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A user's folder with a finished run, which has one checkpoint."""
+def finished(tmp_path_factory):
+    """A folder with a finished run, which has one checkpoint."""
     folder = tmp_path_factory.mktemp("user")
-    dataset = data.load("mnist_5k", image_size=8, say=lambda _: None)
-    fit(replace(SMALL, workdir=str(folder / "run")), dataset, say=lambda _: None)
+    dataset = data.load("mnist_5k", image_size=8)
+    fit(replace(SMALL, workdir=str(folder / "run")), dataset)
     return folder
 
 
 @pytest.fixture
 def user(tmp_path, monkeypatch):
+    """The current, empty folder."""
     folder = tmp_path / "user"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -57,34 +58,35 @@ def user(tmp_path, monkeypatch):
 
 @pytest.fixture
 def call(capsys):
-    def start(name, *args):
-        main, config = SCRIPTS[name]
+    """Runs a command; returns its exit status and its stderr."""
+
+    def call_command(name, *args):
         with pytest.raises(SystemExit) as stop:
-            cli.run(main, config, description="", args=list(args))
+            COMMANDS[name](args)
         return stop.value.code, capsys.readouterr().err
 
-    return start
+    return call_command
 
 
 @pytest.fixture
-def refused(call, user, without_jaxtyping):
-    """Calls a script, and checks how it declines."""
+def rejects(call, user, without_jaxtyping):
+    """Asserts that a command fails with one line on stderr and changes no file."""
     del without_jaxtyping
 
-    def start(name, *args, because, code=2):
+    def assert_rejects(name, *args, message, code=2):
         before = files_of(user)
-        status, said = call(name, *args)
-        assert because in said
+        status, error = call(name, *args)
+        assert message in error
         assert status == code
-        assert said.count("\n") == 1
-        assert "Traceback" not in said
+        assert error.count("\n") == 1
+        assert "Traceback" not in error
         assert files_of(user) == before
 
-    return start
+    return assert_rejects
 
 
 @pytest.mark.parametrize(
-    ("flag", "because"),
+    ("flag", "message"),
     [
         ("--objective=gan", "invalid choice: 'gan'"),
         ("--objectives=ours", "did you mean --objective?"),
@@ -93,7 +95,7 @@ def refused(call, user, without_jaxtyping):
         ("--epochs=-3", "epochs must be above 0, got -3"),
         ("--epochs=1.5", "invalid int value: '1.5'"),
         ("--batch_size=0", "batch_size must be above 0, got 0"),
-        ("--batch_size=70000", "don't fill one batch of 70000"),
+        ("--batch_size=70000", "at most the 4000 training examples, got 70000"),
         ("--learning_rate=0", "learning_rate must be above 0, got 0.0"),
         ("--learning_rate=nan", "learning_rate must be above 0, got nan"),
         ("--learning_rate=inf", "learning_rate must be above 0, got inf"),
@@ -114,12 +116,12 @@ def refused(call, user, without_jaxtyping):
         ("--save_every=0", "save_every must be 1 or more, got 0"),
         ("--num_processes=2", "coordinator"),
         ("--dataset=minst", "did you mean mnist?"),
-        ("--profile=yes", "ignored explicit argument 'yes'"),
+        ("--profile=maybe", "Boolean value expected for argument, received 'maybe'"),
         ("epochs", "unknown argument epochs"),
     ],
 )
-def test_flags(refused, flag, because):
-    refused("train", "--dataset=mnist_5k", flag, because=because)
+def test_invalid_flags(rejects, flag, message):
+    rejects("train", "--dataset=mnist_5k", flag, message=message)
 
 
 def npz(**arrays):
@@ -140,7 +142,7 @@ IMAGES, LABELS = np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2
 
 
 @pytest.mark.parametrize(
-    ("write", "because"),
+    ("write", "message"),
     [
         (file_of(b""), "digits.npz can't be read"),
         (file_of(b"PK\3\4 and no more"), "digits.npz can't be read"),
@@ -151,22 +153,22 @@ IMAGES, LABELS = np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2
         (npz(images=IMAGES[0], labels=LABELS), "(examples, height, width, channels)"),
         (npz(images=IMAGES[..., None, None], labels=LABELS), "(examples, height, width, channels)"),
         (npz(images=np.zeros((20, 8, 8, 2), np.uint8), labels=LABELS), "1 or 3 channels, got 2"),
-        (npz(images=IMAGES, labels=LABELS[:19]), "one for each of 20 images, got (19,)"),
+        (npz(images=IMAGES, labels=LABELS[:19]), "must have shape (20,), got (19,)"),
         (npz(images=IMAGES, labels=LABELS - 2), "got -2"),
         (npz(images=IMAGES, labels=LABELS / 2), "must be signed integers, got float64"),
-        (npz(images=IMAGES, labels=0 * LABELS), "two classes or more"),
+        (npz(images=IMAGES, labels=0 * LABELS), "at least two classes"),
         (npz(images=IMAGES, labels=LABELS, class_names=["a"]), "a name for each label"),
         (npz(images=IMAGES[:0], labels=LABELS[:0]), "digits.npz"),
         (npz(images=np.array([{}]), labels=LABELS), "can't be read"),
     ],
 )
-def test_arrays(refused, user, write, because):
+def test_invalid_npz(rejects, user, write, message):
     write(user)
-    refused("train", "--dataset=digits.npz", "--batch_size=2", because=because)
+    rejects("train", "--dataset=digits.npz", "--batch_size=2", message=message)
 
 
-def test_no_arrays_at_all(refused):
-    refused("train", "--dataset=digits.npz", because="No such file", code=1)
+def test_missing_npz(rejects):
+    rejects("train", "--dataset=digits.npz", message="No such file", code=1)
 
 
 def folder_with(*files):
@@ -183,20 +185,20 @@ def folder_with(*files):
 
 
 @pytest.mark.parametrize(
-    ("write", "because"),
+    ("write", "message"),
     [
         (folder_with(), "there is no folder"),
-        (folder_with("a.png"), "holds no class"),
-        (folder_with("a/1.png"), "holds one class only, a"),
-        (folder_with("a/1.png", "b/1.txt"), "the class b has no picture that can be read"),
+        (folder_with("a.png"), "contains no class"),
+        (folder_with("a/1.png"), "contains only one class, a"),
+        (folder_with("a/1.png", "b/1.txt"), "class b has no readable image"),
         (folder_with("a/1.png", "b/c/1.png"), "is a folder within a class"),
         (folder_with("train/a/1.png", "train/b/1.png", "c/1.png"), "so c can't be a class"),
         (folder_with("train/a/1.png", "train/b/1.png", "test/c/1.png"), "a class that train lacks"),
     ],
 )
-def test_folders(refused, user, write, because):
+def test_invalid_image_folder(rejects, user, write, message):
     write(user)
-    refused("train", "--dataset=folder", "--data_dir=mine", because=because)
+    rejects("train", "--dataset=folder", "--data_dir=mine", message=message)
 
 
 @pytest.mark.parametrize(
@@ -204,28 +206,33 @@ def test_folders(refused, user, write, because):
     [b"", b"not gzip", gzip.compress(b"\0\0\x08\x03", mtime=0), b"\x1f\x8b"],
     ids=range(4),
 )
-def test_releases(refused, user, content):
-    """Files under MNIST's names that hold something else."""
+def test_damaged_released_files(rejects, user, content):
     (user / "mnist").mkdir()
     for name in RELEASES["mnist"].files:
         (user / "mnist" / name).write_bytes(content)
-    refused("train", "--dataset=mnist", "--data_dir=.", because="train-images-idx3-ubyte.gz")
+    rejects("train", "--dataset=mnist", "--data_dir=.", message="train-images-idx3-ubyte.gz")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4 and no more", b"not an archive"])
-def test_archives(refused, user, content):
+def test_damaged_archive(rejects, user, content):
     (user / "hiragana73.zip").write_bytes(content)
-    refused("train", "--dataset=hiragana73", "--data_dir=.", because="hiragana73.zip")
+    rejects("train", "--dataset=hiragana73", "--data_dir=.", message="hiragana73.zip")
 
 
-def changed(**values):
+def update(*path, **values):
+    """Returns a function that updates the dictionary at a path of config.json."""
+
     def change(contents):
-        contents["config"].update(values)
+        for name in path:
+            contents = contents[name]
+        contents.update(values)
 
     return change
 
 
-def without(*path):
+def delete(*path):
+    """Returns a function that deletes the value at a path of config.json."""
+
     def change(contents):
         *outer, last = path
         for name in outer:
@@ -235,78 +242,78 @@ def without(*path):
     return change
 
 
-def facts(**values):
-    def change(contents):
-        contents["data"].update(values)
-
-    return change
-
-
 CONFIGS = [
     ("", "Expecting value"),
     ("{", "Expecting property name"),
-    ("[]", "can't be understood"),
-    ("null", "can't be understood"),
-    ("{}", "config"),
-    ('{"config": {}, "data": {}}', "fingerprint"),
-    ('{"config": [], "data": {}}', "can't be understood"),
-    (without("config"), "'config'"),
-    (without("data"), "'data'"),
-    (without("data", "class_names"), "class_names"),
-    (changed(objective="gan"), "unknown objective 'gan'"),
-    (changed(learning=1), "unexpected keyword argument 'learning'"),
-    (changed(epochs="1"), "epochs must be int, got '1'"),
-    (changed(epochs=True), "epochs must be int, got True"),
-    (changed(latents=2.5), "latents must be int, got 2.5"),
-    (changed(latents=[3]), "latents must be int, got [3]"),
-    (changed(learning_rate=None), "learning_rate must be float, got None"),
-    (changed(dataset=5), "dataset must be str, got 5"),
-    (changed(beta="30"), "beta must be float | None, got '30'"),
-    (facts(image_shape=[8, 8]), "image_shape must be tuple[int, int, int], got (8, 8)"),
-    (facts(class_names=[1, 2]), "class_names must be tuple[str, ...], got (1, 2)"),
-    (facts(fingerprint=7), "fingerprint must be str, got 7"),
-    (facts(image_shape=[8, 8, 0]), "image_shape must be above 0, got (8, 8, 0)"),
-    (facts(labels_per_class=[1]), "labels_per_class must be one for each of 10 classes, got 1"),
-    (facts(colour="red"), "unexpected keyword argument 'colour'"),
+    ("[]", "config.json is invalid"),
+    ("null", "config.json is invalid"),
+    ("{}", "has format 1, but this version of jvae_jax reads format 2"),
+    ('{"config": {}, "data": {}}', "has format 1, but this version of jvae_jax reads format 2"),
+    ('{"format": 2, "config": {}, "data": {}}', "'objective'"),
+    ('{"format": 2, "config": [], "data": {}}', "config.json is invalid"),
+    (delete("format"), "has format 1, but this version of jvae_jax reads format 2"),
+    (update(format=3), "has format 3, but this version of jvae_jax reads format 2"),
+    (delete("config"), "'config'"),
+    (delete("data"), "'data'"),
+    (delete("data", "fingerprint"), "fingerprint"),
+    (delete("data", "class_names"), "class_names"),
+    (update("config", objective="gan"), "config.json is invalid"),
+    (update("config", "objective", name="gan"), "unknown objective 'gan'"),
+    (delete("config", "objective", "name"), "'name'"),
+    (update("config", "objective", alpha=1.0), "unexpected keyword argument 'alpha'"),
+    (update("config", "objective", beta="30"), "beta must be float, got '30'"),
+    (update("config", learning=1), "unexpected keyword argument 'learning'"),
+    (update("config", epochs="1"), "epochs must be int, got '1'"),
+    (update("config", epochs=True), "epochs must be int, got True"),
+    (update("config", latents=2.5), "latents must be int, got 2.5"),
+    (update("config", latents=[3]), "latents must be int, got [3]"),
+    (update("config", learning_rate=None), "learning_rate must be float, got None"),
+    (update("config", dataset=5), "dataset must be str, got 5"),
+    (update("data", image_shape=[8, 8]), "image_shape must be tuple[int, int, int], got (8, 8)"),
+    (update("data", class_names=[1, 2]), "class_names must be tuple[str, ...], got (1, 2)"),
+    (update("data", fingerprint=7), "fingerprint must be str, got 7"),
+    (update("data", image_shape=[8, 8, 0]), "image_shape must be above 0, got (8, 8, 0)"),
+    (update("data", labels_per_class=[1]), "one entry for each of 10 classes, got 1"),
+    (update("data", colour="red"), "unexpected keyword argument 'colour'"),
 ]
 
 
-@pytest.mark.parametrize(("change", "because"), CONFIGS, ids=range(len(CONFIGS)))
+@pytest.mark.parametrize(("change", "message"), CONFIGS, ids=range(len(CONFIGS)))
 @pytest.mark.parametrize("name", ["train", "generate"])
-def test_configs(refused, user, whole, name, change, because):
-    shutil.copytree(whole / "run", user / "run")
+def test_invalid_config(rejects, user, finished, name, change, message):
+    shutil.copytree(finished / "run", user / "run")
     path = user / "run" / "config.json"
     if callable(change):
         contents = json.loads(path.read_text())
         change(contents)
         change = json.dumps(contents)
     path.write_text(change)
-    args = ["--dataset=mnist_5k", *AGAIN] if name == "train" else ["--output=x.png"]
-    refused(name, "--workdir=run", *args, because=because)
+    args = ["--dataset=mnist_5k", *SMALL_FLAGS] if name == "train" else ["--output=x.png"]
+    rejects(name, "--workdir=run", *args, message=message)
 
 
 @pytest.mark.parametrize("name", ["evaluate", "generate", "export"])
-def test_no_run(refused, user, name):
+def test_missing_run(rejects, user, name):
     (user / "empty").mkdir()
     args = ["--output=x"] if name == "export" else []
     for workdir in ("none", "empty"):
-        refused(name, f"--workdir={workdir}", *args, because="is no run", code=1)
+        rejects(name, f"--workdir={workdir}", *args, message="is not a run", code=1)
 
 
-def test_a_folder_that_is_no_run_is_not_trained_in(refused, user):
+def test_train_rejects_folder_that_is_not_a_run(rejects, user):
     (user / "thesis").mkdir()
     (user / "thesis" / "chapter.tex").write_text("text")
-    args = ("--workdir=thesis", "--dataset=mnist_5k", *AGAIN)
-    refused("train", *args, because="holds something that isn't a run")
+    args = ("--workdir=thesis", "--dataset=mnist_5k", *SMALL_FLAGS)
+    rejects("train", *args, message="contains something that isn't a run")
 
 
-def test_another_run_is_not_trained_on(refused, user, whole):
-    shutil.copytree(whole / "run", user / "run")
-    args = ("--workdir=run", "--dataset=mnist_5k", *AGAIN, "--seed=1")
-    refused("train", *args, because="seed is 0 there and 1 here")
+def test_train_rejects_other_run(rejects, user, finished):
+    shutil.copytree(finished / "run", user / "run")
+    args = ("--workdir=run", "--dataset=mnist_5k", *SMALL_FLAGS, "--seed=1")
+    rejects("train", *args, message="seed is 0 there and 1 here")
 
 
-def flipped(content):
+def flip_byte(content):
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 0x55]) + content[middle + 1 :]
 
@@ -314,20 +321,20 @@ def flipped(content):
 DAMAGES = {
     "emptied": lambda _: b"",
     "truncated": lambda content: content[: len(content) // 2],
-    "flipped": flipped,
+    "flipped": flip_byte,
     "removed": None,
 }
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's threads
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_every_file_of_a_checkpoint(damage, call, user, whole):
-    """Either it is told, or it didn't matter and the picture is the same; and nothing changes."""
-    shutil.copytree(whole / "run", user / "run")
-    status, _ = call("generate", "--workdir=run", "--output=whole.png")
+def test_damaged_checkpoint(damage, call, user, finished):
+    """Damages each file: the command fails or writes the same image, and changes no other file."""
+    shutil.copytree(finished / "run", user / "run")
+    status, _ = call("generate", "--workdir=run", "--output=expected.png")
     assert status == 0
     checkpoint = user / "run" / "checkpoints"
-    told = 0
+    failures = 0
     paths = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
     assert len(paths) >= 8
     for path in paths:
@@ -336,45 +343,45 @@ def test_every_file_of_a_checkpoint(damage, call, user, whole):
         if DAMAGES[damage] is not None:
             path.write_bytes(DAMAGES[damage](content))
         before = files_of(user)
-        status, said = call("generate", "--workdir=run", "--output=x.png")
+        status, error = call("generate", "--workdir=run", "--output=x.png")
         if status == 0:
-            assert (user / "x.png").read_bytes() == (user / "whole.png").read_bytes()
+            assert (user / "x.png").read_bytes() == (user / "expected.png").read_bytes()
             (user / "x.png").unlink()
         else:
-            told += 1
+            failures += 1
             assert status == 1
-            assert said.count("\n") == 1
-            assert "no checkpoint in run/checkpoints can be read" in said
+            assert error.count("\n") == 1
+            assert "no checkpoint in run/checkpoints can be read" in error
         assert files_of(user) == before
         path.write_bytes(content)
-    assert told >= 4
+    assert failures >= 4
 
 
-def test_a_damaged_checkpoint_is_one_line_in_a_process_of_its_own(user, whole):
-    """Where Orbax's threads could speak too."""
-    shutil.copytree(whole / "run", user / "run")
+def test_damaged_checkpoint_in_separate_process(user, finished):
+    """Orbax's threads print nothing beside the error."""
+    shutil.copytree(finished / "run", user / "run")
     largest = max((user / "run" / "checkpoints").rglob("?" * 32), key=lambda p: p.stat().st_size)
     largest.write_bytes(b"")
-    script = [sys.executable, generate.__file__, "--workdir=run"]
-    done = subprocess.run(script, capture_output=True, text=True, cwd=user, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: no checkpoint in run/checkpoints can be read")
-    assert done.stderr.count("\n") == 1
+    command = [sys.executable, "-m", "jvae_jax", "generate", "--workdir=run"]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=user, check=False)
+    assert process.returncode == 1
+    assert process.stderr.startswith("error: no checkpoint in run/checkpoints can be read")
+    assert process.stderr.count("\n") == 1
 
 
-def test_a_run_without_checkpoints(refused, user, whole):
-    shutil.copytree(whole / "run", user / "run")
+def test_run_without_checkpoint(rejects, user, finished):
+    shutil.copytree(finished / "run", user / "run")
     shutil.rmtree(user / "run" / "checkpoints")
-    refused("generate", "--workdir=run", because="run has no checkpoint yet", code=1)
-    refused("evaluate", "--workdir=run", because="run has no checkpoint yet", code=1)
+    rejects("generate", "--workdir=run", message="run has no checkpoint yet", code=1)
+    rejects("evaluate", "--workdir=run", message="run has no checkpoint yet", code=1)
 
 
-def test_outputs_that_cannot_be_written(refused, user, whole):
-    shutil.copytree(whole / "run", user / "run")
-    refused(
-        "generate", "--workdir=run", "--output=none/x.png", because="there is no folder", code=1
+def test_unwritable_outputs(rejects, user, finished):
+    shutil.copytree(finished / "run", user / "run")
+    rejects(
+        "generate", "--workdir=run", "--output=none/x.png", message="there is no folder", code=1
     )
-    refused("generate", "--workdir=run", "--output=x.tex", because="'tex' is not supported")
+    rejects("generate", "--workdir=run", "--output=x.tex", message="'tex' is not supported")
     Path("file").touch()
-    refused("export", "--workdir=run", "--output=file", because="holds something already")
-    refused("export", "--workdir=run", "--output=file/x", because="file", code=1)
+    rejects("export", "--workdir=run", "--output=file", message="already exists and isn't empty")
+    rejects("export", "--workdir=run", "--output=file/x", message="file", code=1)

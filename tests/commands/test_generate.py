@@ -1,4 +1,4 @@
-"""generate.py, in anyone's hand and from one to another."""
+"""``jvae generate``: style transfer, interpolation and animation."""
 
 import re
 from dataclasses import replace
@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jvae_jax import TrainConfig, cli, data, fit
-from jvae_jax.commands.generate import GenerateConfig
-from jvae_jax.commands.generate import run_command as main
+from jvae_jax import TrainConfig, data, fit
+from jvae_jax.commands.generate import main
 
 SMALL = TrainConfig(
     dataset="mnist_5k", image_size=8, batch_size=200, latents=3, epochs=1, workdir="run"
@@ -19,26 +18,26 @@ SMALL = TrainConfig(
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("user")
-    dataset = data.load("mnist_5k", image_size=8, say=lambda _: None)
-    fit(replace(SMALL, workdir=str(folder / "run")), dataset, say=lambda _: None)
+    dataset = data.load("mnist_5k", image_size=8)
+    fit(replace(SMALL, workdir=str(folder / "run")), dataset)
     return folder
 
 
 @pytest.fixture
 def generate(folder, monkeypatch, capsys):
-    """The script in that folder: its exit status and what it said."""
+    """Runs the command in the folder; returns its exit status, stdout and stderr."""
 
-    def start(*args):
+    def call(*args):
         monkeypatch.chdir(folder)
         with pytest.raises(SystemExit) as stop:
-            cli.run(main, GenerateConfig, description="", args=["--workdir=run", *map(str, args)])
-        said = capsys.readouterr()
-        return stop.value.code, said.out, said.err
+            main(["--workdir=run", *map(str, args)])
+        output = capsys.readouterr()
+        return stop.value.code, output.out, output.err
 
-    return start
+    return call
 
 
-def test_in_anyones_hand(generate, folder, tmp_path):
+def test_styles_from_images_and_interpolations(generate, folder, tmp_path):
     stroke = np.full((120, 90), 230, np.uint8)
     stroke[20:100, 40:50] = 30
     Image.fromarray(stroke).save(folder / "one.png")
@@ -62,12 +61,12 @@ def test_in_anyones_hand(generate, folder, tmp_path):
     }
 
 
-def test_what_moves_goes_round(generate, tmp_path):
+def test_animation_returns_to_first_style(generate, tmp_path):
     args = ["--interpolate=styles", "--labels=3,8", "--samples=4", f"--output={tmp_path / 'x.gif'}"]
     status, _, err = generate(*args)
     assert status == 0, err
     with Image.open(tmp_path / "x.gif") as animation:
-        assert animation.n_frames == 9  # three ways of three steps each
+        assert animation.n_frames == 9  # three transitions of three steps each
         assert animation.info["loop"] == 0
 
 
@@ -76,18 +75,26 @@ def test_what_moves_goes_round(generate, tmp_path):
     [
         (["--style_image=none.png"], 2, "none.png: No such file"),
         (["--style_image=blank.png"], 2, "blank.png: nothing is drawn on it"),
-        (["--style_index=1000"], 2, "there is no test image 1000; they are 0 to 999"),
+        (["--style_index=1000"], 2, "style_index must be 0 to 999, got 1000"),
         (["--style_index=x"], 2, "style_index must be numbers from 0, got 'x'"),
         (["--style_index=1", "--style_image=blank.png"], 2, "give one of them"),
-        (["--style_index=1", "--interpolate=styles"], 2, "takes two or more, got 1"),
-        (["--interpolate=labels", "--labels=3"], 2, "takes two --labels or more"),
+        (
+            ["--style_index=1", "--interpolate=styles"],
+            2,
+            "interpolating styles needs two or more, got 1",
+        ),
+        (
+            ["--interpolate=labels", "--labels=3"],
+            2,
+            "interpolating labels needs two --labels or more, got 1",
+        ),
         (["--interpolate=styles", "--samples=1"], 2, "must be 2 or more to interpolate, got 1"),
-        (["--output=x.gif"], 2, "x.gif is to move, which takes --interpolate"),
+        (["--output=x.gif"], 2, "an animation needs --interpolate, got the output x.gif"),
         (["--output=x.bmp3"], 2, "'bmp3' is not supported"),
         (["--output=none/x.png"], 1, "there is no folder none"),
     ],
 )
-def test_bad_styles_are_told(args, code, message, generate, folder):
+def test_rejects_invalid_flags(args, code, message, generate, folder):
     Image.new("L", (30, 30), 255).save(folder / "blank.png")
     before = {path for path in folder.rglob("*") if path.is_file()}
     status, _, err = generate(*args)

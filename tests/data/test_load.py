@@ -87,9 +87,9 @@ def test_auto_falls_back_to_mnist_5k(tmp_path, caplog):
         dataset = data.load("auto", tmp_path / "new")
     assert dataset.name == "mnist_5k"
     assert dataset.image_shape == (32, 32, 1)
-    (message,) = caplog.messages
+    reason, message = caplog.messages
+    assert "no network" in reason
     assert message.startswith("data: mnist_5k, 4,000 train and 1,000 test images of 10 classes")
-    assert "no network" in message
     assert not (tmp_path / "new").exists()
 
 
@@ -105,7 +105,7 @@ def test_reports_unknown_names(tmp_path):
         data.load("minst", tmp_path)
 
 
-def test_documents_the_licences():
+def test_documents_licenses():
     rows = [line for line in data.__doc__.splitlines() if line.startswith("``")]
     for name, licence in data.LICENSES.items():
         (row,) = (row for row in rows if row.startswith(f"``{name}``"))

@@ -37,7 +37,7 @@ def test_cache(tmp_path, monkeypatch, toy_classifier):
     cached = classifier.load_or_train(dataset, tmp_path)
     assert cached.accuracy == toy_classifier.accuracy
     jax.tree.map(np.testing.assert_array_equal, cached.variables, toy_classifier.variables)
-    # Another data set has another file; damaged files are replaced.
+    # Another dataset has another file; damaged files are replaced.
     monkeypatch.setattr(classifier, "train", lambda _dataset: toy_classifier)
     classifier.load_or_train(make_dataset(seed=1), tmp_path)
     files = sorted((tmp_path / "eval_classifiers").iterdir())

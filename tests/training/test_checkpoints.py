@@ -1,4 +1,4 @@
-"""What is kept, and what happens to each file that can be damaged."""
+"""Retention of checkpoints, and damage to each of their files."""
 
 import shutil
 import subprocess
@@ -28,10 +28,10 @@ def state_at(step):
     return State(jnp.int32(step), {"w": jnp.arange(1000.0) + step})
 
 
-def saved(folder, bounds):
+def save_all(folder, negative_elbos):
     writer = CheckpointWriter(folder)
-    for step, bound in bounds.items():
-        writer.save(step, state_at(step), negative_elbo=bound, sums={})
+    for step, negative_elbo in negative_elbos.items():
+        writer.save(step, state_at(step), negative_elbo=negative_elbo, metric_sums={})
     writer.close()
 
 
@@ -39,8 +39,8 @@ def steps_in(folder):
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
 
-def test_the_latest_two_and_the_best_are_kept(tmp_path):
-    saved(tmp_path, {1: 5.0, 2: 1.0, 3: 4.0, 4: 3.0, 5: 2.0})
+def test_keeps_latest_two_and_best(tmp_path):
+    save_all(tmp_path, {1: 5.0, 2: 1.0, 3: 4.0, 4: 3.0, 5: 2.0})
     assert steps_in(tmp_path) == [2, 4, 5]
     latest, damaged = restore_latest(tmp_path, state_at(0))
     assert latest is not None
@@ -50,39 +50,39 @@ def test_the_latest_two_and_the_best_are_kept(tmp_path):
     assert int(restore_best(tmp_path, state_at(0)).step) == 2
 
 
-def test_an_empty_folder_has_none(tmp_path):
+def test_empty_folder_has_no_checkpoint(tmp_path):
     assert restore_latest(tmp_path, state_at(0)) == (None, {})
     assert restore_latest(tmp_path / "new", state_at(0)) == (None, {})
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         restore_best(tmp_path, state_at(0))
 
 
-def damage(path, how):
+def damage_file(path, kind):
     content = path.read_bytes()
-    if how == "removed":
+    if kind == "removed":
         path.unlink()
-    elif how == "emptied":
+    elif kind == "emptied":
         path.write_bytes(b"")
     else:
         path.write_bytes(content[: len(content) // 2])
 
 
-# Orbax reads files side by side, and when one fails nobody asks for the others' errors.
+# Orbax reads files concurrently; when one fails, the errors of the others are never retrieved.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("how", ["removed", "emptied", "truncated"])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, how):
-    """Each file in turn: either it isn't needed, or the step before is taken, never a wrong one."""
-    saved(tmp_path / "whole", {1: 3.0, 2: 2.0})
+@pytest.mark.parametrize("kind", ["removed", "emptied", "truncated"])
+def test_damaged_checkpoint_falls_back_to_previous_one(tmp_path, kind):
+    """Damages each file in turn: if it is needed, the previous step is restored."""
+    save_all(tmp_path / "intact", {1: 3.0, 2: 2.0})
     names = [
-        path.relative_to(tmp_path / "whole")
-        for path in (tmp_path / "whole" / "2").rglob("*")
+        path.relative_to(tmp_path / "intact")
+        for path in (tmp_path / "intact" / "2").rglob("*")
         if path.is_file()
     ]
-    fell_back = 0
+    fallbacks = 0
     for index, name in enumerate(names):
         folder = tmp_path / str(index)
-        shutil.copytree(tmp_path / "whole", folder)
-        damage(folder / name, how)
+        shutil.copytree(tmp_path / "intact", folder)
+        damage_file(folder / name, kind)
         restored, damaged = restore_latest(folder, state_at(0))
         assert restored is not None
         step = int(restored.step)
@@ -93,18 +93,18 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, how):
             aside = set_aside(folder, damaged)
             assert [path.name.split("-")[0] for path in aside.iterdir()] == ["2"]
             aside.rename(tmp_path / f"aside-{index}")
-            fell_back += 1
-            saved(folder, {2: 1.0})
+            fallbacks += 1
+            save_all(folder, {2: 1.0})
         again, damaged = restore_latest(folder, state_at(0))
         assert again is not None
         assert int(again.step) == 2
         assert not damaged
-    assert fell_back >= 3
+    assert fallbacks >= 3
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_with_none_left_nothing_is_removed(tmp_path):
-    saved(tmp_path, {1: 3.0, 2: 2.0})
+def test_keeps_files_if_all_checkpoints_are_damaged(tmp_path):
+    save_all(tmp_path, {1: 3.0, 2: 2.0})
     for step in (1, 2):
         for path in (tmp_path / str(step) / "state").rglob("*"):
             if path.is_file():
@@ -115,7 +115,7 @@ def test_with_none_left_nothing_is_removed(tmp_path):
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
 
 
-FULL = """
+DISK_FULL = """
 import resource, sys
 from pathlib import Path
 import jax, jax.numpy as jnp
@@ -123,13 +123,13 @@ from jvae_jax.training.checkpoints import CheckpointError, CheckpointWriter, res
 folder = Path(sys.argv[1])
 noise = {"w": jax.random.normal(jax.random.key(0), (1_000_000,))}
 writer = CheckpointWriter(folder)
-writer.save(1, noise, negative_elbo=0.0, sums={})
+writer.save(1, noise, negative_elbo=0.0, metric_sums={})
 writer.close()
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
 writer = CheckpointWriter(folder)
 try:
-    writer.save(2, noise, negative_elbo=0.0, sums={})
+    writer.save(2, noise, negative_elbo=0.0, metric_sums={})
     writer.close()
 except CheckpointError as error:
     print(error)
@@ -140,11 +140,11 @@ assert (state["w"] == noise["w"]).all()
 
 
 @pytest.mark.long
-def test_what_cannot_be_written_leaves_the_last_good_one(tmp_path):
-    """As on a full disk: no file may become as large as a checkpoint."""
-    program = [sys.executable, "-c", FULL, str(tmp_path)]
-    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"a checkpoint can't be written into {tmp_path} (")
-    assert "the last good one is of step 1" in done.stdout
+def test_failed_write_keeps_previous_checkpoint(tmp_path):
+    """Simulates a full disk: the file size limit is below the size of a checkpoint."""
+    program = [sys.executable, "-c", DISK_FULL, str(tmp_path)]
+    process = subprocess.run(program, capture_output=True, text=True, check=False, timeout=120)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith(f"a checkpoint can't be written to {tmp_path} (")
+    assert "the latest intact one is of step 1" in process.stdout
     assert steps_in(tmp_path) == [1]

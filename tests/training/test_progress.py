@@ -1,3 +1,5 @@
+"""Progress as lines and as a bar."""
+
 import io
 
 import pytest
@@ -20,14 +22,14 @@ def report_on(stream):
     return stream.getvalue()
 
 
-def test_lines_elsewhere():
+def test_prints_one_line_per_epoch_without_terminal():
     (line,) = report_on(io.StringIO()).splitlines()
     assert line.startswith("epoch 2/4 | train loss 111 | test kl_z 5.012 | ")
     assert "images/s" in line
     assert line.endswith(" left")
 
 
-def test_a_bar_on_a_terminal():
+def test_shows_bar_on_terminal():
     last = report_on(Terminal()).split("\r")[-1]
     assert last.startswith("epoch 3/4:  50%")
     assert "1.00k/2.00k" in last
@@ -35,7 +37,7 @@ def test_a_bar_on_a_terminal():
 
 
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
-def test_it_closes_on_errors(stream):
+def test_closes_bar_on_error(stream):
     with (
         pytest.raises(ArithmeticError),
         ProgressReport(epochs=1, steps_per_epoch=1, batch_size=1, step=0, stream=stream()),

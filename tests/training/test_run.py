@@ -1,11 +1,15 @@
-"""A run's folder: whose it is, what is in it, and what it refuses."""
+"""The folder of a run: compatibility checks, format, and loading."""
 
+import json
+import re
 import shutil
 from dataclasses import replace
 
 import pytest
 from helpers import SMALL, make_dataset
 
+from jvae_jax import load
+from jvae_jax.objectives import JointVAE, Ours
 from jvae_jax.training import checkpoints, loop
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.loop import fit
@@ -15,63 +19,92 @@ from jvae_jax.training.run import dataset_name, load_run
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"beta": 3.0, "seed": 1}, "seed is 0 there and 1 here; beta is 30.0 there and 3.0 here"),
+        (
+            {"objective": Ours(beta=3.0), "seed": 1},
+            "seed is 0 there and 1 here; beta is 30.0 there and 3.0 here",
+        ),
         ({"epochs": 5}, "epochs is 4 there and 5 here"),
-        ({"objective": "joint_vae"}, "objective is 'ours' there and 'joint_vae' here"),
+        ({"objective": JointVAE()}, "objective is 'ours' there and 'joint_vae' here"),
     ],
 )
-def test_mixing_configurations_is_refused(reference, changes, message):
+def test_rejects_resuming_with_other_configuration(reference, changes, message):
     run, _ = reference
     with pytest.raises(ValueError, match=message):
         fit(replace(SMALL, workdir=str(run.workdir), **changes), make_dataset())
 
 
-def test_other_data_are_refused(reference):
+def test_rejects_other_data(reference):
     run, _ = reference
+    variables = run.model.variables
     with pytest.raises(ValueError, match="fingerprint is"):
         fit(replace(SMALL, workdir=str(run.workdir)), make_dataset(seed=1))
     with pytest.raises(ValueError, match="was trained on other data: fingerprint is"):
-        loop.evaluate_run(run, make_dataset(seed=1), run.load_state())
+        loop.evaluate_run(run, make_dataset(seed=1), variables, step=24)
 
 
-def test_colour_where_grey_was_trained_is_refused(reference):
+def test_rejects_other_number_of_channels(reference):
     run, _ = reference
+    variables = run.model.variables
     message = r"image_shape is \(8, 8, 1\) there and \(8, 8, 3\) here"
     with pytest.raises(ValueError, match=message):
         fit(replace(SMALL, workdir=str(run.workdir)), make_dataset(channels=3))
     with pytest.raises(ValueError, match=message):
-        loop.evaluate_run(run, make_dataset(channels=3), run.load_state())
+        loop.evaluate_run(run, make_dataset(channels=3), variables, step=24)
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path):
+def test_rejects_folder_that_is_not_a_run(tmp_path):
     (tmp_path / "thesis.tex").write_text("ten years")
-    with pytest.raises(ValueError, match="holds something that isn't a run"):
+    with pytest.raises(ValueError, match="contains something that isn't a run"):
         fit(replace(SMALL, workdir=str(tmp_path)), make_dataset())
     file = tmp_path / "file"
     file.write_text("")
-    with pytest.raises(ValueError, match="holds something that isn't a run"):
+    with pytest.raises(ValueError, match="contains something that isn't a run"):
         fit(replace(SMALL, workdir=str(file)), make_dataset())
     assert (tmp_path / "thesis.tex").read_text() == "ten years"
 
 
-def test_an_unwritable_folder_is_told(tmp_path):
+def test_reports_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file/run"):
         fit(replace(SMALL, workdir=str(tmp_path / "file" / "run")), make_dataset())
 
 
-def test_not_a_run_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no run: it has no config"):
+def test_load_run_rejects_missing_or_invalid_config(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not a run: it has no config"):
         load_run(tmp_path)
     (tmp_path / "config.json").write_text('{"config": {"objectiv')
-    with pytest.raises(ValueError, match="json can't be understood"):
+    with pytest.raises(ValueError, match="json is invalid"):
         load_run(tmp_path)
-    (tmp_path / "config.json").write_text('{"config": {"beta": "x"}}')
-    with pytest.raises(ValueError, match="json can't be understood"):
+    (tmp_path / "config.json").write_text('{"format": 2, "config": {"beta": "x"}}')
+    with pytest.raises(ValueError, match="json is invalid"):
         load_run(tmp_path)
 
 
-def test_auto_goes_on_with_the_runs_own_data(reference, tmp_path):
+@pytest.mark.parametrize("found", [None, 1, 3, "2"])
+def test_rejects_other_format(found, reference, tmp_path):
+    """Format 1 had no field "format"; the folder isn't changed."""
+    run, _ = reference
+    contents = json.loads((run.workdir / "config.json").read_text())
+    del contents["format"]
+    if found is not None:
+        contents["format"] = found
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(contents))
+    message = (
+        f"{path} has format {found or 1}, but this version of jvae_jax reads format 2; train "
+        "again, or use the version of jvae_jax that wrote it"
+    )
+    for open_folder in (load_run, load, train_in):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            open_folder(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def train_in(workdir):
+    fit(replace(SMALL, workdir=str(workdir)), make_dataset())
+
+
+def test_auto_resumes_with_dataset_of_the_run(reference, tmp_path):
     run, _ = reference
     assert dataset_name(TrainConfig(workdir=str(run.workdir))) == "toy"
     assert dataset_name(TrainConfig(workdir=str(run.workdir), dataset="mnist")) == "mnist"
@@ -79,7 +112,7 @@ def test_auto_goes_on_with_the_runs_own_data(reference, tmp_path):
     assert dataset_name(TrainConfig()) == "auto"
 
 
-def test_a_run_without_checkpoint_is_told(reference, tmp_path):
+def test_reports_run_without_checkpoint(reference, tmp_path):
     run, _ = reference
     shutil.copy(run.workdir / "config.json", tmp_path)
     for checkpoint in ("latest", "best"):

@@ -1,0 +1,116 @@
+"""``jvae`` and ``python -m jvae_jax``."""
+
+import ast
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jvae_jax import commands
+from jvae_jax.__main__ import COMMANDS, main
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--dataset=mnist_5k", "--image_size=8", "--batch_size=400", "--latents=3", "--epochs=1"]
+
+
+@pytest.fixture
+def call(capsys):
+    """Runs ``jvae``; returns its exit status, stdout and stderr."""
+
+    def call_main(*args):
+        with pytest.raises(SystemExit) as stop:
+            main(args)
+        output = capsys.readouterr()
+        return stop.value.code, output.out, output.err
+
+    return call_main
+
+
+def run_process(*args, cwd):
+    return subprocess.run(
+        [sys.executable, *map(str, args)], capture_output=True, text=True, cwd=cwd, check=False
+    )
+
+
+@pytest.mark.parametrize("args", [[], ["-h"], ["--help"]])
+def test_help_lists_commands(args, call):
+    status, text, error = call(*args)
+    assert (status, error) == (0, "")
+    assert text.startswith("usage: jvae COMMAND [flags]")
+    for name, description in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(description)}$", text, re.MULTILINE)
+
+
+def test_version(call):
+    assert call("--version") == (0, f"{importlib.metadata.version('jvae_jax')}\n", "")
+
+
+@pytest.mark.parametrize("name", ["trian", "--verbose"])
+def test_unknown_command_is_one_line_error(name, call):
+    message = (
+        f"jvae: error: unknown command {name}; there are train, evaluate, generate, explore, export"
+    )
+    assert call(name) == (2, "", f"{message}\n")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_has_help_under_its_name(name, call):
+    status, text, _ = call(name, "--help")
+    assert status == 0
+    assert text.startswith(f"usage: jvae {name} ")
+    status, _, error = call(name, "--bogus")
+    assert status == 2
+    assert error.startswith(f"jvae {name}: error: ")
+    assert error.count("\n") == 1
+
+
+def test_every_command_module_is_listed():
+    modules = {path.stem for path in Path(commands.__file__).parent.glob("[!_]*.py")}
+    assert modules == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_script_only_calls_the_command(name):
+    """experiments/NAME.py has a docstring, an import and a call."""
+    tree = ast.parse((ROOT / "experiments" / f"{name}.py").read_text())
+    docstring, *statements = map(ast.unparse, tree.body)
+    assert f"``jvae {name}``" in docstring
+    assert statements == [f"from jvae_jax.commands import {name}", f"{name}.main()"]
+
+
+def test_command_equals_module_and_script(tmp_path):
+    """All three ways to train print the same messages and write the same files."""
+    starts = {
+        "command": ["-c", "from jvae_jax.__main__ import main; main()", "train"],
+        "module": ["-m", "jvae_jax", "train"],
+        "script": [ROOT / "experiments" / "train.py"],
+    }
+    outputs, files = {}, {}
+    for name, start in starts.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        process = run_process(*start, *SMALL, "--workdir=run", cwd=folder)
+        assert process.returncode == 0, process.stderr
+        outputs[name] = process.stdout
+        files[name] = {
+            file: (folder / "run" / file).read_bytes() for file in ("metrics.jsonl", "samples.png")
+        }
+        for file in ("config.json", "evaluation.json"):
+            # The environment has the commit, which may change in the meantime.
+            contents = json.loads((folder / "run" / file).read_text())
+            files[name][file] = {**contents, "environment": None}
+    assert outputs["command"] == outputs["module"] == outputs["script"]
+    assert files["command"] == files["module"] == files["script"]
+
+
+def test_module_exits_with_the_status_of_the_command(tmp_path):
+    process = run_process("-m", "jvae_jax", "evaluate", "--workdir=none", cwd=tmp_path)
+    assert process.returncode == 1
+    assert process.stderr == "error: none is not a run: it has no config.json\n"
+    process = run_process("-m", "jvae_jax", "nonsense", cwd=tmp_path)
+    assert process.returncode == 2
+    assert not list(tmp_path.iterdir())
