@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 import optax
-from benchmarks import BASELINES, TEST_IMAGES, TRAIN_IMAGES
+from benchmarks import IMPLEMENTATIONS, TEST_IMAGES, TRAIN_IMAGES
 from benchmarks.flops import train_step_flops
 
 from jvae_jax import Autoencoder, cli
@@ -96,11 +96,11 @@ def measure(
     """Times a task in alternating rounds.
 
     Args:
-        processes: Workers of the implementations.
-        task: Name of the task.
-        batch_size: Images per batch.
-        rounds: Number of measurements of each implementation.
-        seconds: Approximate duration of a measurement.
+        processes: workers of the implementations.
+        task: name of the task.
+        batch_size: images per batch.
+        rounds: number of measurements of each implementation.
+        seconds: approximate duration of a measurement.
 
     Returns:
         A row for each implementation, with the seconds per execution in each round.
@@ -142,7 +142,7 @@ def benchmark(quick: bool) -> dict[str, Any]:
                 ]
         processes = {}
         for name in dict.fromkeys(name for *_, names in plan(quick) for name in names):
-            devices = BASELINES[name][2].get("devices", 1)
+            devices = IMPLEMENTATIONS[name][2].get("devices", 1)
             environment = {"XLA_FLAGS": _cpu_devices(devices)} if devices > 1 else {}
             process = Process(name, JAX_COMPILATION_CACHE_DIR=cache, **environment)
             processes[name] = stack.enter_context(process)
@@ -178,7 +178,7 @@ def report(results: dict[str, Any]) -> str:
         by_implementation = rows.setdefault((row["task"], row["batch_size"]), {})
         by_implementation[row["implementation"]] = row["seconds"]
     sgemm = rows.pop(("sgemm", SGEMM_SIZE))[BASE]
-    others = [name for name in BASELINES if any(name in row for row in rows.values())]
+    others = [name for name in IMPLEMENTATIONS if any(name in row for row in rows.values())]
     others.remove(BASE)
     lines = [
         "| | images/s | ms | " + " | ".join(f"speed-up over {name}" for name in others) + " |",

@@ -98,7 +98,7 @@ def _wait(process: subprocess.Popen[str], *, timeout: float | None) -> bool:
         Whether it finished in time.
 
     Raises:
-        RuntimeError: If it failed.
+        RuntimeError: if it failed.
     """
     with process:
         try:

@@ -90,8 +90,8 @@ def fixed_dimensions(config: FixedDimensionsConfig) -> None:
     eval_classifier = config.eval_classifier(dataset)
     for latents, fixed in [(size, 0) for size in LATENTS] + [(10, fixed) for fixed in FIXED_OF_10]:
         sizes = {"latents": latents, "fixed_latents": fixed}
-        training = config.training("ours", f"{latents}-latents-{fixed}-fixed", **sizes)
-        _, row = studies.train_and_evaluate(training, dataset, eval_classifier, **sizes)
+        run_config = config.train_config("ours", f"{latents}-latents-{fixed}-fixed", **sizes)
+        _, row = studies.train_and_evaluate(run_config, dataset, eval_classifier, **sizes)
         _save_row(config, "fixed-dimensions", row, ("dataset", "epochs", *sizes))
     _print_table(config, "fixed-dimensions")
 
@@ -101,8 +101,8 @@ def protocol_variants(config: ProtocolVariantsConfig) -> None:
     for objective in ("joint_vae", "ours"):
         for index, (variant, values) in enumerate(studies.PROTOCOL_VARIANTS.items()):
             dataset = config.load(values.get("image_size", 32))
-            training = config.training(objective, f"{objective}-{index}", **values)
-            run, row = studies.train_and_evaluate(training, dataset, None, protocol=variant)
+            run_config = config.train_config(objective, f"{objective}-{index}", **values)
+            run, row = studies.train_and_evaluate(run_config, dataset, None, protocol=variant)
             state = run.load_state()
             weights = {variant: state.average}
             if not values:
@@ -141,9 +141,11 @@ def labels(config: LabelsConfig) -> None:
         name = studies.setting_name(objective, values)
         for count, seed in draws:
             folder = f"{name.replace(' --', '-')}-{count}-labels-{seed}"
-            training = config.training(objective, folder, seed=seed, num_labels=count, **values)
+            run_config = config.train_config(
+                objective, folder, seed=seed, num_labels=count, **values
+            )
             _, row = studies.train_and_evaluate(
-                training, dataset, eval_classifier, num_labels=count
+                run_config, dataset, eval_classifier, num_labels=count
             )
             _save_row(config, "labels", {**row, "objective": name}, identity)
     _print_table(config, "labels")
@@ -160,8 +162,8 @@ def _compare_settings(
         for objective, values in settings:
             name = studies.setting_name(objective, values)
             folder = f"{study}-{name.replace(' --', '-')}-{config.epochs}-epochs-{seed}"
-            training = config.training(objective, folder, seed=seed, **values)
-            _, row = studies.train_and_evaluate(training, dataset, eval_classifier)
+            run_config = config.train_config(objective, folder, seed=seed, **values)
+            _, row = studies.train_and_evaluate(run_config, dataset, eval_classifier)
             row = {**row, "objective": name}
             _save_row(config, study, row, ("dataset", "objective", "epochs", "seed"))
     _print_table(config, study)

@@ -6,12 +6,12 @@ Conditional Handwritten Characters* (Goto and Inoue).
 - :mod:`jvae_jax.losses`: the objectives as pure functions of any encoder and decoder.
 - :func:`fit`, :class:`TrainConfig`, :data:`OBJECTIVES`: training with the paper's networks.
 - :func:`load`, :class:`TrainedModel`: sampling, style transfer and evaluation of trained models.
-- :mod:`jvae_jax.data`, :mod:`jvae_jax.generation`, :mod:`jvae_jax.evaluation`: their parts.
+- :mod:`jvae_jax.data`, :mod:`jvae_jax.generation`, :mod:`jvae_jax.evaluation`: the underlying
+  functions.
 
-Messages are logged to the ``jvae_jax`` logger, which prints nothing by default.
+Messages are logged to the ``jvae_jax`` logger; by default, only warnings are shown, on stderr.
 """
 
-import logging
 from importlib.metadata import version
 
 from jvae_jax import data, evaluation, generation, losses, sampling
@@ -68,5 +68,3 @@ __all__ = [
     "losses",
     "sampling",
 ]
-
-logging.getLogger(__name__).addHandler(logging.NullHandler())

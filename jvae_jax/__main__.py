@@ -10,7 +10,7 @@ COMMANDS = {
     "evaluate": "evaluate a run on its whole test split",
     "generate": "generate any character in any style",
     "explore": "explore a trained model in the browser",
-    "export": "export a trained model for others to load",
+    "export": "export a trained model as safetensors and ONNX",
 }
 
 

@@ -36,9 +36,9 @@ class _Parser(simple_parsing.ArgumentParser):
 
     def print_help(self, file: Any = None, args: Sequence[str] | None = None) -> None:
         for group in self._action_groups:
-            # "TrainFlags ['config']", and the whole docstring of the dataclass below it.
-            if is_dataclass := re.match(r"(\w+) \[", group.title or ""):
-                group.title = f"{is_dataclass[1].removesuffix('Flags')} flags"
+            # "TrainFlags ['config']", with the whole docstring of the dataclass below it.
+            if is_dataclass := re.match(r"(\w+?)(Flags|Config)? \[", group.title or ""):
+                group.title = f"{is_dataclass[1]} flags"
                 group.description = (group.description or "").partition("\n\n")[0]
         for action in self._actions:
             if action.default is None:
@@ -53,7 +53,7 @@ def parse(
 
     Each field is a flag, with underscores or dashes, and its docstring is the help. A field without
     default is required, a ``Literal`` lists its choices, and a ``simple_parsing.subgroups`` field
-    adds the flags of the dataclass it chooses. ``--debug`` is a flag of every command; it is for
+    adds the flags of the dataclass it chooses. Every command also has ``--debug``, see
     :func:`run`.
 
     Args:
@@ -94,7 +94,7 @@ def _usage_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
 
 
 def _unknown_flag(config_class: type, config: Any, argument: str) -> str:
-    """Explains a flag that isn't known: another choice has it, or it is misspelt."""
+    """Returns the message for an unknown flag: one of another objective, or a misspelt one."""
     flag = argument.split("=")[0]
     name = flag.replace("-", "_").strip("_")
     known = ["debug"]
@@ -175,7 +175,7 @@ def _logging_to_stdout() -> Iterator[None]:
 
 
 def _hide_closed_event_loops() -> None:
-    """Hides what Orbax's threads report after a failed read, which the error already says."""
+    """Suppresses the errors of Orbax's threads after a failed read, which is reported already."""
     previous = sys.unraisablehook
     if getattr(previous, "__name__", "") == "except_closed_event_loops":
         return

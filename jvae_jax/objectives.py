@@ -35,14 +35,9 @@ CAPACITY_STEPS = 25_000
 PAPER_STEPS = 93_750
 """Steps of the paper's training: 100 epochs x 60,000 images / 64."""
 
-RECONSTRUCTION_LOSSES: dict[str, ReconstructionLoss] = {
-    "bernoulli_nll": losses.bernoulli_nll,
-    "squared_error": losses.squared_error,
-}
-
 
 def default_capacity_steps(total_steps: float) -> int:
-    """Length of the capacity ramp: the paper's, or the same fraction of a shorter run.
+    """Number of steps of the capacity ramp: the paper's, scaled down for shorter runs.
 
     Args:
         total_steps: training steps of the run.
@@ -78,22 +73,24 @@ class Objective:
     """Fields of ``LossTerms`` that the loss returns."""
 
     reconstruction_loss: Literal["bernoulli_nll", "squared_error"] = "bernoulli_nll"
-    """-log p(x|z,c), up to a constant. The paper does not name its choice."""
+    """Reconstruction loss, -log p(x|z,c) up to a constant; not specified in the paper."""
 
     def __post_init__(self) -> None:
         check_types(self)
 
     @property
     def _reconstruction_loss(self) -> ReconstructionLoss:
-        return RECONSTRUCTION_LOSSES[self.reconstruction_loss]
+        return getattr(losses, self.reconstruction_loss)
 
     def resolve(self, total_steps: float) -> "Objective":
         """Returns the objective with defaults that depend on the length of the run filled in."""
         del total_steps
         return self
 
-    def final_capacity_c(self, label_info: LabelInfo) -> float:
-        """Returns the largest final C_c in nats, before it is capped at log K; 0 without c."""
+    def final_unlabelled_capacity_c(self, label_info: LabelInfo) -> float:
+        """Returns the final C_c of examples with the uniform prior, in nats, before it is capped at
+        log K; 0 if there are none.
+        """
         del label_info
         return 0.0
 
@@ -116,8 +113,8 @@ class Objective:
             images: (batch, height, width, channels) in [0, 1].
             labels: (batch,) class indices; -1 means unlabelled.
             step: training step, on which the capacities depend.
-            keys: random keys by purpose, each one key or one for each example.
-            label_info: what is known of the data set's labels.
+            keys: random keys by purpose; each a single key or one per example.
+            label_info: properties of the dataset's labels.
             axis_name: name of the device axis, if any.
 
         Returns:
@@ -154,7 +151,8 @@ class CVAE(Objective):
     terms: ClassVar[tuple[str, ...]] = ("reconstruction", "kl_z", "kl_c", "cross_entropy")
 
     alpha: float = 1.0
-    """Weight of the classifier's cross-entropy. The paper gives none; 1000 suits few labels."""
+    """Weight of the classifier's cross-entropy. The paper gives no value; 1000 works well with few
+    labels."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -258,7 +256,7 @@ class JointVAE(AnnealedVAE):
     gamma: float = 30.0
     """Weight of |KL(c) - C_c|."""
     capacity_c: float = 5.0
-    """Final capacity C_c, in nats. The ramp stops at log K, the most that K classes can hold."""
+    """Final capacity C_c, in nats; capped at log K, the most that K classes can hold."""
     temperature: float = 0.67
     """Temperature of the Gumbel-softmax."""
 
@@ -268,7 +266,7 @@ class JointVAE(AnnealedVAE):
             require(self, name, lambda value: value >= 0, "0 or more")
         require(self, "temperature", lambda value: value > 0, "above 0")
 
-    def final_capacity_c(self, label_info: LabelInfo) -> float:
+    def final_unlabelled_capacity_c(self, label_info: LabelInfo) -> float:
         del label_info
         return self.capacity_c
 
@@ -304,7 +302,7 @@ class Ours(JointVAE):
     capacity_c: float = 0.0
     """Final capacity C_c of labelled examples, in nats."""
     unlabelled_capacity_c: float = 5.0
-    """Final capacity C_c of unlabelled examples, in nats. The ramp stops at log K."""
+    """Final capacity C_c of unlabelled examples, in nats; capped at log K."""
     consistency_weight: float = 0.0
     """Weight of the consistency loss between q(c|x) and q(c|augmented x), which helps if few images
     are labelled. Not in the paper."""
@@ -319,7 +317,7 @@ class Ours(JointVAE):
         """Fields of ``LossTerms`` that the loss returns."""
         return (*JointVAE.terms, *(["consistency"] if self.consistency_weight else []))
 
-    def final_capacity_c(self, label_info: LabelInfo) -> float:
+    def final_unlabelled_capacity_c(self, label_info: LabelInfo) -> float:
         return 0.0 if label_info.all_labelled else self.unlabelled_capacity_c
 
     def loss(

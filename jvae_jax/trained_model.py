@@ -22,9 +22,9 @@ from jvae_jax.evaluation.metrics import Evaluation, evaluate
 from jvae_jax.evaluation.style_transfer import style_transfer_metrics
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.sampling import purpose_key
-from jvae_jax.types import Batch, Images, Pixels, Posterior, Variables
+from jvae_jax.types import Images, Pixels, Posterior, Variables
 
-Labels = int | str | Sequence[int | str] | np.ndarray | Array
+ClassLabels = int | str | Sequence[int | str] | np.ndarray | Array
 """Classes by index or by name: one, or a sequence of them."""
 
 _FRAMING_SAMPLES = 200
@@ -33,19 +33,19 @@ _FRAMING_SAMPLES = 200
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainedModel:
-    """A network with its trained variables, as ``load`` returns it and ``fit(...).model`` is it.
+    """A network with its trained variables, as returned by ``load`` and ``fit(...).model``.
 
     The methods call the pure functions of :mod:`jvae_jax.generation` and
     :mod:`jvae_jax.evaluation`, which also document shapes and values in full. Images passed in are
-    uint8, as in a data set; images returned are floats in [0, 1].
+    uint8, as in a dataset; images returned are floats in [0, 1].
 
     Attributes:
         network: unbound linen module.
-        variables: parameters and batch statistics: their moving average over training.
-        class_names: names of the data set's classes.
-        unlabelled_classes: indices of the classes of which training saw no label. Their categories
-            of c have no fixed meaning.
-        name: objective and data set, for titles.
+        variables: exponential moving average of the parameters and batch statistics.
+        class_names: names of the dataset's classes.
+        unlabelled_classes: indices of the classes without labelled training images; their
+            categories c are not tied to a class.
+        name: objective and dataset, for titles.
         seed: seed of the noise in :meth:`evaluate`.
         metrics: stored evaluation, if there is one.
 
@@ -73,12 +73,9 @@ class TrainedModel:
         """Names of the categories of c: of their class, or c0, c1, ... if c is unsupervised."""
         if not self.has_classes:
             return ()
-        names = list(self.class_names)
-        for index in self.unlabelled_classes:
-            names[index] = f"c{index}"
-        return tuple(names)
+        return category_names(self.class_names, self.unlabelled_classes)
 
-    def label_indices(self, labels: Labels) -> np.ndarray:
+    def label_indices(self, labels: ClassLabels) -> np.ndarray:
         """Converts labels, by index or by name, to category indices.
 
         Args:
@@ -94,8 +91,9 @@ class TrainedModel:
             raise ValueError(f"{self.name or 'this model'} has no classes, so it takes no labels")
         names = self.category_names
         # Not np.asarray(labels), which would turn the numbers of a mixed list into strings.
-        one = isinstance(labels, int | str | np.integer)
-        items = [np.asarray(item).item() for item in ([labels] if one else labels)]
+        is_single = isinstance(labels, str) or np.ndim(labels) == 0
+        sequence: Any = [labels] if is_single else labels
+        items = [np.asarray(item).item() for item in sequence]
         indices = [names.index(item) if item in names else item for item in items]
         for index in indices:
             if type(index) is not int or not 0 <= index < len(names):
@@ -103,15 +101,15 @@ class TrainedModel:
         return np.array(indices, np.int32)
 
     def sample(
-        self, labels: Labels | None = None, *, key: Array, columns: int = 10, rows: int = 10
+        self, labels: ClassLabels | None = None, *, key: Array, columns: int = 10, rows: int = 10
     ) -> Float[Array, "rows columns height width channels"]:
         """Samples a grid of characters: rows fix c, columns fix z.
 
         Args:
-            labels: the class of each row; None: every class.
+            labels: class of each row; None for all classes.
             key: random key of the styles.
             columns: number of styles z ~ N(0, 1), shared by all rows.
-            rows: number of rows of a model without classes, whose images have a style each.
+            rows: number of rows if the model has no classes; every image then has its own style.
         """
         return generation.sample(
             self.network,
@@ -127,7 +125,7 @@ class TrainedModel:
         return generation.encode(self.network, self.variables, images)
 
     def decode(
-        self, z: Float[Array | np.ndarray, "batch latents"], labels: Labels | None = None
+        self, z: Float[Array | np.ndarray, "batch latents"], labels: ClassLabels | None = None
     ) -> Images:
         """Generates the character of each label in each style.
 
@@ -135,34 +133,34 @@ class TrainedModel:
             z: styles.
             labels: one for each style, or one for all; None for a model without classes.
         """
-        indices = None if labels is None else self.label_indices(labels)
-        if indices is not None and len(indices) == 1:
-            indices = indices.repeat(len(z))
-        return generation.decode(self.network, self.variables, jnp.asarray(z), _array(indices))
+        labels = self._broadcast_labels(labels, len(z))
+        return generation.decode(self.network, self.variables, jnp.asarray(z), labels)
 
     def reconstruct(self, images: Pixels) -> Images:
         """Reconstructs images from the mean z and the most probable c."""
         return generation.reconstruct(self.network, self.variables, images)
 
     def restyle(
-        self, images: Pixels, labels: Labels | None = None
+        self, images: Pixels, labels: ClassLabels | None = None
     ) -> Float[Array, "batch columns height width channels"]:
         """Generates characters in the styles of images: a row for each image.
 
         Args:
             images: uint8, (batch, height, width, channels).
-            labels: the class of each column; None: every class.
+            labels: class of each column; None for all classes.
 
         Raises:
             ValueError: if the model has no classes.
         """
-        indices = self.label_indices(self.category_names if labels is None else labels)
+        if labels is None:
+            labels = range(self.network.classes)
+        indices = self.label_indices(labels)
         return generation.restyle(self.network, self.variables, images, jnp.asarray(indices))
 
     def interpolate(
         self,
-        z: Float[Array | np.ndarray, "stations latents"],
-        labels: Labels | None = None,
+        z: Float[Array | np.ndarray, "waypoints latents"],
+        labels: ClassLabels | None = None,
         *,
         steps: int,
     ) -> Float[Array, "steps height width channels"]:
@@ -173,11 +171,9 @@ class TrainedModel:
             labels: a class for each style, or one for all; None for a model without classes.
             steps: number of images, both ends included.
         """
-        indices = None if labels is None else self.label_indices(labels)
-        if indices is not None and len(indices) == 1:
-            indices = indices.repeat(len(z))
+        labels = self._broadcast_labels(labels, len(z))
         return generation.interpolate(
-            self.network, self.variables, jnp.asarray(z), _array(indices), steps=steps
+            self.network, self.variables, jnp.asarray(z), labels, steps=steps
         )
 
     def traverse(
@@ -186,12 +182,12 @@ class TrainedModel:
         values: Float[Array | np.ndarray, "steps"],
         label: int | str | None = None,
     ) -> Float[Array, "latents steps height width channels"]:
-        """Sets each dimension of z in turn to each of ``values``, all else fixed.
+        """Generates one character with each dimension of z set to each value: a latent traversal.
 
         Args:
-            z: the style to start from.
-            values: values of the dimension; the prior's standard deviation is 1.
-            label: the class; None for a model without classes.
+            z: style at which the other dimensions are held, (latents,).
+            values: values of the varied dimension, in standard deviations of the prior.
+            label: class; None for a model without classes.
         """
         index = None if label is None else int(self.label_indices(label)[0])
         return generation.traverse(
@@ -201,7 +197,7 @@ class TrainedModel:
     def evaluate(
         self, dataset: Dataset, eval_classifier: EvalClassifier | None = None
     ) -> Evaluation:
-        """Evaluates the model on a data set's test split.
+        """Evaluates the model on a dataset's test split.
 
         Args:
             dataset: data of the same classes and image shape.
@@ -221,14 +217,14 @@ class TrainedModel:
             )
         if dataset.class_names != self.class_names:
             raise ValueError(
-                f"the data set must have the model's classes {', '.join(self.class_names)}, got "
+                f"the dataset must have the model's classes {', '.join(self.class_names)}, got "
                 f"{', '.join(dataset.class_names)}"
             )
         key = purpose_key(self.seed, "test")
         metrics = evaluate(
             self.network,
             self.variables,
-            Batch(dataset.test_images, dataset.test_labels),
+            dataset.test_split,
             key,
             unlabelled_classes=self.unlabelled_classes if self.has_classes else (),
         )
@@ -243,7 +239,7 @@ class TrainedModel:
 
     @cached_property
     def framing(self) -> Framing:
-        """Position, size and brightness of the model's characters, which are those of its data.
+        """Position, size and brightness of generated characters, which follow the training data.
 
         Raises:
             ValueError: if the model generates blank images.
@@ -254,7 +250,7 @@ class TrainedModel:
         return estimate_framing((255 * images).round().astype(np.uint8))
 
     def load_image(self, file: Path | bytes) -> UInt8[np.ndarray, "1 height width channels"]:
-        """Loads an image of one character, framed as the training data are.
+        """Loads an image of a character; matches position, size and contrast to the training data.
 
         Args:
             file: path, or content, of an image in any format that Pillow reads.
@@ -264,11 +260,23 @@ class TrainedModel:
         """
         return frame_image(file, self.framing, self.network.image_shape)
 
-    def _labels_or_all(self, labels: Labels | None) -> Array | None:
+    def _broadcast_labels(self, labels: ClassLabels | None, count: int) -> Array | None:
+        if labels is None:
+            return None
+        indices = self.label_indices(labels)
+        return jnp.asarray(indices.repeat(count) if len(indices) == 1 else indices)
+
+    def _labels_or_all(self, labels: ClassLabels | None) -> Array | None:
         if labels is not None:
             return jnp.asarray(self.label_indices(labels))
         return jnp.arange(self.network.classes) if self.has_classes else None
 
 
-def _array(values: np.ndarray | None) -> Array | None:
-    return None if values is None else jnp.asarray(values)
+def category_names(
+    class_names: Sequence[str], unlabelled_classes: Sequence[int]
+) -> tuple[str, ...]:
+    """Returns the names of the categories of c: of their class, or c0, c1, ... if unsupervised."""
+    return tuple(
+        f"c{index}" if index in unlabelled_classes else name
+        for index, name in enumerate(class_names)
+    )

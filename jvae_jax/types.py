@@ -1,7 +1,7 @@
 """Array types, their axis names, and the tuples and callables that modules exchange.
 
 Axis names: ``batch height width channels`` for images, ``latents`` for the continuous z,
-``classes`` for the categorical c. Losses and networks take float images in [0, 1], data sets hold
+``classes`` for the categorical c. Losses and networks take float images in [0, 1], datasets hold
 uint8; the ink is bright on a dark background.
 """
 
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, Key, UInt8
 Images = Float[Array, "batch height width channels"]
 """Images with values in [0, 1], or their logits."""
 Pixels = UInt8[Array | np.ndarray, "batch height width channels"]
-"""Images of a data set, with values from 0 to 255."""
+"""Images of a dataset, with values from 0 to 255."""
 Labels = Int[Array, "batch"]
 """Class indices; -1 means unlabelled."""
 PerExample = Float[Array, "batch"]
@@ -57,7 +57,7 @@ class LossTerms(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Images and labels of a data set."""
+    """Images and labels of a dataset."""
 
     images: Pixels
     labels: Int[Array | np.ndarray, "batch"]
@@ -75,11 +75,11 @@ class Keys(NamedTuple):
 
 
 class LabelInfo(NamedTuple):
-    """Properties of a data set's labels, known before training; hashable, so static under jit.
+    """Properties of a dataset's labels, known before training; hashable, so static under jit.
 
     Attributes:
         all_labelled: no label is -1. The CVAE then skips the sum over classes.
-        labelled_fraction: labelled fraction of the data set, if batches contain another fraction;
+        labelled_fraction: labelled fraction of the dataset, if batches contain another fraction;
             None if they are drawn uniformly.
     """
 

@@ -14,7 +14,7 @@ Task = Callable[[int], None]
 """Runs a task a given number of times and blocks until it is done."""
 TRAIN_IMAGES, TEST_IMAGES = 60_000, 2_000
 """Sizes of the splits. The images are noise: their content doesn't affect speed."""
-BASELINES: dict[str, tuple[str, str, dict[str, Any]]] = {
+IMPLEMENTATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "jvae_jax": ("with_jax", "JaxImplementation", {"devices": 1}),
     "jvae_jax, 2 devices": ("with_jax", "JaxImplementation", {"devices": 2}),
     "jvae_jax, 4 devices": ("with_jax", "JaxImplementation", {"devices": 4}),

@@ -13,11 +13,11 @@ import tempfile
 import time
 from typing import Any
 
-from benchmarks import BASELINES, Task, noise
+from benchmarks import IMPLEMENTATIONS, Task, noise
 
 
 def main(name: str, started: float) -> None:
-    module, class_name, arguments = BASELINES[name]
+    module, class_name, arguments = IMPLEMENTATIONS[name]
     try:
         implementation_class = getattr(importlib.import_module(f"benchmarks.{module}"), class_name)
         implementation: Any = implementation_class(**arguments)
@@ -44,7 +44,7 @@ def main(name: str, started: float) -> None:
 
 
 def whole_run() -> float:
-    """Peak memory in MiB of a one-epoch run on a data set of MNIST's size."""
+    """Peak memory in MiB of a one-epoch run on a dataset of MNIST's size."""
     from jvae_jax import Dataset, TrainConfig, fit
 
     images, labels = noise(60_000)

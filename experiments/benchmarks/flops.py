@@ -11,16 +11,16 @@ def train_step_flops(model: Autoencoder, batch_size: int, *, as_products: bool =
     Element-wise operations are left out; they add a few per cent.
 
     Args:
-        model: Model of any objective but the CVAE.
-        batch_size: Images per step.
-        as_products: Count the padded matrix products that :mod:`jvae_jax.models.layers` uses on
+        model: model of any objective but the CVAE.
+        batch_size: images per step.
+        as_products: count the padded matrix products that :mod:`jvae_jax.models.layers` uses on
             CPU, instead of 16 taps per output.
 
     Returns:
         Number of operations; a multiply-add counts as two.
 
     Raises:
-        ValueError: If the model is conditional.
+        ValueError: if the model is conditional.
     """
     if model.conditional:
         raise ValueError("conditional models aren't supported")

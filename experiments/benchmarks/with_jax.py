@@ -25,12 +25,12 @@ class JaxImplementation:
         """Builds the model and its optimiser.
 
         Args:
-            linen: Use linen's layers.
-            loop: Many steps per dispatch, as in the library; else one jitted step per dispatch.
-            devices: Number of devices; default: all.
+            linen: use linen's layers.
+            loop: many steps per dispatch, as in the library; else one jitted step per dispatch.
+            devices: number of devices; default: all.
 
         Raises:
-            LookupError: If there are fewer devices.
+            LookupError: if there are fewer devices.
         """
         self.linen, self.loop = linen, loop
         self.devices = jax.devices()[:devices]

@@ -26,7 +26,7 @@ class StudyConfig(ReportConfig):
     """Steps over which capacities rise, for the objectives that have capacities; default: that of
     train.py."""
     dataset: str = "mnist"
-    """Data set to train on."""
+    """Dataset to train on."""
     data_dir: str = data.DATA_DIR
     """Folder of original files, downloads and prepared data."""
     runs: str = "runs/table1"
@@ -43,13 +43,13 @@ class StudyConfig(ReportConfig):
         print(f"accuracy of the evaluation classifier: {eval_classifier.accuracy:.4f}")
         return eval_classifier
 
-    def training(self, objective: str, folder: str, **values: Any) -> TrainConfig:
+    def train_config(self, objective: str, folder: str, **values: Any) -> TrainConfig:
         """Configuration of a run.
 
         Args:
-            objective: Name of the objective.
-            folder: Folder of the run, in ``runs``.
-            values: Fields of the objective and of TrainConfig.
+            objective: name of the objective.
+            folder: folder of the run, in ``runs``.
+            values: fields of the objective and of TrainConfig.
         """
         hyperparameters = {field.name for field in fields(OBJECTIVES[objective])}
         if "capacity_steps" in hyperparameters:
@@ -74,7 +74,7 @@ class StudyConfig(ReportConfig):
     ) -> tuple[Run, studies.Row]:
         """Trains and evaluates an objective with its default hyperparameters."""
         folder = "-".join([objective, f"{self.epochs}-epochs-{seed}", *flags])
-        config = self.training(objective, folder, seed=seed, **flags)
+        config = self.train_config(objective, folder, seed=seed, **flags)
         return studies.train_and_evaluate(
             config, dataset, eval_classifier, class_names=list(dataset.class_names)
         )
@@ -99,7 +99,7 @@ class Figure3Config(StudyConfig):
     epochs: int = 500
     """Epochs of each run."""
     dataset: str = "hiragana73"
-    """Data set to train on."""
+    """Dataset to train on."""
     runs: str = "runs/figure3"
     """Folder of the runs."""
 

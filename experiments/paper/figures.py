@@ -49,9 +49,9 @@ def figure3(runs: Sequence[Run], dataset: Dataset, eval_classifier: EvalClassifi
     """Samples of similar characters, beside a test image of each.
 
     Args:
-        runs: Runs, each with one panel per group of characters.
-        dataset: Test images and class names.
-        eval_classifier: Classifier whose most confused classes are the last group.
+        runs: runs, each with one panel per group of characters.
+        dataset: test images and class names.
+        eval_classifier: classifier whose most confused classes are the last group.
     """
     names = dataset.class_names
     available = [group for group in LOOK_ALIKES if set(group) <= set(names)]
@@ -66,9 +66,9 @@ def traversals(run: Run, row: Row, labels: Sequence[int]) -> Grid:
     """Traversals of each dimension of z from z = 0, in descending order of KL.
 
     Args:
-        run: Trained run.
-        row: Its row. The KL of a dimension, in nats, is the name of its row of images.
-        labels: Class of each panel.
+        run: trained run.
+        row: its row. The KL of a dimension, in nats, is the name of its row of images.
+        labels: class of each panel.
     """
     kl = np.array(row["kl_z_per_latent"])
     order = np.argsort(-kl)
@@ -97,7 +97,7 @@ def reconstructions(runs: Sequence[Run], dataset: Dataset) -> Grid:
     originals = dataset.test_images[examples]
     rows = [originals / np.float32(255)]
     rows += [np.asarray(run.model.reconstruct(originals)) for run in runs]
-    names = ["original", *(TITLES[run.config.objective.name] for run in runs)]
+    names = ["original", *(_title(run) for run in runs)]
     return [[Panel(images=np.stack(rows), row_names=names)]]
 
 
@@ -169,6 +169,11 @@ def labels(rows: Sequence[Row]) -> plotting.Figure:
     return plotting.line_charts(charts, "labels", logarithmic=True)
 
 
+def _title(run: Run) -> str:
+    name = run.config.objective.name
+    return TITLES.get(name, name)
+
+
 def _samples(run: Run, classes: Sequence[int]) -> Panel:
     """Samples of each class in ten styles.
 
@@ -182,7 +187,7 @@ def _samples(run: Run, classes: Sequence[int]) -> Panel:
     names = [run.model.category_names[category] for category in categories]
     return Panel(
         images=np.asarray(images),
-        title=TITLES[run.config.objective.name],
+        title=_title(run),
         row_names=names if "".join(names).isascii() else (),
     )
 

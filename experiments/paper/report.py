@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jvae_jax import plotting
+from jvae_jax import Ours, plotting
 from jvae_jax.files import atomic_write
 from paper import figures, tables
 
@@ -39,7 +39,7 @@ def _write_table1(path: Path, contents: dict[str, Any]) -> None:
     _save_table(path, tables.table1(rows))
     if any(row["dataset"] == "mnist" for row in rows):
         _save_table(path.with_name("table1-summary"), tables.table1_summary(rows))
-    ours = [row for row in rows if row["objective"] == "ours"]
+    ours = [row for row in rows if row["objective"] == Ours.name]
     if ours:
         longest = max(ours, key=lambda row: (row["epochs"], -row["seed"]))
         counts = np.array(longest["confusion"])

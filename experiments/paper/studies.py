@@ -86,10 +86,10 @@ def train_and_evaluate(
     """Trains and evaluates a run, unless its folder holds the finished run.
 
     Args:
-        config: Configuration of the run.
-        dataset: Training and test images.
-        eval_classifier: Adds the metrics of generated characters.
-        extra: Further entries of the row.
+        config: configuration of the run.
+        dataset: training and test images.
+        eval_classifier: adds the metrics of generated characters.
+        extra: further entries of the row.
 
     Returns:
         The run and its row: configuration, ``extra``, provenance and metrics.
@@ -134,10 +134,10 @@ def supervised_baseline_row(dataset: Dataset, num_labels: int | str, seed: int, 
     """Trains the supervised baseline on ``num_labels`` labelled images and returns its row.
 
     Args:
-        dataset: Training and test images.
-        num_labels: Number of labels, or ``"all"``.
-        seed: Seed of the label subset and of training.
-        epochs: Epochs of the generative models in the same table. The baseline's number of steps
+        dataset: training and test images.
+        num_labels: number of labels, or ``"all"``.
+        seed: seed of the label subset and of training.
+        epochs: epochs of the generative models in the same table. The baseline's number of steps
             is fixed.
     """
     if isinstance(num_labels, int):
@@ -187,9 +187,9 @@ def mse_by_protocol(run: Run, variables: Variables, dataset: Dataset) -> dict[st
     """Test MSE per pixel for each estimate of z (sample, mean) and c (one-hot, relaxed, softmax).
 
     Args:
-        run: Run of an objective with a Gumbel-softmax c.
-        variables: Parameters and batch statistics to evaluate.
-        dataset: Data set of the test images.
+        run: run of an objective with a Gumbel-softmax c.
+        variables: parameters and batch statistics to evaluate.
+        dataset: dataset of the test images.
     """
     split = Batch(dataset.test_images, dataset.test_labels)
     temperature = run.config.objective.temperature  # type: ignore[attr-defined]

@@ -30,9 +30,9 @@ def test_accuracy(dataset: Dataset, seed: int, *, steps: int = _STEPS) -> float:
     of the weights is evaluated.
 
     Args:
-        dataset: Images and labels; a label of -1 means unlabelled.
-        seed: Seed of initialization and batches.
-        steps: Number of training steps.
+        dataset: images and labels; a label of -1 means unlabelled.
+        seed: seed of initialization and batches.
+        steps: number of training steps.
     """
     labelled = dataset.train_labels >= 0
     images = jnp.asarray(dataset.train_images[labelled])

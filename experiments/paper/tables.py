@@ -45,7 +45,7 @@ _SUMMARY = (
 
 
 def table1(rows: Sequence[Row]) -> str:
-    """One table per data set and number of epochs, one line per objective."""
+    """One table per dataset and number of epochs, one line per objective."""
     tables = sorted({(row["dataset"], -row["epochs"]) for row in rows})
     return "\n".join(
         _objectives([row for row in rows if (row["dataset"], -row["epochs"]) == table])
@@ -115,8 +115,8 @@ def settings(rows: Sequence[Row], images: str = "test images") -> str:
     """One line per setting: mean ± standard deviation over seeds.
 
     Args:
-        rows: Rows, one per setting and seed.
-        images: Description of the evaluated images.
+        rows: rows, one per setting and seed.
+        images: description of the evaluated images.
     """
     names = [
         name for name in ("accuracy", "conditional_accuracy", "mse", "kl_z") if name in rows[0]
@@ -186,7 +186,10 @@ def protocol_variants(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    return _markdown(headers, lines, words=2) + f"\nMSE per pixel. {_caption(rows)}\n"
+    return (
+        _markdown(headers, lines, words=2)
+        + f"\nMSE per pixel; KL(z) of the averaged weights. {_caption(rows)}\n"
+    )
 
 
 def _cells(rows: Sequence[Row], columns: Mapping[str, tuple[str, int]]) -> list[str]:

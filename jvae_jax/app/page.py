@@ -193,8 +193,8 @@ def show(
 
     Args:
         page: the page, of :func:`explorer`.
-        host: address to listen at; the default accepts connections from this computer only.
-        port: port to listen at; None: the first free one from 7860.
+        host: address to listen on; the default accepts connections from this computer only.
+        port: port to listen on; None: the first free one from 7860.
         wait: whether to block until interrupted. A notebook is never blocked.
 
     Returns:

@@ -31,8 +31,7 @@ class EvaluateFlags:
 def run_command(flags: EvaluateFlags) -> None:
     """Evaluates, prints the metrics and writes them to the run's folder."""
     run = load_run(flags.workdir)
-    data_dir = flags.data_dir or run.config.data_dir
-    dataset = data.load(run.config.dataset, data_dir, image_size=run.config.image_size)
+    dataset = run.load_dataset(flags.data_dir)
     state = run.load_state(flags.checkpoint)
     suffix = "" if flags.checkpoint == "latest" else f"-{flags.checkpoint}"
     filename = f"evaluation{suffix}.json"
@@ -40,7 +39,8 @@ def run_command(flags: EvaluateFlags) -> None:
     eval_classifier = None
     if flags.eval_classifier:
         # Nothing is written to a user's image folder.
-        cache_dir = data.DATA_DIR if dataset.name == "folder" else data_dir
+        is_folder = dataset.name == "folder"
+        cache_dir = data.DATA_DIR if is_folder else flags.data_dir or run.config.data_dir
         eval_classifier = classifier.load_or_train(dataset, cache_dir)
     evaluation = evaluate_run(
         run,

@@ -15,9 +15,9 @@ class ExploreFlags:
     workdir: str
     """Folder of the run, or of an exported model."""
     host: str = "127.0.0.1"
-    """Address to listen at; 0.0.0.0 allows connections from other computers."""
+    """Address to listen on; 0.0.0.0 allows connections from other computers."""
     port: int | None = None
-    """Port to listen at. By default the first free one from 7860."""
+    """Port to listen on. By default the first free one from 7860."""
 
 
 def run_command(flags: ExploreFlags) -> None:
@@ -27,8 +27,7 @@ def run_command(flags: ExploreFlags) -> None:
         from jvae_jax.app import explorer, show
     except ModuleNotFoundError as error:
         raise RuntimeError(
-            f"{error}; the page needs Gradio: pip install 'jvae_jax[explore]', or in a clone "
-            "pip install -e '.[explore]'"
+            f"{error}; the page needs Gradio: pip install -e '.[explore]' in a clone"
         ) from error
     show(explorer(model), host=flags.host, port=flags.port, wait=True)
 

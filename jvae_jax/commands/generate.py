@@ -1,5 +1,6 @@
 """``jvae generate``: generates characters of any class in any style."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,16 @@ import jax
 import numpy as np
 from simple_parsing import choice
 
-from jvae_jax import animation, cli, data, plotting
+from jvae_jax import animation, cli, plotting
 from jvae_jax.files import atomic_write
 from jvae_jax.pretrained import load
 from jvae_jax.trained_model import TrainedModel
 from jvae_jax.training.run import load_run
 
+logger = logging.getLogger(__name__)
+
 _MAX_COLUMNS = 20
-"""If one style is drawn in more classes than this, they are wrapped into rows of ten."""
+"""Maximum number of classes in one row; longer rows are wrapped into rows of ten."""
 _INTERPOLATED_STYLES = 3
 """Styles sampled from the prior to interpolate between."""
 _FRAME_MILLISECONDS = 80
@@ -29,15 +32,15 @@ class GenerateFlags:
     workdir: str
     """Folder of the run, or of an exported model."""
     labels: str | None = None
-    """Classes, separated by commas, one row each. By default every class."""
+    """Comma-separated classes: the rows, or the columns if styles are given. By default all."""
     samples: int = 10
     """Number of columns: styles shared by all rows, or steps from one to the next."""
     seed: int = 0
     """Random seed of the styles."""
     style_image: str | None = None
-    """Images of any character, separated by commas, whose styles to use, one row each."""
+    """Comma-separated image files of any character; each row uses the style of one image."""
     style_index: str | None = None
-    """Test images, by index from 0 and separated by commas, whose styles to use."""
+    """Comma-separated indices of test images, from 0; each row uses the style of one image."""
     interpolate: Literal["styles", "labels"] | None = choice("styles", "labels", default=None)
     """Interpolate from style to style, or within each style from label to label."""
     data_dir: str | None = None
@@ -106,7 +109,7 @@ def run_command(flags: GenerateFlags) -> None:
             )
         else:
             if row_names and (hint := plotting.font_hint(row_names)):
-                print(hint)
+                logger.warning("%s", hint)
             figure = _figure(generated, row_names, images if flags.interpolate is None else None)
             figure.savefig(file, format=output.suffix[1:] or "png")
     print(f"{generated.shape[0]} x {generated.shape[1]} characters in {output}")
@@ -119,8 +122,7 @@ def _style_images(flags: GenerateFlags, model: TrainedModel) -> np.ndarray | Non
     if flags.style_index is None:
         return None
     run = load_run(flags.workdir)
-    data_dir = flags.data_dir or run.config.data_dir
-    dataset = data.load(run.config.dataset, data_dir, image_size=run.config.image_size)
+    dataset = run.load_dataset(flags.data_dir)
     run.check_data(dataset)
     indices = [int(index) for index in _split(flags.style_index)]
     last = len(dataset.test_images) - 1
@@ -148,7 +150,7 @@ def _restyled(model: TrainedModel, images: np.ndarray, names: list[str]) -> np.n
 def _interpolations(
     flags: GenerateFlags, model: TrainedModel, styles: np.ndarray, names: list[str]
 ) -> np.ndarray:
-    """Returns rows that go from style to style, or within one style from label to label."""
+    """Interpolates between styles, one row per class, or between classes, one row per style."""
     paths: list[tuple[np.ndarray, list[str] | None]]
     if flags.interpolate == "labels":
         if len(names) < 2:
@@ -161,10 +163,10 @@ def _interpolations(
     rows = []
     for z, labels in paths:
         # An animation returns to its beginning; the last frame, equal to the first, is dropped.
-        stations = [*range(len(z)), *([0] if flags.is_animated else [])]
-        steps = (len(stations) - 1) * (flags.samples - 1) + 1
-        station_labels = None if labels is None else [labels[index] for index in stations]
-        images = model.interpolate(z[stations], station_labels, steps=steps)
+        waypoints = [*range(len(z)), *([0] if flags.is_animated else [])]
+        steps = (len(waypoints) - 1) * (flags.samples - 1) + 1
+        waypoint_labels = None if labels is None else [labels[index] for index in waypoints]
+        images = model.interpolate(z[waypoints], waypoint_labels, steps=steps)
         rows.append(np.asarray(images)[: steps - flags.is_animated])
     return np.stack(rows)
 
@@ -172,7 +174,7 @@ def _interpolations(
 def _figure(
     generated: np.ndarray, row_names: list[str], styles: np.ndarray | None
 ) -> plotting.Figure:
-    """Returns a grid, with the images that gave the styles on its left if there are any."""
+    """Plots the grid, with the style images on its left if given."""
     if styles is None:
         return plotting.image_grid(generated, row_names)
     left = np.zeros((len(generated), 1, *generated.shape[2:]), generated.dtype)

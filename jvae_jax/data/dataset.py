@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jvae_jax.data.labels import keep_labels
+from jvae_jax.types import Batch
 from jvae_jax.validation import check_types
 
 
@@ -24,7 +25,8 @@ class Dataset:
         class_names: class names, in the order of the labels.
 
     Raises:
-        ValueError: if an array has a wrong rank, dtype or length, or a label is out of range.
+        ValueError: if an array has a wrong rank, dtype or length, a label is out of range, or two
+            classes have the same name.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Dataset:
     class_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        if len(set(self.class_names)) < len(self.class_names):
+            raise ValueError(f"class names must be unique, got {', '.join(self.class_names)}")
         for split in ("train", "test"):
             check_images(getattr(self, f"{split}_images"), f"{split} images")
             check_labels(
@@ -54,6 +58,11 @@ class Dataset:
         """Height, width and channels of an image."""
         _, height, width, channels = self.train_images.shape
         return height, width, channels
+
+    @property
+    def test_split(self) -> Batch:
+        """The test images and their labels."""
+        return Batch(self.test_images, self.test_labels)
 
     @property
     def all_labelled(self) -> bool:

@@ -79,7 +79,7 @@ def frame_image(
     image = normalize_polarity(decode_image(file, _WORKING_SIZE, grey=True))
     mask, background = _segment_ink(image)
     if not mask.any():
-        raise ValueError("nothing is drawn on it: the image has uniform brightness")
+        raise ValueError("nothing is drawn on it: no ink stands out from the background")
     measured = _measure(image, mask, background)
     # The square crop of the image that becomes the result; it may extend beyond the image.
     side = _WORKING_SIZE * measured.extent / framing.extent

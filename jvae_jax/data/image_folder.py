@@ -68,7 +68,7 @@ def load(directory: Path, image_size: int) -> Dataset:
         except OSError as error:
             logger.warning("decoded images are not cached: %s", error)
     for note in data.notes:
-        logger.warning(note)
+        logger.warning("%s", note)
     return Dataset(name="folder", class_names=class_names, **data.arrays)
 
 

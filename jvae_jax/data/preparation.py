@@ -58,7 +58,7 @@ def load(source: Source, directory: Path) -> Dataset:
             # Another process may have prepared the data while this one waited for the lock.
             data = cache.read(paths.cache, origin) or _prepare(source, files, paths, origin)
     for note in data.notes:
-        logger.warning(note)
+        logger.warning("%s", note)
     return Dataset(name=source.name, class_names=source.class_names, **data.arrays)
 
 

@@ -1,6 +1,6 @@
 """The evaluation classifier, a CNN that classifies generated characters.
 
-It is trained on augmented training images of the data set, never on generated ones. Its accuracy on
+It is trained on augmented training images of the dataset, never on generated ones. Its accuracy on
 the test split is reported beside the metrics that depend on it.
 """
 
@@ -100,7 +100,7 @@ class EvalClassifier:
 
 
 def load_or_train(dataset: Dataset, directory: str | Path = DATA_DIR) -> EvalClassifier:
-    """Loads the evaluation classifier of a data set, or trains and caches it.
+    """Loads the evaluation classifier of a dataset, or trains and caches it.
 
     Args:
         dataset: training and test images with labels.

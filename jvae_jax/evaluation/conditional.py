@@ -38,7 +38,7 @@ def conditional_metrics(
     Args:
         model: an autoencoder, with or without classes.
         variables: its parameters and batch statistics.
-        eval_classifier: evaluation classifier of the data set.
+        eval_classifier: evaluation classifier of the dataset.
         dataset: the model's training data.
         key: random key of z and of the choice of training images.
         category_to_class: class of each category c; None if they are the same.
@@ -151,7 +151,7 @@ def class_flip_rate_per_latent(
     Args:
         model: an autoencoder, with or without classes.
         variables: its parameters and batch statistics.
-        eval_classifier: evaluation classifier of the data set.
+        eval_classifier: evaluation classifier of the dataset.
         key: random key of the styles.
 
     Returns:
@@ -176,8 +176,8 @@ def most_confused(eval_classifier: EvalClassifier, dataset: Dataset, count: int 
     most probably confused with those selected.
 
     Args:
-        eval_classifier: evaluation classifier of the data set.
-        dataset: data set with labelled test images.
+        eval_classifier: evaluation classifier of the dataset.
+        dataset: dataset with labelled test images.
         count: number of classes, at least 2.
 
     Returns:

@@ -20,7 +20,7 @@ from jvae_jax.sampling import example_keys
 from jvae_jax.types import Batch, Keys, LabelInfo, LossTerms, Posterior, Variables
 
 Evaluation = dict[str, Any]
-"""Metrics by name, JSON-serialisable: floats, and lists of them."""
+"""Metrics by name, JSON-serialisable: numbers, None and (nested) lists."""
 
 
 def evaluate(
@@ -184,7 +184,7 @@ def mean_test_terms(
         step: training step, on which the capacities depend.
         split: uint8 images, (examples, height, width, channels), and labels, (examples,).
         key: random key of the noise of z and c.
-        label_info: what is known of the labels.
+        label_info: properties of the dataset's labels.
 
     Returns:
         Means of the terms that the objective has, by name.

@@ -33,7 +33,7 @@ def style_transfer_metrics(
     Args:
         model: an autoencoder with classes.
         variables: its parameters and batch statistics.
-        eval_classifier: evaluation classifier of the data set.
+        eval_classifier: evaluation classifier of the dataset.
         dataset: the model's training data.
         key: random key of the choice of test images.
         category_to_class: class of each category c; None if they are the same.

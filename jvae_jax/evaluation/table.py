@@ -10,17 +10,25 @@ _SCALARS = (
     ("kl_z", 3, "KL of q(z|x) to the prior, nats per image"),
     ("kl_c_uniform", 4, "KL of q(c|x) to the uniform prior, nats per image"),
     ("kl_c_label", 4, "KL of q(c|x) to the label prior, nats per image"),
-    ("accuracy", 4, "of test images classified correctly by q(c|x)"),
-    ("accuracy_unlabelled", 4, "the same, of classes without labels in training"),
+    ("accuracy", 4, "fraction of test images classified correctly by q(c|x)"),
+    ("accuracy_unlabelled", 4, "the same for classes without labels in training"),
     ("mutual_information", 4, "I(c; y) of most probable c and label, nats"),
     ("label_entropy", 4, "H(y), upper bound of I(c; y), nats"),
-    ("linear_probe_accuracy", 4, "of test images classified correctly by a linear probe on z"),
-    ("majority_class_accuracy", 4, "of test images in the most frequent class"),
-    ("eval_classifier_accuracy", 4, "of test images classified correctly by this classifier"),
-    ("conditional_accuracy", 4, "of generated characters classified as the requested class"),
-    ("style_transfer_accuracy", 4, "of restyled test images classified as the requested class"),
+    (
+        "linear_probe_accuracy",
+        4,
+        "fraction of test images classified correctly by a linear probe on z",
+    ),
+    ("majority_class_accuracy", 4, "fraction of test images in the most frequent class"),
+    (
+        "eval_classifier_accuracy",
+        4,
+        "fraction of test images classified correctly by the classifier",
+    ),
+    ("conditional_accuracy", 4, "fraction of generated characters classified as requested"),
+    ("style_transfer_accuracy", 4, "fraction of restyled test images classified as requested"),
     ("style_r2", 4, "R^2 of z re-encoded from restyled images"),
-    ("style_r2_shuffled", 4, "the same of shuffled pairs"),
+    ("style_r2_shuffled", 4, "the same for shuffled pairs"),
     ("frechet_distance", 2, "generated characters to test images"),
     ("frechet_distance_real", 2, "training images to test images"),
     ("intra_class_frechet_distance", 2, "generated characters to test images, mean over classes"),
@@ -29,7 +37,7 @@ _SCALARS = (
 """Name, decimal places and description."""
 _PER_LATENT = (
     ("kl_z_per_latent", "nats per image"),
-    ("class_flip_rate_per_latent", "of class predictions changed by traversal from -2 to 2"),
+    ("class_flip_rate_per_latent", "fraction of predictions changed by a traversal from -2 to 2"),
     ("style_r2_per_latent", "R^2 per latent, - if its mean hardly varies"),
 )
 _MAX_CATEGORIES = 20
@@ -55,7 +63,7 @@ def format_table(evaluation: Evaluation) -> str:
     if 0 < len(category_to_class) <= _MAX_CATEGORIES:
         values = " ".join(map(str, category_to_class))
         rows.append(("category_to_class", values, "class of each category c"))
-    width = max(13, *(len(name) for name, *_ in rows))
+    width = max([13, *(len(name) for name, *_ in rows)])
     return "\n".join(
         f"{name:{width}} {value:>8}  {description}" for name, value, description in rows
     )

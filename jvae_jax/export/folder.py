@@ -1,7 +1,7 @@
 """The folder of an exported model.
 
 ===========================  ======================================================================
-config.json                  configuration, data set and environment of the run
+config.json                  configuration, dataset and environment of the run
 model.safetensors            parameters and batch statistics
 README.md                    model card
 evaluation.json              metrics on the test split, if the run was evaluated

@@ -1,6 +1,6 @@
 """Generation of characters and inference, as pure functions of a model and its variables.
 
-Input images are uint8 as in data sets, output images are floats in [0, 1]. z is the style of a
+Input images are uint8 as in datasets, output images are floats in [0, 1]. z is the style of a
 character, the label (c) its class. A model without classes takes no labels.
 """
 

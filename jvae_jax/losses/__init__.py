@@ -20,6 +20,10 @@ Devices: ``axis_name`` is the name of a mapped device axis, as in ``jax.pmap``. 
 |KL - C| are then taken over the global batch. The returned loss is that of one device: average
 losses and gradients over devices as usual.
 
+Equations: 1 :func:`vae`, 4 :func:`gaussian_kl`, 5 :func:`cvae`, 6 :func:`beta_vae`,
+7 :func:`annealed_vae`, 8 :func:`joint_vae`, 9 :func:`categorical_kl`, 10 :func:`ours`,
+11 :func:`label_kl`.
+
 Equation numbers refer to Goto and Inoue, *Learning VAE with Categorical Labels for Generating
 Conditional Handwritten Characters*.
 """

@@ -62,8 +62,8 @@ def cvae(
         gaussian_key: key of the Gaussian noise of z; a single key or one per example.
         alpha: weight of the classifier's cross-entropy.
         all_labelled: skip the sum over classes; requires that no label is -1.
-        labelled_fraction: labelled fraction of the data set, if batches contain another fraction.
-            All terms but the cross-entropy are then weighted to represent the data set. None
+        labelled_fraction: labelled fraction of the dataset, if batches contain another fraction.
+            All terms but the cross-entropy are then weighted to represent the dataset. None
             weights all examples equally.
         reconstruction_loss: maps image logits and images to -log p(x|z,y) up to a constant, in
             nats per image, (m,).

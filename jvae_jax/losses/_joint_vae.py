@@ -127,7 +127,7 @@ def ours(
         capacity_c: capacity C_c of c for labelled examples, in nats.
         unlabelled_capacity_c: capacity C_c of c for unlabelled examples, in nats; at most log K is
             reachable with K classes. None means ``capacity_c``.
-        labelled_fraction: labelled fraction of the data set, if batches contain another fraction.
+        labelled_fraction: labelled fraction of the dataset, if batches contain another fraction.
             The reconstruction and the KL divergence of z are then weighted to represent the data
             set. None weights all examples equally.
         augmented_images: randomly transformed ``images`` of the same shape for the consistency

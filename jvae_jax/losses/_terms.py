@@ -164,11 +164,11 @@ def mean_over_devices(values: Array, axis_name: str | None) -> Scalar:
 def population_weights(
     labelled: Bool[Array, "batch"], labelled_fraction: float | None, axis_name: str | None
 ) -> PerExample:
-    """Importance weights that restore the data set's labelled fraction in a batch.
+    """Importance weights that restore the dataset's labelled fraction in a batch.
 
     Args:
         labelled: whether each example has a label, (batch,).
-        labelled_fraction: labelled fraction of the data set; None means that of the batch, which
+        labelled_fraction: labelled fraction of the dataset; None means that of the batch, which
             gives weights of 1.
         axis_name: name of the device axis, or None.
 

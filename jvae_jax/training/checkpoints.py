@@ -1,8 +1,8 @@
 """Checkpoints of a run, by Orbax: the latest two and the best.
 
 Trees are saved from and restored to the host, so the number of devices may change when a run is
-resumed. Reading never changes a folder. Orbax is imported where it is used, so that importing
-``jvae_jax`` doesn't take it.
+resumed. Reading never changes a folder. Orbax is imported lazily, so that ``import
+jvae_jax`` doesn't import it.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ import numpy as np
 Tree = TypeVar("Tree")
 
 _LATEST = 2
-"""Number of latest checkpoints kept: if one is damaged, another is left."""
+"""Number of latest checkpoints to keep; the second is a fallback if the first is damaged."""
 _METRIC, _SUMS, _DIGEST = "negative_elbo", "sums", "sha256"
 _ITEM = "state"
 
@@ -59,7 +59,7 @@ def restore_latest(folder: Path, like: Tree) -> tuple[Tree | None, dict[int, str
             _metric(folder, step)
             return _restore(folder, step, like), damaged
         except Exception as error:  # the type depends on which file is damaged
-            damaged[step] = " ".join(str(error).split())[:200]
+            damaged[step] = _one_line(error)
     if damaged:
         reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
         raise CheckpointError(
@@ -88,8 +88,9 @@ def restore_best(folder: Path, like: Tree) -> Tree:
         if metrics:
             return _restore(folder, min(metrics, key=metrics.__getitem__), like)
     except Exception as error:  # the type depends on which file is damaged
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"the best checkpoint in {folder} can't be read: {reason}") from error
+        raise CheckpointError(
+            f"the best checkpoint in {folder} can't be read: {_one_line(error)}"
+        ) from error
     raise CheckpointError(f"there is no checkpoint in {folder}")
 
 
@@ -174,10 +175,9 @@ class CheckpointWriter:
             latest = (
                 f"the latest intact one is of step {max(good)}" if good else "there is none yet"
             )
-            reason = " ".join(str(error).split())[:200]
             raise CheckpointError(
-                f"a checkpoint can't be written to {self._folder} ({reason}); {latest}. Once the "
-                "folder is writable, the same command resumes from there"
+                f"a checkpoint can't be written to {self._folder} ({_one_line(error)}); {latest}. "
+                "Once the folder is writable, the same command resumes from there"
             ) from error
 
 
@@ -186,6 +186,10 @@ def _steps(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
     return [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _metric(folder: Path, step: int) -> float:

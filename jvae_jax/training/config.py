@@ -31,7 +31,7 @@ class TrainConfig:
     objective: Objective = field(default_factory=Ours)
     """Training objective; its hyperparameters are flags too."""
     dataset: str = "auto"
-    """Data set: mnist, mnist_5k, hiragana73, kmnist, k49, emnist/letters, emnist/balanced,
+    """Dataset: mnist, mnist_5k, hiragana73, kmnist, k49, emnist/letters, emnist/balanced,
     emnist/digits, fashion_mnist, or the path of an .npz file; auto: the full MNIST if it is found
     or can be downloaded, else the 5,000 digits that need no download; folder: the images in
     --data_dir, a sub-folder for each class."""
@@ -48,8 +48,8 @@ class TrainConfig:
     learning_rate: float = 1e-3
     """Learning rate of Adam."""
     ema_decay: float = EMA_DECAY
-    """Decay of the exponential moving average (EMA) of the variables, which is what is evaluated
-    and samples; 0 uses the last variables."""
+    """Decay of the exponential moving average (EMA) of the variables, which is used for
+    evaluation and sampling; 0 disables averaging."""
     num_labels: str | int = "all"
     """Number of training images that keep their label, balanced over classes and chosen by the
     seed."""
@@ -69,7 +69,7 @@ class TrainConfig:
     """Epochs between checkpoints and sample grids. By default about 1,000 steps."""
     coordinator: str | None = None
     """HOST:PORT of the first of several processes that train together; auto: detected by JAX, on
-    TPU pods and Slurm."""
+    TPU pods and Slurm. `jvae train` connects; in Python, call `training.distributed.connect`."""
     num_processes: int | None = None
     """Number of processes."""
     process_id: int | None = None
@@ -79,7 +79,7 @@ class TrainConfig:
     run's folder, for TensorBoard or Perfetto."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.objective, str):
+        if not isinstance(self.objective, Objective):
             raise ValueError(
                 f"objective must be an instance such as jvae_jax.Ours(), got {self.objective!r}"
             )
@@ -117,13 +117,13 @@ class TrainConfig:
         distributed.check(self.coordinator, self.num_processes, self.process_id)
 
     def resolve(self, dataset: Dataset) -> "TrainConfig":
-        """Returns the configuration with every default filled in for a data set.
+        """Returns the configuration with every default filled in for a dataset.
 
         Raises:
             ValueError: if the image height isn't divisible by 8, or classes are to be balanced
                 but some training images are unlabelled.
         """
-        if self.balance_classes and not dataset.all_labelled:
+        if self.balance_classes and (dataset.train_labels < 0).any():
             raise ValueError(
                 f"balance_classes needs every label; {np.sum(dataset.train_labels < 0)} of "
                 f"{len(dataset.train_labels)} training images have none"
@@ -142,13 +142,13 @@ class TrainConfig:
         )
 
     def _folder_name(self, dataset: str) -> str:
-        """Name of the data set as part of a folder name."""
+        """Name of the dataset as part of a folder name."""
         if dataset == "folder":
             return Path(self.data_dir).expanduser().absolute().name
         return Path(dataset).stem if dataset.endswith(".npz") else dataset.replace("/", "_")
 
     def label_info(self, dataset: Dataset) -> LabelInfo:
-        """Returns what the objective has to know of a data set's labels."""
+        """Returns the properties of the labels on which the objective depends."""
         labels = dataset.train_labels
         is_mixed = self.labelled_per_batch(labels) is not None
         return LabelInfo(

@@ -22,7 +22,7 @@ Tree = TypeVar("Tree")
 AUTO = "auto"
 """Value of ``coordinator`` with which JAX detects the processes."""
 _HEARTBEAT_TIMEOUT = 60
-"""Seconds after which a lost process is noticed, at the latest."""
+"""Maximum time until a lost process is detected, in seconds."""
 
 
 def check(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -45,8 +45,8 @@ def connect(
     """Connects to the other processes. Must be called before any other use of JAX.
 
     Args:
-        coordinator: HOST:PORT of the first process; ``auto`` on TPU pods, Slurm and whatever else
-            ``jax.distributed.initialize()`` detects; None: there is only this process.
+        coordinator: HOST:PORT of the first process; ``auto`` to let JAX detect the cluster (TPU
+            pods, Slurm); None for a single process.
         num_processes: number of processes; None if JAX detects them.
         process_id: index of this process, from 0; None if JAX detects it.
 
@@ -69,7 +69,7 @@ def is_first() -> bool:
 
 
 def broadcast_from_first(tree: Tree) -> Tree:
-    """Returns the first process's values in all processes, whose trees have the same shapes."""
+    """Broadcasts the first process's tree to all processes; shapes and dtypes must match."""
     if jax.process_count() == 1:
         return tree
     values: Tree = multihost_utils.broadcast_one_to_all(tree)
@@ -84,7 +84,7 @@ def maximum(number: int) -> int:
 
 
 class StopRequest:
-    """A signal to stop, as far as all processes have agreed on it."""
+    """A request to stop, on which all processes agree in :meth:`synchronize`."""
 
     signal_number: int = 0
     """Signal that this process received, or 0."""
@@ -99,7 +99,7 @@ class StopRequest:
         return self._agreed > 0
 
     def exit(self) -> None:
-        """Ends the process in the way of the signal.
+        """Raises the exception that corresponds to the signal.
 
         Raises:
             KeyboardInterrupt: after SIGINT.

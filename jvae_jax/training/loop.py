@@ -15,6 +15,7 @@ from jvae_jax.data import Dataset
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.metrics import Evaluation, mean_test_terms
 from jvae_jax.files import write_json
+from jvae_jax.trained_model import category_names
 from jvae_jax.training import checkpoints, distributed, parallel
 from jvae_jax.training.batching import balanced_order, epoch_order, mixed_order
 from jvae_jax.training.config import TrainConfig
@@ -56,20 +57,19 @@ def fit(
     ``jvae_jax`` logger.
 
     Args:
-        config: configuration; its open defaults are filled in from the data set.
-        dataset: data set to train on.
+        config: configuration; fields that are None are resolved from the dataset.
+        dataset: dataset to train on.
         devices: devices to train on; default: all devices of all processes.
         on_samples: called with the path of samples.png whenever it is rewritten.
 
     Returns:
-        The finished run; ``fit(...).model`` is the trained model.
+        The finished run. In the first process, ``fit(...).model`` is the trained model.
 
     Raises:
         ValueError: if the folder contains something else or a run of another configuration, or
             the batch size doesn't suit the data or the devices.
-        CheckpointError: if no checkpoint can be read although there are some, or one can't be
-            written.
-        DivergedError: if a term is no longer finite; the last checkpoint is from before.
+        CheckpointError: if checkpoints exist but none can be read, or one can't be written.
+        DivergedError: if a metric is not finite; the last checkpoint precedes it.
         OSError: if the folder can't be written.
     """
     devices = jax.devices() if devices is None else devices
@@ -81,14 +81,17 @@ def fit(
     evaluated_step = run.evaluation().get("step", -1) if is_first else -1
     state, evaluated_step = distributed.broadcast_from_first((state, evaluated_step))
     if int(state.step) == run.total_steps == evaluated_step:
-        logger.info(
-            "%s is finished: all %d steps are done and evaluated", run.workdir, run.total_steps
-        )
+        if is_first:
+            logger.info(
+                "%s is finished: all %d steps are done and evaluated", run.workdir, run.total_steps
+            )
         return run
-    _log_summary(run, training_data, devices)
-    state = _train(run, training_data, state, devices, on_samples)
-    logger.info("evaluating on %d test images", run.data.test_examples)
+    label_info = run.config.label_info(training_data)
     if is_first:
+        _log_summary(run, training_data, label_info, devices)
+    state = _train(run, training_data, state, label_info, devices, on_samples)
+    if is_first:
+        logger.info("evaluating on %d test images", run.data.test_examples)
         evaluate_run(run, dataset, state.average, step=int(state.step))
     return run
 
@@ -106,7 +109,7 @@ def evaluate_run(
 
     Args:
         run: the run.
-        dataset: data set on which it was trained.
+        dataset: dataset on which it was trained.
         variables: moving average of the trained variables.
         step: training step of the variables.
         filename: file of the metrics.
@@ -125,19 +128,20 @@ def evaluate_run(
     return evaluation
 
 
-def _log_summary(run: Run, dataset: Dataset, devices: Devices) -> None:
+def _log_summary(run: Run, dataset: Dataset, label_info: LabelInfo, devices: Devices) -> None:
     """Logs what is trained, on which devices, and settings that may be unexpected.
 
     Args:
         run: the run.
-        dataset: the data set as training sees it.
+        dataset: the dataset as training sees it.
+        label_info: properties of its labels.
         devices: the devices of all processes.
     """
     objective = run.config.objective
     processes = jax.process_count()
     of_processes = f" of {processes} processes" if processes > 1 else ""
     logger.info(
-        "%s: %d steps, %d epochs of %d, on %d x %s%s, in %s",
+        "%s: %d steps (epochs: %d, steps per epoch: %d) on %d x %s%s, in %s",
         objective.name,
         run.total_steps,
         run.config.epochs,
@@ -150,10 +154,10 @@ def _log_summary(run: Run, dataset: Dataset, devices: Devices) -> None:
     capacity_steps = getattr(objective, "capacity_steps", None)
     if capacity_steps is not None:
         logger.info("capacities increase from 0 over %d steps", capacity_steps)
-    if objective.uses_labels and not dataset.all_labelled:
+    if objective.uses_labels and (dataset.train_labels < 0).any():
         _log_labels(run, dataset)
     classes = len(dataset.class_names)
-    final = objective.final_capacity_c(run.config.label_info(dataset))
+    final = objective.final_unlabelled_capacity_c(label_info)
     if final > math.log(classes):
         logger.warning(
             "C_c is capped at log %d = %.3f nats, the most that %d classes can hold; %g was "
@@ -163,12 +167,12 @@ def _log_summary(run: Run, dataset: Dataset, devices: Devices) -> None:
             classes,
             final,
         )
-    names = run.make_model({}).category_names
-    if not "".join(names).isascii():
+    names = category_names(dataset.class_names, run.unlabelled_classes)
+    if run.network.classes and not "".join(names).isascii():
         from jvae_jax import plotting
 
         if hint := plotting.font_hint(names):
-            logger.warning(hint)
+            logger.warning("%s", hint)
 
 
 def _log_labels(run: Run, dataset: Dataset) -> None:
@@ -212,14 +216,13 @@ def _train(
     run: Run,
     dataset: Dataset,
     state: TrainState,
+    label_info: LabelInfo,
     devices: Devices,
     on_samples: Callable[[Path], None] | None,
 ) -> TrainState:
     """Trains from a saved state to the end of the run, or until a signal asks to stop."""
     save_every = run.config.save_every or 1
-    label_info = run.config.label_info(dataset)
     trainer = _Trainer(run, dataset, label_info, devices)
-    test_split = Batch(dataset.test_images, dataset.test_labels)
     steps_per_epoch = run.steps_per_epoch
     step = int(state.step)
     with stop_on_signals() as stop, RunWriter(run, step, on_samples) as writer:
@@ -238,7 +241,7 @@ def _train(
                 run.network,
                 variables,
                 step,
-                test_split,
+                dataset.test_split,
                 run.key("test"),
                 label_info,
             )
@@ -248,7 +251,8 @@ def _train(
                 negative_elbo = sum(test_terms.get(name, 0.0) for name in _ELBO_TERMS)
                 if math.isnan(negative_elbo):
                     negative_elbo = math.inf
-                # Samples first: an epoch whose checkpoint exists is never repeated.
+                # Before the checkpoint: an epoch with a checkpoint isn't trained again, so its
+                # samples wouldn't be rewritten.
                 writer.write_samples(variables)
                 writer.save_checkpoint(state, negative_elbo=negative_elbo, metric_sums=sums)
             if stop:

@@ -1,7 +1,7 @@
 """Data-parallel training: the only ``pmap``.
 
 The state has no device axis, neither as input nor as output, so checkpoints and evaluation don't
-depend on the number of devices. Each device holds the whole data set and takes its part of every
+depend on the number of devices. Each device holds the whole dataset and takes its part of every
 global batch from it.
 """
 
@@ -43,8 +43,7 @@ def local_devices(devices: Devices) -> list[Any]:
 def place(tree: Tree, devices: Devices) -> Tree:
     """Puts a tree on this process's devices, replicated.
 
-    This is the placement of ``train_steps``'s outputs; inputs of another placement would compile
-    it a second time.
+    Matches the sharding of ``train_steps``'s outputs, so that it is compiled once.
     """
     mesh = Mesh(np.array(local_devices(devices)), (AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
@@ -78,16 +77,15 @@ def make_train_steps(
         model: unbound linen module.
         optimizer: an optax transformation.
         batch_size: examples of a global batch.
-        label_info: what is known of the data set's labels.
+        label_info: properties of the dataset's labels.
         ema_decay: decay of the moving average of the variables.
         devices: devices of all processes.
 
     Returns:
-        A function of a state, the replicated data, the epoch's order of examples, the random key
-        and the step before which to stop, within the epoch. It returns the state after and the
-        metrics of the steps. It is compiled once for all values of ``stop`` and donates the state,
-        which can't be used again. The examples of an epoch that don't fill a batch are dropped. It
-        raises ValueError as :func:`check_batch` does.
+        A function of the state, the replicated data, the epoch's order, the random key and the step
+        at which to stop (exclusive, in the same epoch). It returns the new state and the metrics of
+        the steps. The state is donated. One compilation serves all values of ``stop``. Incomplete
+        batches are dropped. Raises ValueError as :func:`check_batch`.
     """
     examples_per_device = batch_size // len(devices)
 

@@ -9,7 +9,16 @@ from typing import Any
 
 import jax
 
-_PACKAGES = ("jvae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_PACKAGES = (
+    "jvae_jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "scikit-learn",
+)
 
 
 def environment() -> dict[str, Any]:

@@ -1,11 +1,15 @@
 """The folder of a run.
 
 ========================  =========================================================================
-config.json               configuration, data set and environment of the run
+config.json               configuration, dataset and environment of the run
 metrics.jsonl             every term of the loss, per epoch, train and test
 checkpoints/              the latest two checkpoints and the best
 samples.png               generated characters: rows fix c, columns fix z
-evaluation.json           metrics on the whole test split
+evaluation.json           metrics on the whole test split; evaluation-best.json of the best
+                          checkpoint, if it was evaluated
+confusion.png             confusion matrix of generated characters, if they were evaluated
+profile/                  profiler trace, if requested
+damaged_checkpoints/      checkpoints that could not be read, if any
 ========================  =========================================================================
 """
 
@@ -15,9 +19,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
+from jvae_jax import data
 from jvae_jax.data import Dataset
 from jvae_jax.data.dataset import DatasetInfo
 from jvae_jax.files import write_json
@@ -47,12 +57,12 @@ _IGNORED_ON_RESUME = (
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run: its folder, configuration and data set.
+    """A run: its folder, configuration and dataset.
 
     Attributes:
         workdir: folder of the run.
         config: resolved configuration.
-        data: description of the data set.
+        data: description of the dataset.
     """
 
     workdir: Path
@@ -68,12 +78,28 @@ class Run:
 
     @cached_property
     def model(self) -> TrainedModel:
-        """The trained model of the latest checkpoint, loaded once.
+        """The trained model, of the latest checkpoint or exported; loaded once.
 
         Raises:
+            ValueError: if the exported weights are damaged.
             CheckpointError: if there is no checkpoint yet, or it can't be read.
         """
-        return self.make_model(self.load_state().average)
+        return self.load_model()
+
+    def load_model(self, checkpoint: str = "latest") -> TrainedModel:
+        """Loads the trained model.
+
+        Args:
+            checkpoint: "latest" or "best" (lowest negative ELBO on the test split); ignored if the
+                folder is of an exported model.
+
+        Raises:
+            ValueError: if the exported weights are damaged.
+            CheckpointError: if there is no checkpoint yet, or it can't be read.
+        """
+        if (self.workdir / WEIGHTS).exists():
+            return self.make_model(self._exported_weights())
+        return self.make_model(self.load_state(checkpoint).average)
 
     def make_model(self, variables: Variables) -> TrainedModel:
         """Returns the run's network with the given variables."""
@@ -89,9 +115,11 @@ class Run:
 
     @property
     def data_name(self) -> str:
-        """Name of the data set, without its path."""
+        """Name of the dataset, without its path."""
         name = self.config.dataset
-        return "image folder" if name == "folder" else Path(name).stem
+        if name == "folder":
+            return "image folder"
+        return Path(name).stem if name.endswith(".npz") else name
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -126,7 +154,7 @@ class Run:
         return tuple(label for label, count in enumerate(self.data.labels_per_class) if count == 0)
 
     def check_data(self, dataset: Dataset) -> None:
-        """Raises ValueError unless the run was trained on this data set."""
+        """Raises ValueError unless the run was trained on this dataset."""
         info = DatasetInfo.from_dataset(training_view(self.config, dataset))
         if differences := _differences(asdict(self.data), asdict(info)):
             raise ValueError(f"{self.workdir} was trained on other data: {'; '.join(differences)}")
@@ -154,11 +182,18 @@ class Run:
         """Loads the state of a checkpoint.
 
         Args:
-            checkpoint: "latest", or "best": the lowest negative ELBO on the test split.
+            checkpoint: "latest" or "best" (lowest negative ELBO on the test split).
 
         Raises:
+            ValueError: if ``checkpoint`` is neither.
             CheckpointError: if there is no checkpoint yet, or it can't be read.
         """
+        if checkpoint not in ("latest", "best"):
+            raise ValueError(f"checkpoint must be latest or best, got {checkpoint!r}")
+        if (self.workdir / WEIGHTS).exists():
+            raise checkpoints.CheckpointError(
+                f"{self.workdir} contains an exported model, which has no checkpoints"
+            )
         like = self.state_shape()
         if checkpoint == "best":
             return checkpoints.restore_best(self.checkpoints_path, like)
@@ -172,9 +207,36 @@ class Run:
             )
         return state
 
+    def _exported_weights(self) -> Variables:
+        path = self.workdir / WEIGHTS
+        try:
+            arrays = load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+        expected = flatten_dict(self.state_shape().average, sep="/")
+        for name in sorted(expected.keys() | arrays.keys()):
+            found, required = _describe(arrays.get(name)), _describe(expected.get(name))
+            if found != required:
+                raise ValueError(f"{path}: {name} is {found}, but config.json requires {required}")
+        return jax.tree.map(jnp.asarray, unflatten_dict(arrays, sep="/"))
+
+    def load_dataset(self, data_dir: str | None = None) -> Dataset:
+        """Loads the run's dataset; see :func:`jvae_jax.data.load`.
+
+        Args:
+            data_dir: directory of the data; by default the one used for training.
+        """
+        return data.load(
+            self.config.dataset, data_dir or self.config.data_dir, image_size=self.config.image_size
+        )
+
+
+def _describe(array: Any) -> str:
+    return "missing" if array is None else f"{array.dtype} of shape {tuple(array.shape)}"
+
 
 def training_view(config: TrainConfig, dataset: Dataset) -> Dataset:
-    """Returns the data set as training sees it: only ``num_labels`` labels, the others -1.
+    """Keeps ``num_labels`` training labels; the rest become -1.
 
     Raises:
         ValueError: if there are fewer labels.
@@ -188,8 +250,8 @@ def plan_run(config: TrainConfig, dataset: Dataset) -> Run:
     """Returns a run without creating its folder.
 
     Args:
-        config: configuration resolved for the data set.
-        dataset: data set to train on.
+        config: configuration resolved for the dataset.
+        dataset: dataset to train on.
     """
     if config.workdir is None:
         raise ValueError("config must be resolved first: TrainConfig.resolve(dataset)")
@@ -201,12 +263,12 @@ def open_run(config: TrainConfig, dataset: Dataset) -> Run:
     """Creates the folder of a run, or opens it to resume.
 
     Args:
-        config: configuration resolved for the data set.
-        dataset: data set to train on.
+        config: configuration resolved for the dataset.
+        dataset: dataset to train on.
 
     Raises:
         ValueError: if the folder contains something else, or a run of another configuration or
-            data set.
+            dataset.
         OSError: if it can't be written.
     """
     run = plan_run(config, dataset)
@@ -259,7 +321,7 @@ def load_run(workdir: str | Path) -> Run:
 
 
 def dataset_name(config: TrainConfig) -> str:
-    """Returns the data set to load: where ``auto`` leaves it open, that of the run to resume."""
+    """Resolves ``auto`` to the dataset of the run that is resumed, if any."""
     if config.dataset == "auto" and config.workdir is not None:
         workdir = Path(config.workdir).expanduser()
         if (workdir / "config.json").exists():
@@ -280,7 +342,7 @@ def _check_same(existing: Run, requested: Run) -> None:
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:
-    """Settings of a run by flag: the hyperparameters come after the name of the objective."""
+    """Settings of a run by flag name, those of the objective last."""
     values = config.to_json()
     hyperparameters = values.pop("objective")
     return {"objective": hyperparameters.pop("name"), **values, **hyperparameters}

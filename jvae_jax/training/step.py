@@ -92,7 +92,7 @@ def train_step(
         batch: this device's examples: uint8 images (batch, height, width, channels) and labels
             (batch,).
         keys: one key for each example and purpose.
-        label_info: what is known of the data set's labels.
+        label_info: properties of the dataset's labels.
         ema_decay: decay of the moving average of the variables; 0 disables averaging.
         axis_name: name of the device axis over which gradients, metrics and batch statistics are
             averaged, if any.
