@@ -202,7 +202,7 @@ def test_train_help_describes_hyperparameters_of_the_chosen_objective(capsys):
     assert help_text in text
     for objective, capacity in (("ours", "0.0"), ("joint_vae", "5.0")):
         text = help_of(TrainFlags, f"--objective={objective}", capsys=capsys)
-        (default,) = re.findall(r"--capacity-c float [^()]*\(default: ([\d.]+)\)", text)
+        (default,) = re.findall(r"--capacity-c float .*?\(default: ([\d.]+)\)", text)
         assert default == capacity
         assert "in nats" in text
 

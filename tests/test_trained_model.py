@@ -54,6 +54,9 @@ def model_without_classes():
         (np.array([2, 1]), [2, 1]),
         (np.array(["あ", "3"]), [2, 1]),
         (jnp.array([0, 2]), [0, 2]),
+        (np.array(2), [2]),
+        (jnp.array(1), [1]),
+        (range(3), [0, 1, 2]),
         ([], []),
     ],
 )

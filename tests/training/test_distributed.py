@@ -87,7 +87,7 @@ def test_only_first_process_prints_and_writes(uninterrupted):
     first, second = output_of(uninterrupted, 0), output_of(uninterrupted, 1)
     # The second output isn't empty: gloo's threads write to it.
     for text in (
-        "120 steps, 12 epochs of 10, on 4 x cpu of 2 processes",
+        "120 steps (epochs: 12, steps per epoch: 10) on 4 x cpu of 2 processes",
         "epoch 12/12",
         "accuracy",
     ):

@@ -226,7 +226,7 @@ def test_divergence_keeps_last_finite_checkpoint(tmp_path, monkeypatch):
 
 
 def test_warns_that_capacity_c_is_capped(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "_train", lambda *args: args[2])
+    monkeypatch.setattr(loop, "_train", lambda _run, _dataset, state, *_: state)
     monkeypatch.setattr(loop, "evaluate_run", lambda *_, **__: None)
     partly_labelled = make_dataset()
     partly_labelled.train_labels[0] = -1

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 from helpers import SMALL, make_dataset
 
-from jvae_jax import load
+from jvae_jax import data, load
 from jvae_jax.objectives import JointVAE, Ours
 from jvae_jax.training import checkpoints, loop
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.loop import fit
-from jvae_jax.training.run import dataset_name, load_run
+from jvae_jax.training.run import dataset_name, load_run, plan_run
 
 
 @pytest.mark.parametrize(
@@ -118,3 +118,17 @@ def test_reports_run_without_checkpoint(reference, tmp_path):
     for checkpoint in ("latest", "best"):
         with pytest.raises(checkpoints.CheckpointError, match="no checkpoint"):
             load_run(tmp_path).load_state(checkpoint)
+
+
+def test_rejects_unknown_checkpoint(reference):
+    run, _ = reference
+    for load_checkpoint in (run.load_state, run.load_model):
+        with pytest.raises(ValueError, match="checkpoint must be latest or best, got 'first'"):
+            load_checkpoint("first")
+
+
+def test_load_dataset_has_size_of_the_run(tmp_path):
+    dataset = data.load("mnist_5k", image_size=8)
+    run = plan_run(TrainConfig(workdir=str(tmp_path)).resolve(dataset), dataset)
+    run.check_data(run.load_dataset())
+    run.check_data(run.load_dataset(str(tmp_path)))
