@@ -1,5 +1,6 @@
 """``jvae COMMAND ...``, or ``python -m jvae_jax COMMAND ...``."""
 
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -32,7 +33,10 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
         print(__version__)
         sys.exit(0)
-    print(f"jvae: error: unknown command {name}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    commands = ", ".join(COMMANDS)
+    print(f"jvae: error: unknown command {name}{hint}; there are {commands}", file=sys.stderr)
     sys.exit(2)
 
 

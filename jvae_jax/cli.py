@@ -108,7 +108,7 @@ def _unknown_flag(config_class: type, config: Any, argument: str) -> str:
         known += own
         if any(name == each.name for choice in choices for each in fields(choice)):
             return f"{chosen.name} has no {name}; it has {', '.join(own)}"
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f"did you mean --{near[0]}?" if near else "--help lists the flags"
     return f"unknown argument {flag}; {hint}"
 

@@ -249,7 +249,7 @@ class TrainedModel:
         images = np.asarray(self.decode(z, labels))
         return estimate_framing((255 * images).round().astype(np.uint8))
 
-    def load_image(self, file: Path | bytes) -> UInt8[np.ndarray, "1 height width channels"]:
+    def load_image(self, file: str | Path | bytes) -> UInt8[np.ndarray, "1 height width channels"]:
         """Loads an image of a character; matches position, size and contrast to the training data.
 
         Args:
@@ -258,6 +258,8 @@ class TrainedModel:
         Raises:
             ValueError: if it can't be read or is blank.
         """
+        if isinstance(file, str):
+            file = Path(file).expanduser()
         return frame_image(file, self.framing, self.network.image_shape)
 
     def _broadcast_labels(self, labels: ClassLabels | None, count: int) -> Array | None:

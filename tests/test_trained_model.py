@@ -310,6 +310,7 @@ def test_load_image_applies_framing(bar_model, tmp_path):
     assert image.dtype == np.uint8
     np.testing.assert_array_equal(image, frame_image(path, model.framing, (32, 32, 1)))
     np.testing.assert_array_equal(model.load_image(content), image)
+    np.testing.assert_array_equal(model.load_image(str(path)), image)
     # The ink is inverted, 9 pixels high and centred, as framing has it.
     rows, columns = np.nonzero(image[0, :, :, 0] > 127)
     assert abs(np.ptp(rows) + 1 - 9) <= 1

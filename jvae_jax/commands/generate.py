@@ -64,7 +64,7 @@ class GenerateFlags:
     @property
     def is_animated(self) -> bool:
         """Whether the output is a GIF."""
-        return Path(self.output).suffix == ".gif"
+        return Path(self.output).suffix.lower() == ".gif"
 
 
 def _split(text: str | None) -> list[str]:
@@ -111,7 +111,7 @@ def run_command(flags: GenerateFlags) -> None:
             if row_names and (hint := plotting.font_hint(row_names)):
                 logger.warning("%s", hint)
             figure = _figure(generated, row_names, images if flags.interpolate is None else None)
-            figure.savefig(file, format=output.suffix[1:] or "png")
+            figure.savefig(file, format=output.suffix[1:].lower() or "png")
     print(f"{generated.shape[0]} x {generated.shape[1]} characters in {output}")
 
 

@@ -18,7 +18,7 @@ from jvae_jax.training.run import dataset_name
 
 @dataclass(frozen=True, kw_only=True)
 class TrainFlags(TrainConfig):
-    """Training flags. Defaults are the paper's values."""
+    """Defaults are the paper's values, where it gives them."""
 
     objective: Objective = subgroups(OBJECTIVES, default=Ours.name)  # type: ignore
     """Training objective; its hyperparameters, listed below, are flags too."""

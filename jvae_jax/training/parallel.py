@@ -55,7 +55,8 @@ def check_batch(batch_size: int, examples: int, devices: int) -> None:
         raise ValueError(f"batch_size must be divisible by the {devices} devices, got {batch_size}")
     if examples < batch_size:
         raise ValueError(
-            f"batch_size must be at most the {examples} training examples, got {batch_size}"
+            f"batch_size must be at most the {examples} training examples, got {batch_size}; "
+            "choose a smaller --batch_size"
         )
 
 

@@ -49,11 +49,10 @@ def test_version(call):
     assert call("--version") == (0, f"{importlib.metadata.version('jvae_jax')}\n", "")
 
 
-@pytest.mark.parametrize("name", ["trian", "--verbose"])
-def test_unknown_command_is_one_line_error(name, call):
-    message = (
-        f"jvae: error: unknown command {name}; there are train, evaluate, generate, explore, export"
-    )
+@pytest.mark.parametrize(("name", "hint"), [("trian", " (did you mean train?)"), ("--verbose", "")])
+def test_unknown_command_is_one_line_error(name, hint, call):
+    commands = "train, evaluate, generate, explore, export"
+    message = f"jvae: error: unknown command {name}{hint}; there are {commands}"
     assert call(name) == (2, "", f"{message}\n")
 
 

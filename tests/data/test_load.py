@@ -93,6 +93,11 @@ def test_auto_falls_back_to_mnist_5k(tmp_path, caplog):
     assert not (tmp_path / "new").exists()
 
 
+def test_folder_needs_data_dir():
+    with pytest.raises(ValueError, match="folder needs the image folder as data_dir"):
+        data.load("folder")
+
+
 @pytest.mark.usefixtures("offline")
 def test_mnist_does_not_fall_back(tmp_path):
     with pytest.raises(ConnectionError, match=r"can't be downloaded \(no network\)"):

@@ -231,7 +231,8 @@ def test_warns_that_capacity_c_is_capped(tmp_path, monkeypatch):
     partly_labelled = make_dataset()
     partly_labelled.train_labels[0] = -1
     warning = (
-        "C_c is capped at log 3 = 1.099 nats, the most that 3 classes can hold; 5 was requested"
+        "C_c is capped at log 3 = 1.099 nats, the most that 3 classes can hold, below the "
+        "configured 5"
     )
     for objective, dataset, is_capped in (
         (JointVAE(), make_dataset(), True),
