@@ -5,14 +5,12 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jvae_jax import TrainConfig, data, fit
 from jvae_jax.commands import evaluate, export, generate, train
 from jvae_jax.data.idx import RELEASES
 
@@ -22,9 +20,7 @@ COMMANDS = {
     "generate": generate.main,
     "export": export.main,
 }
-SMALL = TrainConfig(
-    dataset="mnist_5k", image_size=8, batch_size=200, latents=3, epochs=1, data_dir="data"
-)
+# Flags of the run that the fixture ``finished`` trains.
 SMALL_FLAGS = ("--image_size=8", "--batch_size=200", "--latents=3", "--epochs=1", "--data_dir=data")
 
 
@@ -35,15 +31,6 @@ def files_of(folder):
         for path in folder.rglob("*")
         if path.is_file() and path.name != ".jvae_jax.lock"
     }
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A folder with a finished run, which has one checkpoint."""
-    folder = tmp_path_factory.mktemp("user")
-    dataset = data.load("mnist_5k", image_size=8)
-    fit(replace(SMALL, workdir=str(folder / "run")), dataset)
-    return folder
 
 
 @pytest.fixture

@@ -1,34 +1,20 @@
 """``jvae generate``: style transfer, interpolation and animation."""
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jvae_jax import TrainConfig, data, fit
 from jvae_jax.commands.generate import main
-
-SMALL = TrainConfig(
-    dataset="mnist_5k", image_size=8, batch_size=200, latents=3, epochs=1, workdir="run"
-)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("user")
-    dataset = data.load("mnist_5k", image_size=8)
-    fit(replace(SMALL, workdir=str(folder / "run")), dataset)
-    return folder
 
 
 @pytest.fixture
-def generate(folder, monkeypatch, capsys):
+def generate(finished, monkeypatch, capsys):
     """Runs the command in the folder; returns its exit status, stdout and stderr."""
 
     def call(*args):
-        monkeypatch.chdir(folder)
+        monkeypatch.chdir(finished)
         with pytest.raises(SystemExit) as stop:
             main(["--workdir=run", *map(str, args)])
         output = capsys.readouterr()
@@ -37,10 +23,10 @@ def generate(folder, monkeypatch, capsys):
     return call
 
 
-def test_styles_from_images_and_interpolations(generate, folder, tmp_path):
+def test_styles_from_images_and_interpolations(generate, finished, tmp_path):
     stroke = np.full((120, 90), 230, np.uint8)
     stroke[20:100, 40:50] = 30
-    Image.fromarray(stroke).save(folder / "one.png")
+    Image.fromarray(stroke).save(finished / "one.png")
     sizes = {}
     for name, args in {
         "one": ["--style_image=one.png"],
@@ -94,11 +80,11 @@ def test_animation_returns_to_first_style(generate, tmp_path):
         (["--output=none/x.png"], 1, "there is no folder none"),
     ],
 )
-def test_rejects_invalid_flags(args, code, message, generate, folder):
-    Image.new("L", (30, 30), 255).save(folder / "blank.png")
-    before = {path for path in folder.rglob("*") if path.is_file()}
+def test_rejects_invalid_flags(args, code, message, generate, finished):
+    Image.new("L", (30, 30), 255).save(finished / "blank.png")
+    before = {path for path in finished.rglob("*") if path.is_file()}
     status, _, err = generate(*args)
     assert status == code
     assert message in err
     assert err.count("\n") == 1
-    assert {path for path in folder.rglob("*") if path.is_file()} == before
+    assert {path for path in finished.rglob("*") if path.is_file()} == before
