@@ -2,7 +2,9 @@
 
 import os
 import tempfile
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 # The xdist processes inherit the environment, so that all tests share one compilation cache.
 if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -26,6 +28,59 @@ from helpers import SMALL, log_messages, make_dataset, shared_data
 from jvae_jax.training.loop import fit
 
 
+COLLECTED_FAULTS = pytest.StashKey[set]()
+FAULTS_HEADER = """\
+# Faults
+
+Faults that the tests try, and what happens. `cases` is the number of tests that passed.
+
+| area | fault | cases | what happens |
+| --- | --- | ---: | --- |
+"""
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--faults-table", metavar="FILE", help="write the table of the faults that tests tried"
+    )
+
+
+def pytest_configure(config):
+    config.stash[COLLECTED_FAULTS] = set()
+    path = config.getoption("--faults-table")
+    if path and "PYTEST_XDIST_WORKER" not in os.environ:
+        config.pluginmanager.register(FaultsTable(Path(path).absolute()))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        for marker in item.iter_markers("fault"):
+            config.stash[COLLECTED_FAULTS].add(marker.args)
+            item.user_properties.append(("fault", list(marker.args)))
+
+
+class FaultsTable:
+    """Counts the passed cases of each fault, from the reports of all xdist processes."""
+
+    def __init__(self, path):
+        self.path = path
+        self.passed = Counter()
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" and report.passed:
+            self.passed.update(
+                tuple(row) for name, row in report.user_properties if name == "fault"
+            )
+
+    def pytest_sessionfinish(self):
+        rows = [
+            f"| {area} | {fault} | {self.passed[area, fault, outcome]} | {outcome} |\n"
+            for area, fault, outcome in sorted(self.passed)
+        ]
+        self.path.write_text(FAULTS_HEADER + "".join(rows))
+
+
 @pytest.fixture(autouse=True, scope="module")
 def clear_compiled_programs():
     """All of them would exceed Linux's limit of 65,530 memory mappings per process."""
@@ -37,6 +92,12 @@ def clear_compiled_programs():
 def without_jaxtyping(monkeypatch):
     """Disables the annotation checks, as for users: functions must reject bad values themselves."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
+def collected_faults(pytestconfig):
+    """Area, fault and outcome of all collected ``fault`` markers, of deselected tests too."""
+    return pytestconfig.stash[COLLECTED_FAULTS]
 
 
 @pytest.fixture
