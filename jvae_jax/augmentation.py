@@ -28,12 +28,14 @@ def random_affine(key: PRNGKey, images: Images) -> Images:
         The transformed images, (batch, height, width, channels).
     """
     batch, height, width, channels = images.shape
+    dtype = images.dtype
     split = jax.random.split if key.ndim == 0 else jax.vmap(jax.random.split, out_axes=1)
     matrix_key, shift_key = split(key)
-    matrix = sampling.uniform(matrix_key, (batch, 2, 2), _MAX_DEFORMATION)
-    size = jnp.array([height, width])
-    shift = size * sampling.uniform(shift_key, (batch, 2), _MAX_SHIFT)
-    grid = jnp.stack(jnp.meshgrid(*map(jnp.arange, (height, width)), indexing="ij"), axis=-1)
+    matrix = sampling.uniform(matrix_key, (batch, 2, 2), _MAX_DEFORMATION, dtype)
+    size = jnp.array([height, width], dtype)
+    shift = size * sampling.uniform(shift_key, (batch, 2), _MAX_SHIFT, dtype)
+    axes = [jnp.arange(length, dtype=dtype) for length in (height, width)]
+    grid = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1)
     centred = grid - (size - 1) / 2
     coordinates = grid + jnp.einsum("nij,hwj->nhwi", matrix, centred) + shift[:, None, None]
 

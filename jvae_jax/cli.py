@@ -19,6 +19,8 @@ import simple_parsing
 from simple_parsing.helpers.custom_actions import BooleanOptionalAction
 from simple_parsing.wrappers.field_wrapper import DashVariant
 
+from jvae_jax.numerics import default_numerics
+
 Config = TypeVar("Config")
 
 
@@ -140,7 +142,7 @@ def run(
     if "--debug" not in args:
         _hide_closed_event_loops()
     try:
-        with _logging_to_stdout():
+        with _logging_to_stdout(), default_numerics():
             main(config)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -50,7 +50,8 @@ def default_capacity_steps(total_steps: float) -> int:
 
 def ramp(step: int | Array, final: float, steps: int) -> Scalar:
     """Linear capacity schedule from 0 to ``final`` over ``steps`` steps, then constant, in nats."""
-    return jnp.asarray(optax.linear_schedule(0.0, final, max(steps, 1))(step))
+    schedule = optax.linear_schedule(0.0, final, max(steps, 1))
+    return jnp.asarray(schedule(jnp.asarray(step, jnp.float32)), jnp.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ sharded over devices.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,27 +15,50 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jvae_jax.types import Keys, PRNGKey
+from jvae_jax.validation import check_equal_shapes
 
 
-def _sample(sampler: Callable[..., Array], key: PRNGKey, shape: tuple[int, ...]) -> Array:
+def _sample(
+    sampler: Callable[..., Array], key: PRNGKey, shape: tuple[int, ...], dtype: Any
+) -> Array:
+    check_key(key, shape[0])
     if key.ndim == 0:
-        return sampler(key, shape)
-    return jax.vmap(lambda example_key: sampler(example_key, shape[1:]))(key)
+        return sampler(key, shape, dtype)
+    return jax.vmap(lambda example_key: sampler(example_key, shape[1:], dtype))(key)
 
 
-def standard_normal(key: PRNGKey, shape: tuple[int, ...]) -> Float[Array, "..."]:
+def check_key(key: PRNGKey, examples: int) -> None:
+    """Raises ValueError unless this is a typed key, or one for each example."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        found = type(key).__name__ if dtype is None else f"an array of {dtype}"
+        raise ValueError(f"a key must come from jax.random.key(seed), got {found}")
+    if key.shape not in ((), (examples,)):
+        raise ValueError(
+            f"a key must be single, or one for each of {examples} examples, got shape {key.shape}"
+        )
+
+
+def standard_normal(
+    key: PRNGKey, shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> Float[Array, "..."]:
     """Draws independent N(0, 1) noise; the first axis of ``shape`` is the batch."""
-    return _sample(jax.random.normal, key, shape)
+    return _sample(jax.random.normal, key, shape, dtype)
 
 
-def standard_gumbel(key: PRNGKey, shape: tuple[int, ...]) -> Float[Array, "..."]:
+def standard_gumbel(
+    key: PRNGKey, shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> Float[Array, "..."]:
     """Draws independent Gumbel(0, 1) noise; the first axis of ``shape`` is the batch."""
-    return _sample(jax.random.gumbel, key, shape)
+    return _sample(jax.random.gumbel, key, shape, dtype)
 
 
-def uniform(key: PRNGKey, shape: tuple[int, ...], bound: float) -> Float[Array, "..."]:
+def uniform(
+    key: PRNGKey, shape: tuple[int, ...], bound: float, dtype: Any = jnp.float32
+) -> Float[Array, "..."]:
     """Draws independent U(-bound, bound) noise; the first axis of ``shape`` is the batch."""
-    return _sample(partial(jax.random.uniform, minval=-bound, maxval=bound), key, shape)
+    sampler = partial(jax.random.uniform, minval=-bound, maxval=bound)
+    return _sample(sampler, key, shape, dtype)
 
 
 def gaussian(
@@ -48,12 +72,17 @@ def gaussian(
         logvar: log-variances, (batch, latents).
 
     Returns:
-        Samples, (batch, latents), differentiable in ``mean`` and ``logvar``.
+        Samples, (batch, latents), of the dtype of ``mean``, differentiable in ``mean`` and
+        ``logvar``.
+
+    Raises:
+        ValueError: if the shapes differ, or ``key`` is neither.
 
     References:
         Kingma and Welling, *Auto-Encoding Variational Bayes*, 2014.
     """
-    return mean + jnp.exp(0.5 * logvar) * standard_normal(key, mean.shape)
+    check_equal_shapes(mean=mean, logvar=logvar)
+    return mean + jnp.exp(0.5 * logvar) * standard_normal(key, mean.shape, mean.dtype)
 
 
 def gumbel_softmax(
@@ -69,17 +98,24 @@ def gumbel_softmax(
         temperature: above 0; samples approach one-hot vectors as it approaches 0.
 
     Returns:
-        Points on the simplex, (batch, classes), differentiable in ``logits``.
+        Points on the simplex, (batch, classes), of the dtype of ``logits`` and differentiable in
+        them.
+
+    Raises:
+        ValueError: if ``temperature`` is a number that isn't above 0, or ``key`` is neither.
 
     References:
         Jang, Gu and Poole, *Categorical Reparameterization with Gumbel-Softmax*, 2017.
     """
-    return jax.nn.softmax((logits + standard_gumbel(key, logits.shape)) / temperature)
+    if isinstance(temperature, (int, float)) and not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    noise = standard_gumbel(key, logits.shape, logits.dtype)
+    return jax.nn.softmax((logits + noise) / temperature)
 
 
 def one_hot_argmax(logits: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
     """Returns the most probable class as a one-hot vector, (batch, classes)."""
-    return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
+    return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=logits.dtype)
 
 
 PURPOSES = ("init", "train", "test", "samples", "order")

@@ -21,8 +21,9 @@ from jvae_jax.evaluation.disentanglement import disentanglement
 from jvae_jax.evaluation.metrics import Evaluation, evaluate
 from jvae_jax.evaluation.style_transfer import style_transfer_metrics
 from jvae_jax.models.autoencoder import Autoencoder
+from jvae_jax.numerics import default_numerics
 from jvae_jax.sampling import purpose_key
-from jvae_jax.types import Images, Pixels, Posterior, Variables
+from jvae_jax.types import Images, LatentsLike, PixelsLike, Posterior, Variables
 
 ClassLabels = int | str | Sequence[int | str] | np.ndarray | Array
 """Classes by index or by name: one, or a sequence of them."""
@@ -120,13 +121,18 @@ class TrainedModel:
             columns=columns,
         )
 
-    def encode(self, images: Pixels) -> Posterior:
-        """Returns the parameters of q(z|x), whose mean is the style, and of q(c|x)."""
+    def encode(self, images: PixelsLike) -> Posterior:
+        """Returns the parameters of q(z|x), whose mean is the style, and of q(c|x).
+
+        Args:
+            images: uint8, (batch, height, width, channels).
+
+        Raises:
+            ValueError: if the images aren't uint8 or don't have the model's shape.
+        """
         return generation.encode(self.network, self.variables, images)
 
-    def decode(
-        self, z: Float[Array | np.ndarray, "batch latents"], labels: ClassLabels | None = None
-    ) -> Images:
+    def decode(self, z: LatentsLike, labels: ClassLabels | None = None) -> Images:
         """Generates the character of each label in each style.
 
         Args:
@@ -134,14 +140,14 @@ class TrainedModel:
             labels: one for each style, or one for all; None for a model without classes.
         """
         labels = self._broadcast_labels(labels, len(z))
-        return generation.decode(self.network, self.variables, jnp.asarray(z), labels)
+        return generation.decode(self.network, self.variables, z, labels)
 
-    def reconstruct(self, images: Pixels) -> Images:
+    def reconstruct(self, images: PixelsLike) -> Images:
         """Reconstructs images from the mean z and the most probable c."""
         return generation.reconstruct(self.network, self.variables, images)
 
     def restyle(
-        self, images: Pixels, labels: ClassLabels | None = None
+        self, images: PixelsLike, labels: ClassLabels | None = None
     ) -> Float[Array, "batch columns height width channels"]:
         """Generates characters in the styles of images: a row for each image.
 
@@ -159,7 +165,7 @@ class TrainedModel:
 
     def interpolate(
         self,
-        z: Float[Array | np.ndarray, "waypoints latents"],
+        z: LatentsLike,
         labels: ClassLabels | None = None,
         *,
         steps: int,
@@ -172,14 +178,12 @@ class TrainedModel:
             steps: number of images, both ends included.
         """
         labels = self._broadcast_labels(labels, len(z))
-        return generation.interpolate(
-            self.network, self.variables, jnp.asarray(z), labels, steps=steps
-        )
+        return generation.interpolate(self.network, self.variables, z, labels, steps=steps)
 
     def traverse(
         self,
-        z: Float[Array | np.ndarray, "latents"],
-        values: Float[Array | np.ndarray, "steps"],
+        z: Float[Array | np.ndarray, "latents"] | Sequence[float],
+        values: Float[Array | np.ndarray, "steps"] | Sequence[float],
         label: int | str | None = None,
     ) -> Float[Array, "latents steps height width channels"]:
         """Generates one character with each dimension of z set to each value: a latent traversal.
@@ -190,10 +194,9 @@ class TrainedModel:
             label: class; None for a model without classes.
         """
         index = None if label is None else int(self.label_indices(label)[0])
-        return generation.traverse(
-            self.network, self.variables, jnp.asarray(z), jnp.asarray(values), index
-        )
+        return generation.traverse(self.network, self.variables, z, values, index)
 
+    @default_numerics()
     def evaluate(
         self, dataset: Dataset, eval_classifier: EvalClassifier | None = None
     ) -> Evaluation:
@@ -208,8 +211,10 @@ class TrainedModel:
             Metrics by name; see :func:`jvae_jax.evaluate` and :mod:`jvae_jax.evaluation`.
 
         Raises:
-            ValueError: if the image shape or the classes differ.
+            ValueError: if ``dataset`` isn't a Dataset, or the image shape or the classes differ.
         """
+        if not isinstance(dataset, Dataset):
+            raise ValueError(f"dataset must be a jvae_jax.Dataset, got {type(dataset).__name__}")
         if dataset.image_shape != self.network.image_shape:
             raise ValueError(
                 f"images must have the model's shape {self.network.image_shape}, got "
@@ -219,6 +224,11 @@ class TrainedModel:
             raise ValueError(
                 f"the dataset must have the model's classes {', '.join(self.class_names)}, got "
                 f"{', '.join(dataset.class_names)}"
+            )
+        if eval_classifier is not None and eval_classifier.classes != len(self.class_names):
+            raise ValueError(
+                f"eval_classifier must have the model's {len(self.class_names)} classes, got "
+                f"{eval_classifier.classes}"
             )
         key = purpose_key(self.seed, "test")
         metrics = evaluate(
@@ -238,13 +248,15 @@ class TrainedModel:
         return metrics
 
     @cached_property
+    @default_numerics()
     def framing(self) -> Framing:
         """Position, size and brightness of generated characters, which follow the training data.
 
         Raises:
             ValueError: if the model generates blank images.
         """
-        z = jax.random.normal(jax.random.key(0), (_FRAMING_SAMPLES, self.network.latents))
+        shape = _FRAMING_SAMPLES, self.network.latents
+        z = jax.random.normal(jax.random.key(0), shape, jnp.float32)
         labels = np.arange(_FRAMING_SAMPLES) % self.network.classes if self.has_classes else None
         images = np.asarray(self.decode(z, labels))
         return estimate_framing((255 * images).round().astype(np.uint8))

@@ -18,6 +18,12 @@ Pixels = UInt8[Array | np.ndarray, "batch height width channels"]
 """Images of a dataset, with values from 0 to 255."""
 Labels = Int[Array, "batch"]
 """Class indices; -1 means unlabelled."""
+PixelsLike = Pixels | Sequence[Any]
+"""Images of a dataset, as an array or nested lists."""
+LatentsLike = Float[Array | np.ndarray, "batch latents"] | Sequence[Any]
+"""Continuous latents z, as an array or nested lists."""
+LabelsLike = Int[Array | np.ndarray, "labels"] | Sequence[int]
+"""Class indices, as an array or a list."""
 PerExample = Float[Array, "batch"]
 """One value per example."""
 Scalar = Float[Array, ""]

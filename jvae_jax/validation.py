@@ -1,9 +1,14 @@
-"""Checks of dataclass fields, used by the configurations."""
+"""Checks of dataclass fields and arrays."""
 
 import math
 from collections.abc import Callable
 from types import EllipsisType, UnionType
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 
 def require(config: Any, name: str, condition: Callable[[Any], bool], description: str) -> None:
@@ -54,3 +59,116 @@ def _in_words(annotation: Any) -> str:
         return f"one of {', '.join(map(str, get_args(annotation)))}"
     name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     return name.replace("NoneType", "None")
+
+
+def check_equal_shapes(**arrays: Any) -> None:
+    """Raises ValueError unless arrays, given by name, have the same shape."""
+    shapes = [array.shape for array in arrays.values()]
+    if len(set(shapes)) > 1:
+        found = " and ".join(map(str, shapes))
+        raise ValueError(f"{' and '.join(arrays)} must have one shape, got {found}")
+
+
+def as_class_indices(
+    labels: Any,
+    examples: int | None = None,
+    *,
+    classes: int | None,
+    unlabelled: bool = False,
+    name: str = "labels",
+) -> Any:
+    """Returns class indices as an array; a list is converted.
+
+    Args:
+        labels: numpy or JAX array, or a list. The values of an array that is traced, under ``jit``,
+            or lies on devices of another process aren't checked.
+        examples: required length; None accepts any.
+        classes: number of classes; None doesn't bound the indices.
+        unlabelled: whether -1 is valid too.
+        name: name of the argument, for the message.
+
+    Raises:
+        ValueError: if they have another shape, aren't integers, or one is out of range.
+    """
+    if not hasattr(labels, "dtype"):
+        labels = _array(labels, name, empty=np.int32)
+    if len(labels.shape) != 1 or examples not in (None, len(labels)):
+        length = "labels" if examples is None else examples
+        raise ValueError(f"{name} must have shape ({length},), got {labels.shape}")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{name} must be integers, got {labels.dtype}")
+    if isinstance(labels, Tracer) or not getattr(labels, "is_fully_addressable", True):
+        return labels
+    values = np.asarray(labels)
+    highest = np.iinfo(np.int32).max if classes is None else classes - 1
+    outside = values[(values < (-1 if unlabelled else 0)) | (values > highest)]
+    if len(outside):
+        valid = f"{'-1 (unlabelled) or ' if unlabelled else ''}0 to {highest}"
+        raise ValueError(f"{name} must be {valid}, got {outside[0]}")
+    return labels
+
+
+def as_pixels(
+    images: Any, *, image_shape: tuple[int, ...] | None = None, name: str = "images"
+) -> Any:
+    """Returns images of a dataset as an array; nested lists of integers are converted.
+
+    Args:
+        images: numpy or JAX array, or nested lists, (examples, height, width, channels).
+        image_shape: required height, width and channels; None accepts any.
+        name: name of the argument, for the message.
+
+    Raises:
+        ValueError: if they have another shape, or aren't uint8.
+    """
+    if not hasattr(images, "dtype"):
+        images = _array(images, name, empty=np.uint8)
+        if images.dtype.kind in "iu" and images.size and 0 <= images.min() <= images.max() <= 255:
+            images = images.astype(np.uint8)
+    if len(images.shape) != 4:
+        raise ValueError(
+            f"{name} must be (examples, height, width, channels), got shape {images.shape}"
+        )
+    if images.dtype != np.uint8:
+        is_concrete = images.size and not isinstance(images, Tracer)
+        span = f" in {images.min():g} to {images.max():g}" if is_concrete else ""
+        raise ValueError(f"{name} must be uint8 in 0 to 255, got {images.dtype}{span}")
+    if image_shape is not None and images.shape[1:] != tuple(image_shape):
+        raise ValueError(
+            f"{name} must have the model's shape {tuple(image_shape)}, got {images.shape[1:]}"
+        )
+    return images
+
+
+def as_images(
+    images: Any, *, image_shape: tuple[int, ...] | None = None, name: str = "images"
+) -> jax.Array:
+    """Returns images with values in [0, 1] as an array. The values aren't checked.
+
+    Args:
+        images: numpy or JAX array, or nested lists, (examples, height, width, channels).
+        image_shape: required height, width and channels; None accepts any.
+        name: name of the argument, for the message.
+
+    Raises:
+        ValueError: if they have another shape, or aren't floats.
+    """
+    images = jnp.asarray(images)
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(
+            f"{name} must be floats in [0, 1], got {images.dtype}; divide pixels of 0 to 255 by 255"
+        )
+    if image_shape is not None and images.shape[1:] != image_shape:
+        raise ValueError(
+            f"{name} must be (examples, {', '.join(map(str, image_shape))}), got shape "
+            f"{images.shape}"
+        )
+    return images
+
+
+def _array(values: Any, name: str, *, empty: Any = None) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{name} must be an array or lists of equal length: {error}") from error
+    return array if array.size else array.astype(empty)

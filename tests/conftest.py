@@ -27,7 +27,6 @@ from helpers import SMALL, log_messages, make_dataset, shared_data
 
 from jvae_jax.training.loop import fit
 
-
 COLLECTED_FAULTS = pytest.StashKey[set]()
 FAULTS_HEADER = """\
 # Faults

@@ -13,6 +13,7 @@ import jvae_jax
 from jvae_jax import TrainedModel, generation
 from jvae_jax.data.framing import Framing, frame_image
 from jvae_jax.evaluation import classifier, evaluate
+from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.conditional import conditional_metrics
 from jvae_jax.evaluation.disentanglement import disentanglement
 from jvae_jax.evaluation.style_transfer import style_transfer_metrics
@@ -265,6 +266,44 @@ def test_evaluate_rejects_other_shapes_and_classes(reference):
         model.evaluate(make_dataset(classes=4))
     with pytest.raises(ValueError, match="the model's classes a, b, c, got 7, 3, あ"):
         model.evaluate(replace(make_dataset(), class_names=CLASS_NAMES))
+
+
+@pytest.mark.fault(
+    "library input",
+    "images, styles or labels that don't suit the model",
+    "ValueError that names the argument, its value and the model's",
+)
+@pytest.mark.usefixtures("without_jaxtyping")
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda model: model.encode(np.zeros((1, 8, 8, 1))),
+            "must be uint8 in 0 to 255, got float64",
+        ),
+        (
+            lambda model: model.restyle(np.zeros((1, 28, 28, 1), np.uint8)),
+            r"\(8, 8, 1\), got \(28, 28",
+        ),
+        (lambda model: model.restyle(np.zeros((8, 8, 1), np.uint8)), r"got shape \(8, 8, 1\)"),
+        (lambda model: model.reconstruct(np.zeros((1, 8, 8, 1), bool)), "got bool"),
+        (lambda model: model.decode([[0.0]], "3"), r"z must be \(batch, 2\)"),
+        (lambda model: model.decode(Z, ["3", "7"]), r"labels must have shape \(3,\), got \(2,\)"),
+        (
+            lambda model: model.evaluate(make_dataset().test_images),
+            "must be a jvae_jax.Dataset, got ndarray",
+        ),
+        (
+            lambda model: replace(model, class_names=("a", "b", "c")).evaluate(
+                make_dataset(), EvalClassifier(4, {}, 1.0)
+            ),
+            "eval_classifier must have the model's 3 classes, got 4",
+        ),
+    ],
+)
+def test_rejects_invalid_input(call, message, model):
+    with pytest.raises(ValueError, match=message):
+        call(model)
 
 
 def bar(size, top, left, height, width, background, ink):

@@ -9,13 +9,16 @@ import jax
 import numpy as np
 
 from jvae_jax.data.labels import keep_labels
+from jvae_jax.numerics import default_numerics
 from jvae_jax.types import Batch
-from jvae_jax.validation import check_types
+from jvae_jax.validation import as_class_indices, as_pixels, check_types
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
     """Train and test images with their labels.
+
+    JAX arrays and nested lists are converted to numpy arrays.
 
     Attributes:
         name: name of the dataset, as passed to :func:`jvae_jax.data.load`.
@@ -40,13 +43,16 @@ class Dataset:
         if len(set(self.class_names)) < len(self.class_names):
             raise ValueError(f"class names must be unique, got {', '.join(self.class_names)}")
         for split in ("train", "test"):
-            check_images(getattr(self, f"{split}_images"), f"{split} images")
-            check_labels(
+            images = np.asarray(as_pixels(getattr(self, f"{split}_images"), name=f"{split} images"))
+            labels = as_class_indices(
                 getattr(self, f"{split}_labels"),
-                examples=len(getattr(self, f"{split}_images")),
+                len(images),
                 classes=len(self.class_names),
+                unlabelled=True,
                 name=f"{split} labels",
             )
+            object.__setattr__(self, f"{split}_images", images)
+            object.__setattr__(self, f"{split}_labels", np.asarray(labels, np.int32))
         if self.train_images.shape[1:] != self.test_images.shape[1:]:
             raise ValueError(
                 f"train images are {self.train_images.shape[1:]}, "
@@ -81,6 +87,7 @@ class Dataset:
         """
         return replace(self, train_labels=keep_labels(self.train_labels, count, seed))
 
+    @default_numerics()
     def resized(self, size: int) -> "Dataset":
         """Returns a copy with images of size x size: bilinear, antialiased on downscaling."""
         if self.image_shape[:2] == (size, size):
@@ -163,30 +170,6 @@ class DatasetInfo:
         tuple_fields = ("image_shape", "class_names", "labels_per_class")
         tuples = {name: tuple(contents[name]) for name in tuple_fields if name in contents}
         return cls(**{**contents, **tuples})
-
-
-def check_images(images: np.ndarray, name: str = "images") -> None:
-    """Raises ValueError unless images are uint8, (examples, height, width, channels)."""
-    if images.ndim != 4:
-        raise ValueError(
-            f"{name} must be (examples, height, width, channels), got shape {images.shape}"
-        )
-    if images.dtype != np.uint8:
-        span = f" in {images.min():g} to {images.max():g}" if images.size else ""
-        raise ValueError(f"{name} must be uint8 in 0 to 255, got {images.dtype}{span}")
-
-
-def check_labels(labels: np.ndarray, *, examples: int, classes: int, name: str = "labels") -> None:
-    """Raises ValueError unless labels are (examples,) integers from -1 to classes - 1."""
-    if labels.shape != (examples,):
-        raise ValueError(f"{name} must have shape ({examples},), got {labels.shape}")
-    if labels.dtype.kind != "i":
-        raise ValueError(f"{name} must be signed integers, got {labels.dtype}")
-    outside = labels[(labels < -1) | (labels >= classes)]
-    if len(outside):
-        raise ValueError(
-            f"{name} must be -1 (unlabelled) or 0 to {classes - 1}, got {int(outside[0])}"
-        )
 
 
 @partial(jax.jit, static_argnames="size")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from jvae_jax.data.images import decode_image, normalize_polarity
 from jvae_jax.types import Pixels
+from jvae_jax.validation import as_pixels
 
 _WORKING_SIZE = 512
 """Height and width, in pixels, at which ink is detected."""
@@ -44,9 +45,10 @@ def estimate_framing(images: Pixels) -> Framing:
         images: uint8, (batch, height, width, channels).
 
     Raises:
-        ValueError: if no image contains ink.
+        ValueError: if the images aren't uint8, or none contains ink.
     """
     framings = []
+    images = as_pixels(images)
     for image in images:
         mask, background = _segment_ink(image)
         if mask.any():

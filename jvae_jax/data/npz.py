@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jvae_jax.data.dataset import Dataset, check_images, check_labels
+from jvae_jax.data.dataset import Dataset
 from jvae_jax.data.images import holdout_mask, split_arrays
+from jvae_jax.validation import as_class_indices, as_pixels
 
 _SPLIT_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 _UNSPLIT_ARRAYS = ("images", "labels")
@@ -75,7 +76,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 def _square_images(images: np.ndarray, name: str) -> np.ndarray:
     if images.ndim == 3:
         images = images[..., None]
-    check_images(images, name)
+    as_pixels(images, name=name)
     if images.shape[-1] not in (1, 3):
         raise ValueError(f"{name} must have 1 or 3 channels, got {images.shape[-1]}")
     side = max(images.shape[1:3])
@@ -87,5 +88,5 @@ def _checked_labels(labels: np.ndarray, examples: int, name: str) -> np.ndarray:
     if labels.dtype.kind in "iu":
         labels = labels.astype(np.int32)
     classes = int(labels.max(initial=0)) + 1 if labels.dtype.kind == "i" else 0
-    check_labels(labels, examples=examples, classes=classes, name=name)
+    as_class_indices(labels, examples, classes=classes, unlabelled=True, name=name)
     return labels

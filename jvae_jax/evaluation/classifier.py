@@ -27,7 +27,9 @@ from jvae_jax.data import DATA_DIR, Dataset
 from jvae_jax.files import atomic_write
 from jvae_jax.models import layers
 from jvae_jax.models.inference import EVAL_BATCH_SIZE, map_batches, scale_pixels
+from jvae_jax.numerics import default_numerics
 from jvae_jax.types import Images, PRNGKey, Scalar, Variables
+from jvae_jax.validation import as_images
 
 logger = logging.getLogger(__name__)
 
@@ -73,11 +75,13 @@ class EvalClassifier:
         classes: number of classes.
         variables: parameters and batch statistics.
         accuracy: accuracy on the labelled images of the test split.
+        image_shape: height, width and channels of its images; None doesn't check them.
     """
 
     classes: int
     variables: Variables
     accuracy: float
+    image_shape: tuple[int, int, int] | None = None
 
     def __call__(
         self, images: Images
@@ -90,6 +94,9 @@ class EvalClassifier:
         Returns:
             The predicted class of each image, (batch,), and the features of the last hidden layer,
             (batch, features).
+
+        Raises:
+            ValueError: if the images aren't floats or have another shape.
         """
         logits, features = self._logits_and_features(images)
         return jnp.argmax(logits, axis=-1), features
@@ -99,6 +106,7 @@ class EvalClassifier:
         return jax.nn.softmax(self._logits_and_features(images)[0])
 
     def _logits_and_features(self, images: Images) -> tuple[Array, Array]:
+        images = as_images(images, image_shape=self.image_shape)
         return _apply(Network(self.classes), self.variables, images)
 
 
@@ -116,7 +124,7 @@ def load_or_train(dataset: Dataset, directory: str | Path = DATA_DIR) -> EvalCla
     """
     name = f"{dataset.fingerprint}_{_VERSION}.safetensors"
     path = Path(directory).expanduser() / "eval_classifiers" / name
-    classifier = _load_cached(path, len(dataset.class_names))
+    classifier = _load_cached(path, dataset)
     if classifier is None:
         logger.info("training the evaluation classifier, which takes some minutes on a CPU")
         classifier = train(dataset)
@@ -125,6 +133,7 @@ def load_or_train(dataset: Dataset, directory: str | Path = DATA_DIR) -> EvalCla
     return classifier
 
 
+@default_numerics()
 def train(dataset: Dataset, *, steps: int = _STEPS) -> EvalClassifier:
     """Trains an evaluation classifier on the labelled training images.
 
@@ -150,7 +159,7 @@ def train(dataset: Dataset, *, steps: int = _STEPS) -> EvalClassifier:
         state = _train_steps(network, optimizer, state, images, labels, train_key, chunk)
     logits, _ = _apply(Network(classes), state[0], scale_pixels(test_images))
     accuracy = float(np.mean(np.argmax(logits, axis=-1) == test_labels))
-    return EvalClassifier(classes, jax.device_get(state[0]), accuracy)
+    return EvalClassifier(classes, jax.device_get(state[0]), accuracy, dataset.image_shape)
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
@@ -217,11 +226,12 @@ def _save(classifier: EvalClassifier, path: Path) -> None:
         file.write(contents)
 
 
-def _load_cached(path: Path, classes: int) -> EvalClassifier | None:
+def _load_cached(path: Path, dataset: Dataset) -> EvalClassifier | None:
     """Loads a cached classifier; None if the file is missing or damaged."""
     try:
         arrays = load(path.read_bytes())
         accuracy = float(arrays.pop("accuracy"))
     except (OSError, KeyError, SafetensorError):
         return None
-    return EvalClassifier(classes, unflatten_dict(arrays, sep="/"), accuracy)
+    variables = unflatten_dict(arrays, sep="/")
+    return EvalClassifier(len(dataset.class_names), variables, accuracy, dataset.image_shape)

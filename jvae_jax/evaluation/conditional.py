@@ -59,7 +59,7 @@ def conditional_metrics(
     keys = jax.random.split(key, 3)
     per_class = max(1, round(characters / max(model.classes, 1)))
     categories = np.repeat(np.arange(model.classes), per_class) if model.classes else None
-    z = jax.random.normal(keys[0], (per_class * max(model.classes, 1), model.latents))
+    z = jax.random.normal(keys[0], (per_class * max(model.classes, 1), model.latents), jnp.float32)
     images = decode(model, variables, z, None if categories is None else jnp.asarray(categories))
     predicted, features = map(np.asarray, eval_classifier(images))
     train_images, train_labels = _random_subset(
@@ -113,6 +113,9 @@ def frechet_distance(first: Features, second: OtherFeatures) -> float:
         first: features, (examples, features).
         second: features, (others, features).
 
+    Raises:
+        ValueError: if the shapes don't suit, or a set has fewer than two examples.
+
     References:
         Heusel et al., *GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash
         Equilibrium*, 2017. They use features of an Inception network.
@@ -124,6 +127,12 @@ def frechet_distance(first: Features, second: OtherFeatures) -> float:
         >>> round(frechet_distance(features, features + 1), 6)
         3.0
     """
+    shapes = np.shape(first), np.shape(second)
+    if any(len(shape) != 2 or shape[0] < 2 for shape in shapes) or shapes[0][1] != shapes[1][1]:
+        raise ValueError(
+            "features must be two arrays of two or more rows and equally many columns, got shapes "
+            f"{shapes[0]} and {shapes[1]}"
+        )
     means = [features.mean(axis=0, dtype=np.float64) for features in (first, second)]
     covariances = [
         np.cov(features.astype(np.float64), rowvar=False) for features in (first, second)
@@ -159,7 +168,7 @@ def class_flip_rate_per_latent(
         character with 0 in that latent, (latents,).
     """
     flip_rates = []
-    for style in jax.random.normal(key, (_TRAVERSAL_STYLES, model.latents)):
+    for style in jax.random.normal(key, (_TRAVERSAL_STYLES, model.latents), jnp.float32):
         for label in range(model.classes) if model.classes else [None]:
             images = traverse(model, variables, style, jnp.asarray(_TRAVERSAL_VALUES), label)
             predicted, _ = eval_classifier(images.reshape(-1, *model.image_shape))

@@ -15,14 +15,17 @@ from scipy.optimize import linear_sum_assignment
 from jvae_jax import losses, sampling
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.models.inference import EVAL_BATCH_SIZE, Results, map_batches, scale_pixels
+from jvae_jax.numerics import default_numerics
 from jvae_jax.objectives import Objective
 from jvae_jax.sampling import example_keys
 from jvae_jax.types import Batch, Keys, LabelInfo, LossTerms, Posterior, Variables
+from jvae_jax.validation import as_class_indices, as_pixels
 
 Evaluation = dict[str, Any]
 """Metrics by name, JSON-serialisable: numbers, None and (nested) lists."""
 
 
+@default_numerics()
 def evaluate(
     model: Autoencoder,
     variables: Variables,
@@ -54,8 +57,17 @@ def evaluate(
           class without labels in the split
         - with unlabelled classes, ``category_to_class``: class of each category c; and, if there
           are labelled ones too, ``accuracy_unlabelled``: accuracy on the unlabelled classes
+
+    Raises:
+        ValueError: if the images aren't uint8 of the model's shape, or the labels don't suit them
+            or the model.
     """
-    pixels = int(np.prod(split.images.shape[1:]))
+    images = as_pixels(split[0], image_shape=model.image_shape)
+    labels = np.asarray(
+        as_class_indices(split[1], len(images), classes=model.classes or None, unlabelled=True)
+    )
+    split = Batch(images, labels.astype(np.int32))
+    pixels = int(np.prod(images.shape[1:]))
     outputs: dict[str, Any] = over_split(_example_metrics, (model,), (variables, key), split)
     most_probable = outputs.pop("most_probable", None)
     means = {name: np.mean(values, axis=0, dtype=np.float64) for name, values in outputs.items()}
@@ -71,7 +83,6 @@ def evaluate(
     if most_probable is None:
         return metrics
     metrics["kl_c_uniform"] = float(means["kl_c_uniform"])
-    labels = np.asarray(split.labels)
     labelled = labels >= 0
     if not labelled.any():
         return metrics

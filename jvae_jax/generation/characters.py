@@ -1,7 +1,8 @@
 """Generation of characters and inference, as pure functions of a model and its variables.
 
 Input images are uint8 as in datasets, output images are floats in [0, 1]. z is the style of a
-character, the label (c) its class. A model without classes takes no labels.
+character, the label (c) its class. A model without classes takes no labels. Arrays may be numpy
+arrays or nested lists. Under ``jit``, the values of labels aren't checked.
 """
 
 from collections.abc import Sequence
@@ -12,15 +13,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.models.inference import EVAL_BATCH_SIZE, map_batches, scale_pixels
-from jvae_jax.types import Images, Pixels, Posterior, Variables
+from jvae_jax.types import (
+    Images,
+    Labels,
+    LabelsLike,
+    LatentsLike,
+    Pixels,
+    PixelsLike,
+    Posterior,
+    Variables,
+)
+from jvae_jax.validation import as_class_indices, as_pixels
 
 
-@partial(jax.jit, static_argnums=0)
-def encode(model: Autoencoder, variables: Variables, images: Pixels) -> Posterior:
+def encode(model: Autoencoder, variables: Variables, images: PixelsLike) -> Posterior:
     """Infers the posterior of images.
 
     Args:
@@ -31,7 +41,15 @@ def encode(model: Autoencoder, variables: Variables, images: Pixels) -> Posterio
     Returns:
         Mean and log-variance of z, (batch, latents), and class logits, (batch, classes), or None
         for a model without classes.
+
+    Raises:
+        ValueError: if the images aren't uint8 or don't have the model's shape.
     """
+    return _encode(model, variables, as_pixels(images, image_shape=model.image_shape))
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode(model: Autoencoder, variables: Variables, images: Pixels) -> Posterior:
     infer = nn.apply(Autoencoder.infer, model)
     return map_batches(
         lambda batch: infer(variables, scale_pixels(batch)), EVAL_BATCH_SIZE, jnp.asarray(images)
@@ -41,8 +59,8 @@ def encode(model: Autoencoder, variables: Variables, images: Pixels) -> Posterio
 def decode(
     model: Autoencoder,
     variables: Variables,
-    z: Float[Array, "batch latents"],
-    labels: Int[Array | np.ndarray, "batch"] | Sequence[int] | None = None,
+    z: LatentsLike,
+    labels: LabelsLike | None = None,
 ) -> Images:
     """Generates the character of each label in the style of each z.
 
@@ -56,7 +74,8 @@ def decode(
         Values in [0, 1], (batch, height, width, channels).
 
     Raises:
-        ValueError: if labels are missing, or given to a model without classes.
+        ValueError: if labels are missing, given to a model without classes, or invalid, or a shape
+            doesn't suit the model.
     """
     return _decode_latents(model, variables, _concatenate_latents(model, z, labels))
 
@@ -66,7 +85,7 @@ def sample(
     variables: Variables,
     key: Array,
     *,
-    labels: Int[Array | np.ndarray, "rows"] | Sequence[int] | None = None,
+    labels: LabelsLike | None = None,
     rows: int = 1,
     columns: int,
 ) -> Float[Array, "rows columns height width channels"]:
@@ -85,20 +104,25 @@ def sample(
         Values in [0, 1], (rows, columns, height, width, channels).
 
     Raises:
-        ValueError: if labels are missing, or given to a model without classes.
+        ValueError: if labels are missing, given to a model without classes, or invalid, or a shape
+            doesn't suit the model.
     """
-    if labels is None:
-        z = jax.random.normal(key, (rows * columns, model.latents))
+    indices = _as_labels(model, labels)
+    rows = rows if indices is None else len(indices)
+    if min(rows, columns) < 1:
+        raise ValueError(f"rows and columns must be above 0, got {rows} and {columns}")
+    if indices is None:
+        z = jax.random.normal(key, (rows * columns, model.latents), jnp.float32)
         repeated_labels = None
     else:
-        rows = len(labels)
-        z = jnp.tile(jax.random.normal(key, (columns, model.latents)), (rows, 1))
-        repeated_labels = jnp.repeat(jnp.asarray(labels), columns)
+        styles = jax.random.normal(key, (columns, model.latents), jnp.float32)
+        z = jnp.tile(styles, (rows, 1))
+        repeated_labels = jnp.repeat(indices, columns)
     images = decode(model, variables, z, repeated_labels)
     return images.reshape(rows, columns, *model.image_shape)
 
 
-def reconstruct(model: Autoencoder, variables: Variables, images: Pixels) -> Images:
+def reconstruct(model: Autoencoder, variables: Variables, images: PixelsLike) -> Images:
     """Reconstructs images from the posterior mean of z and the most probable label.
 
     Args:
@@ -117,8 +141,8 @@ def reconstruct(model: Autoencoder, variables: Variables, images: Pixels) -> Ima
 def restyle(
     model: Autoencoder,
     variables: Variables,
-    images: Pixels,
-    labels: Int[Array | np.ndarray, "columns"] | Sequence[int],
+    images: PixelsLike,
+    labels: LabelsLike,
 ) -> Float[Array, "batch columns height width channels"]:
     """Generates other characters in the style of images (style transfer).
 
@@ -133,23 +157,27 @@ def restyle(
         per label.
 
     Raises:
-        ValueError: if the model has no classes.
+        ValueError: if the model has no classes, the images aren't uint8 of its shape, or a label is
+            invalid.
     """
+    indices = _as_labels(model, labels)
+    if indices is None:
+        raise ValueError("a model without classes can't transfer a style to other classes")
     styles = encode(model, variables, images).mean
     restyled = decode(
         model,
         variables,
-        jnp.repeat(styles, len(labels), axis=0),
-        jnp.tile(jnp.asarray(labels), len(styles)),
+        jnp.repeat(styles, len(indices), axis=0),
+        jnp.tile(indices, len(styles)),
     )
-    return restyled.reshape(len(styles), len(labels), *model.image_shape)
+    return restyled.reshape(len(styles), len(indices), *model.image_shape)
 
 
 def interpolate(
     model: Autoencoder,
     variables: Variables,
-    z: Float[Array, "waypoints latents"],
-    labels: Int[Array | np.ndarray, "waypoints"] | Sequence[int] | None = None,
+    z: LatentsLike,
+    labels: LabelsLike | None = None,
     *,
     steps: int,
 ) -> Float[Array, "steps height width channels"]:
@@ -160,26 +188,32 @@ def interpolate(
         variables: parameters and batch statistics of the model.
         z: styles of two or more waypoints, (waypoints, latents).
         labels: class indices of the waypoints, (waypoints,); None for a model without classes.
-        steps: number of images, including both ends.
+        steps: number of images, 2 or more, including both ends.
 
     Returns:
         Values in [0, 1], (steps, height, width, channels).
 
     Raises:
-        ValueError: if labels are missing, or given to a model without classes.
+        ValueError: if labels are missing, given to a model without classes, or invalid, or a shape
+            doesn't suit the model.
     """
     waypoints = _concatenate_latents(model, z, labels)
-    positions = jnp.linspace(0, len(waypoints) - 1, steps)
+    if min(len(waypoints), steps) < 2:
+        raise ValueError(
+            f"z and steps must be two or more, got {len(waypoints)} styles and {steps} steps"
+        )
+    positions = jnp.linspace(0, len(waypoints) - 1, steps, dtype=jnp.float32)
     interpolate_columns = jax.vmap(jnp.interp, in_axes=(None, None, 1), out_axes=1)
-    latents = interpolate_columns(positions, jnp.arange(len(waypoints)), waypoints)
+    indices = jnp.arange(len(waypoints), dtype=jnp.float32)
+    latents = interpolate_columns(positions, indices, waypoints)
     return _decode_latents(model, variables, latents)
 
 
 def traverse(
     model: Autoencoder,
     variables: Variables,
-    z: Float[Array, "latents"],
-    values: Float[Array, "steps"],
+    z: Float[Array | np.ndarray, "latents"] | Sequence[float],
+    values: Float[Array | np.ndarray, "steps"] | Sequence[float],
     label: int | None = None,
 ) -> Float[Array, "latents steps height width channels"]:
     """Generates one character with each dimension of z set to each value (latent traversal).
@@ -195,12 +229,19 @@ def traverse(
         Values in [0, 1], (latents, steps, height, width, channels).
 
     Raises:
-        ValueError: if the label is missing, or given to a model without classes.
+        ValueError: if the label is missing, given to a model without classes, or invalid, or a
+            shape doesn't suit the model.
     """
+    z, values = jnp.asarray(z, jnp.float32), jnp.asarray(values, jnp.float32)
+    if z.ndim != 1 or values.ndim != 1:
+        raise ValueError(
+            f"z must be ({model.latents},) and values one-dimensional, got shapes {z.shape} and "
+            f"{values.shape}"
+        )
     latents, steps = len(z), len(values)
     varied = jnp.eye(latents, dtype=bool)[:, None]
     styles = jnp.where(varied, values[:, None], z).reshape(latents * steps, latents)
-    labels = None if label is None else jnp.full(len(styles), label)
+    labels = None if label is None else [label] * len(styles)
     return decode(model, variables, styles, labels).reshape(latents, steps, *model.image_shape)
 
 
@@ -217,10 +258,24 @@ def _decode_latents(
 
 def _concatenate_latents(
     model: Autoencoder,
-    z: Float[Array, "batch latents"],
-    labels: Int[Array | np.ndarray, "batch"] | Sequence[int] | None,
+    z: LatentsLike,
+    labels: LabelsLike | None,
 ) -> Float[Array, "batch inputs"]:
-    """Concatenates z with the one-hot labels of a model with classes."""
+    """Concatenates z with the one-hot labels of a model with classes, in float32."""
+    z = jnp.asarray(z, jnp.float32)
+    if z.ndim != 2 or z.shape[1] != model.latents:
+        raise ValueError(f"z must be (batch, {model.latents}), as the model's, got shape {z.shape}")
+    indices = _as_labels(model, labels, len(z))
+    if indices is None:
+        return z
+    one_hot = jax.nn.one_hot(indices, model.classes, dtype=jnp.float32)
+    return jnp.concatenate([z, one_hot], axis=-1)
+
+
+def _as_labels(
+    model: Autoencoder, labels: LabelsLike | None, examples: int | None = None
+) -> Labels | None:
+    """Converts labels to an array; None for a model without classes."""
     if (labels is None) != (model.classes == 0):
         raise ValueError(
             "a model without classes takes no labels"
@@ -228,5 +283,5 @@ def _concatenate_latents(
             else f"a model with {model.classes} classes requires labels"
         )
     if labels is None:
-        return z
-    return jnp.concatenate([z, jax.nn.one_hot(jnp.asarray(labels), model.classes)], axis=-1)
+        return None
+    return jnp.asarray(as_class_indices(labels, examples, classes=model.classes))

@@ -11,7 +11,12 @@ equinox or haiku. For a linen model with batch normalisation, call the loss insi
 ``flax.linen.apply(fn, model, mutable=["batch_stats"])``; losses don't handle model state.
 
 Images are float arrays in [0, 1] of shape (batch, height, width, channels). Labels are class
-indices of shape (batch,); -1 means unlabelled.
+indices of shape (batch,); -1 means unlabelled. Both may be numpy arrays or nested lists. Shapes and
+dtypes are checked, under ``jit`` too; the values of labels only outside of it, and those of images
+never.
+
+Types: Terms and noise have the dtype of the posterior. The losses also work with
+``jax_enable_x64`` and ``jax_numpy_dtype_promotion="strict"``.
 
 Keys: ``gaussian_key`` and ``gumbel_key`` are a single key or one key per example, of shape
 (batch,). They have no default.

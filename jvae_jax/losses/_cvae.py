@@ -8,10 +8,11 @@ from jvae_jax import sampling
 from jvae_jax.losses._terms import (
     bernoulli_nll,
     categorical_kl,
-    check_labels,
+    check_posterior,
     gaussian_kl,
     label_kl,
     population_weights,
+    reconstruction_term,
 )
 from jvae_jax.types import (
     Classify,
@@ -24,6 +25,7 @@ from jvae_jax.types import (
     ReconstructionLoss,
     Scalar,
 )
+from jvae_jax.validation import as_class_indices, as_images
 
 
 def cvae(
@@ -57,7 +59,7 @@ def cvae(
         decode: maps z concatenated with the one-hot label, (m, latents + classes), to image
             logits, (m, height, width, channels).
         classify: maps images to logits of q(y|x), (batch, classes).
-        images: values in [0, 1], (batch, height, width, channels).
+        images: floats in [0, 1], (batch, height, width, channels).
         labels: class indices, (batch,); -1 means unlabelled.
         gaussian_key: key of the Gaussian noise of z; a single key or one per example.
         alpha: weight of the classifier's cross-entropy.
@@ -75,17 +77,23 @@ def cvae(
         ``cross_entropy`` is not multiplied by alpha.
 
     Raises:
-        ValueError: if ``labels`` isn't (batch,), ``encode`` doesn't return m posteriors, or the
-            shape of the decoded logits isn't the images'.
+        ValueError: if ``images`` aren't floats, ``labels`` are invalid (see :func:`label_kl`), or
+            a callable returns another shape.
 
     References:
         Kingma, Rezende, Mohamed and Welling, *Semi-Supervised Learning with Deep Generative
         Models*, 2014.
     """
-    check_labels(images, labels)
+    images = as_images(images)
     class_logits = classify(images)
-    batch, classes = class_logits.shape
-    one_hot = jax.nn.one_hot(labels, classes)
+    if class_logits.ndim != 2 or len(class_logits) != len(images):
+        raise ValueError(
+            f"classify must return logits of shape ({len(images)}, classes), got "
+            f"{class_logits.shape}"
+        )
+    (batch, classes), dtype = class_logits.shape, class_logits.dtype
+    labels = jnp.asarray(as_class_indices(labels, batch, classes=classes, unlabelled=True))
+    one_hot = jax.nn.one_hot(labels, classes, dtype=dtype)
     labelled = labels >= 0
 
     def conditional_terms(conditions: Array) -> tuple[Array, Array]:
@@ -96,27 +104,31 @@ def cvae(
                 f"encode must return {len(conditions)} posteriors, one for each of "
                 f"{labels_per_image} labels of {batch} images, got {len(posterior.mean)}"
             )
+        check_posterior(posterior, len(conditions))
         latents = posterior.mean.shape[-1]
-        noise = sampling.standard_normal(gaussian_key, (batch, latents))
+        noise = sampling.standard_normal(gaussian_key, (batch, latents), posterior.mean.dtype)
         noise = noise.repeat(labels_per_image, axis=0)
         z = posterior.mean + jnp.exp(0.5 * posterior.logvar) * noise
         logits = decode(jnp.concatenate([z, conditions], axis=-1))
-        reconstruction = reconstruction_loss(logits, images.repeat(labels_per_image, axis=0))
+        repeated_images = images.repeat(labels_per_image, axis=0)
+        reconstruction = reconstruction_term(reconstruction_loss, logits, repeated_images)
         kl_z = gaussian_kl(posterior.mean, posterior.logvar)
         shape = batch, labels_per_image
         return reconstruction.reshape(shape), kl_z.reshape(shape)
 
     if all_labelled:
-        class_weights = jnp.ones((batch, 1))
+        class_weights = jnp.ones((batch, 1), dtype)
         reconstruction, kl_z = conditional_terms(one_hot)
     else:
+        all_labels = jnp.tile(jnp.eye(classes, dtype=dtype), (batch, 1))
         class_weights = jnp.where(labelled[:, None], one_hot, jax.nn.softmax(class_logits))
-        reconstruction, kl_z = conditional_terms(jnp.tile(jnp.eye(classes), (batch, 1)))
+        reconstruction, kl_z = conditional_terms(all_labels)
 
     reconstruction = jnp.sum(class_weights * reconstruction, axis=-1)
     kl_z = jnp.sum(class_weights * kl_z, axis=-1)
-    kl_c = jnp.where(labelled, jnp.log(classes), categorical_kl(class_logits))
+    log_classes = jnp.log(jnp.asarray(classes, dtype))
+    kl_c = jnp.where(labelled, log_classes, categorical_kl(class_logits))
     cross_entropy = label_kl(class_logits, labels)
-    weights = population_weights(labelled, labelled_fraction, axis_name)
+    weights = population_weights(labelled, labelled_fraction, axis_name, dtype)
     loss = jnp.mean(weights * (reconstruction + kl_z + kl_c) + alpha * cross_entropy)
     return loss, LossTerms(reconstruction, kl_z, kl_c, cross_entropy)

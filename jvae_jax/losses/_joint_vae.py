@@ -9,11 +9,12 @@ from jvae_jax import sampling
 from jvae_jax.losses._terms import (
     bernoulli_nll,
     categorical_kl,
-    check_labels,
+    check_posterior,
     gaussian_kl,
     label_kl,
     mean_over_devices,
     population_weights,
+    reconstruction_term,
 )
 from jvae_jax.types import (
     Decode,
@@ -26,6 +27,7 @@ from jvae_jax.types import (
     ReconstructionLoss,
     Scalar,
 )
+from jvae_jax.validation import as_class_indices, as_images, check_equal_shapes
 
 
 def joint_vae(
@@ -58,13 +60,13 @@ def joint_vae(
         The loss, averaged over the batch in nats per image, and its terms, (batch,).
 
     Raises:
-        ValueError: if the posterior has no logits, or the shape of the decoded logits isn't the
-            images'.
+        ValueError: if ``images`` aren't floats, the posterior has no logits, or a callable returns
+            another shape.
 
     References:
         Dupont, *Learning Disentangled Joint Continuous and Discrete Representations*, 2018.
     """
-    unlabelled = jnp.full(len(images), -1)
+    unlabelled = jnp.full(len(images), -1, jnp.int32)
     return ours(
         encode,
         decode,
@@ -117,7 +119,7 @@ def ours(
             is given.
         decode: maps z concatenated with the relaxed one-hot c, (batch, latents + classes), to
             image logits, (batch, height, width, channels).
-        images: values in [0, 1], (batch, height, width, channels).
+        images: floats in [0, 1], (batch, height, width, channels).
         labels: class indices, (batch,); -1 means unlabelled.
         gaussian_key: key of the Gaussian noise of z; a single key or one per example.
         gumbel_key: key of the Gumbel noise of c; a single key or one per example.
@@ -144,27 +146,33 @@ def ours(
         eq. 11 for labelled examples and eq. 9 for unlabelled ones.
 
     Raises:
-        ValueError: if ``labels`` isn't (batch,), the posterior has no logits, or the shape of the
-            decoded logits isn't the images'.
+        ValueError: if ``images`` aren't floats, ``labels`` are invalid (see :func:`label_kl`), the
+            posterior has no logits, or a callable returns another shape.
 
     References:
         Goto and Inoue, *Learning VAE with Categorical Labels for Generating Conditional
         Handwritten Characters*.
     """
-    check_labels(images, labels)
-    encoder_inputs = (
-        images if augmented_images is None else jnp.concatenate([images, augmented_images])
-    )
-    posterior, batch = encode(encoder_inputs), len(images)
+    images, batch = as_images(images), len(images)
+    encoder_inputs = images
+    if augmented_images is not None:
+        augmented_images = as_images(augmented_images, name="augmented_images")
+        check_equal_shapes(augmented_images=augmented_images, images=images)
+        encoder_inputs = jnp.concatenate([images, augmented_images])
+    posterior = encode(encoder_inputs)
+    check_posterior(posterior, len(encoder_inputs))
     if posterior.logits is None:
         raise ValueError("encode must return a Posterior with logits, got logits=None")
+    classes = posterior.logits.shape[-1]
+    labels = jnp.asarray(as_class_indices(labels, batch, classes=classes, unlabelled=True))
     mean, logvar, logits = (array[:batch] for array in (*posterior[:2], posterior.logits))
     z = sampling.gaussian(gaussian_key, mean, logvar)
     c = sampling.gumbel_softmax(gumbel_key, logits, temperature)
+    decoded = decode(jnp.concatenate([z, c], axis=-1))
     labelled = labels >= 0
     kl_c = jnp.where(labelled, label_kl(logits, labels), categorical_kl(logits))
     terms = LossTerms(
-        reconstruction=reconstruction_loss(decode(jnp.concatenate([z, c], axis=-1)), images),
+        reconstruction=reconstruction_term(reconstruction_loss, decoded, images),
         kl_z=gaussian_kl(mean, logvar),
         kl_c=kl_c,
     )
@@ -173,7 +181,7 @@ def ours(
         terms = terms._replace(consistency=consistency)
     if unlabelled_capacity_c is None:
         unlabelled_capacity_c = capacity_c
-    weights = population_weights(labelled, labelled_fraction, axis_name)
+    weights = population_weights(labelled, labelled_fraction, axis_name, kl_c.dtype)
     loss = (
         jnp.mean(weights * terms.reconstruction)
         + beta * jnp.abs(mean_over_devices(weights * terms.kl_z, axis_name) - capacity_z)
@@ -192,7 +200,7 @@ def _consistency(
 ) -> PerExample:
     """Cross-entropy of q(c|augmented x) to the label, or to q(c|x) if unlabelled."""
     predictions = lax.stop_gradient(jax.nn.softmax(logits))
-    one_hot = jax.nn.one_hot(labels, logits.shape[-1])
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     targets = jnp.where(labels[:, None] >= 0, one_hot, predictions)
     return -jnp.sum(targets * jax.nn.log_softmax(augmented_logits), axis=-1)
 
@@ -201,6 +209,6 @@ def _weighted_distance(
     kl: PerExample, group: Bool[Array, "batch"], capacity: float | Scalar, axis_name: str | None
 ) -> Scalar:
     """|mean KL of a group - capacity|, multiplied by the group's fraction of the batch."""
-    fraction = mean_over_devices(group, axis_name)
+    fraction = mean_over_devices(group.astype(kl.dtype), axis_name)
     # Equals fraction * |sum / count - capacity|, but is defined for an empty group.
     return jnp.abs(mean_over_devices(jnp.where(group, kl, 0), axis_name) - fraction * capacity)

@@ -1,11 +1,21 @@
 """Terms of the losses, one value per example."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
-from jvae_jax.types import Images, Labels, PerExample, Scalar
+from jvae_jax.types import (
+    Images,
+    Labels,
+    PerExample,
+    Posterior,
+    ReconstructionLoss,
+    Scalar,
+)
+from jvae_jax.validation import as_class_indices, as_images, check_equal_shapes
 
 
 def gaussian_kl(
@@ -22,6 +32,9 @@ def gaussian_kl(
     Returns:
         Nats per image, (batch,), summed over latents.
 
+    Raises:
+        ValueError: if the shapes differ.
+
     References:
         Kingma and Welling, *Auto-Encoding Variational Bayes*, 2014, appendix B.
 
@@ -32,6 +45,7 @@ def gaussian_kl(
         >>> losses.gaussian_kl(mean, logvar=jnp.zeros((2, 2))).tolist()
         [0.5, 0.0]
     """
+    check_equal_shapes(mean=mean, logvar=logvar)
     return 0.5 * jnp.sum(mean**2 + jnp.exp(logvar) - 1 - logvar, axis=-1)
 
 
@@ -58,7 +72,8 @@ def categorical_kl(logits: Float[Array, "batch classes"]) -> PerExample:
     """
     log_q = jax.nn.log_softmax(logits)
     q = jnp.exp(log_q)
-    return jnp.log(logits.shape[-1]) + jnp.sum(q * jnp.where(q > 0, log_q, 0), axis=-1)
+    log_classes = jnp.log(jnp.asarray(logits.shape[-1], logits.dtype))
+    return log_classes + jnp.sum(q * jnp.where(q > 0, log_q, 0), axis=-1)
 
 
 def label_kl(logits: Float[Array, "batch classes"], labels: Labels) -> PerExample:
@@ -75,6 +90,10 @@ def label_kl(logits: Float[Array, "batch classes"], labels: Labels) -> PerExampl
     Returns:
         Nats per image, (batch,); 0 for unlabelled examples.
 
+    Raises:
+        ValueError: if ``labels`` aren't integers of shape (batch,) or, outside of ``jit``, one is
+            below -1 or isn't a class.
+
     References:
         Goto and Inoue, *Learning VAE with Categorical Labels for Generating Conditional
         Handwritten Characters*.
@@ -86,7 +105,9 @@ def label_kl(logits: Float[Array, "batch classes"], labels: Labels) -> PerExampl
         >>> losses.label_kl(logits, labels).round(3).tolist()
         [9.0, 0.0]
     """
-    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    examples, classes = logits.shape
+    labels = as_class_indices(labels, examples, classes=classes, unlabelled=True)
+    one_hot = jax.nn.one_hot(labels, classes, dtype=bool)
     return jnp.sum(jnp.where(one_hot, -jax.nn.log_softmax(logits), 0), axis=-1)
 
 
@@ -99,13 +120,13 @@ def bernoulli_nll(logits: Images, images: Images) -> PerExample:
 
     Args:
         logits: decoder output before the sigmoid, (batch, height, width, channels).
-        images: values in [0, 1], (batch, height, width, channels).
+        images: floats in [0, 1], (batch, height, width, channels).
 
     Returns:
         Nats per image, (batch,), summed over pixels and channels.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: if the shapes differ, or ``images`` aren't floats.
 
     References:
         Kingma and Welling, *Auto-Encoding Variational Bayes*, 2014, appendix C.
@@ -117,7 +138,11 @@ def bernoulli_nll(logits: Images, images: Images) -> PerExample:
         >>> [f"{nll:.4f}" for nll in losses.bernoulli_nll(logits, images)]  # 4 log 2
         ['2.7726']
     """
-    _check_same_shape(logits, images)
+    images = as_images(images)
+    if logits.shape != images.shape:
+        raise ValueError(
+            f"decoded logits {logits.shape} must have the images' shape {images.shape}"
+        )
     # log(1 + e^l) - x l is the same sum, but finite for every logit l.
     softplus = jnp.maximum(logits, 0) + jnp.log(1 + jnp.exp(-jnp.abs(logits)))
     return _sum_pixels(softplus - images * logits)
@@ -133,13 +158,13 @@ def squared_error(logits: Images, images: Images) -> PerExample:
 
     Args:
         logits: decoder output before the sigmoid, (batch, height, width, channels).
-        images: values in [0, 1], (batch, height, width, channels).
+        images: floats in [0, 1], (batch, height, width, channels).
 
     Returns:
         Nats per image up to a constant, (batch,), summed over pixels and channels.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: if the shapes differ, or ``images`` aren't floats.
 
     References:
         Kingma and Welling, *Auto-Encoding Variational Bayes*, 2014, appendix C.
@@ -151,7 +176,11 @@ def squared_error(logits: Images, images: Images) -> PerExample:
         >>> losses.squared_error(logits, images).tolist()
         [1.0]
     """
-    _check_same_shape(logits, images)
+    images = as_images(images)
+    if logits.shape != images.shape:
+        raise ValueError(
+            f"decoded logits {logits.shape} must have the images' shape {images.shape}"
+        )
     return _sum_pixels((jax.nn.sigmoid(logits) - images) ** 2)
 
 
@@ -162,7 +191,10 @@ def mean_over_devices(values: Array, axis_name: str | None) -> Scalar:
 
 
 def population_weights(
-    labelled: Bool[Array, "batch"], labelled_fraction: float | None, axis_name: str | None
+    labelled: Bool[Array, "batch"],
+    labelled_fraction: float | None,
+    axis_name: str | None,
+    dtype: Any,
 ) -> PerExample:
     """Importance weights that restore the dataset's labelled fraction in a batch.
 
@@ -171,13 +203,14 @@ def population_weights(
         labelled_fraction: labelled fraction of the dataset; None means that of the batch, which
             gives weights of 1.
         axis_name: name of the device axis, or None.
+        dtype: floating-point type of the weights.
 
     Returns:
         Weights, (batch,), with mean 1 if the batch has both labelled and unlabelled examples.
     """
     if labelled_fraction is None:
-        return jnp.ones(len(labelled))
-    batch_fraction = mean_over_devices(labelled, axis_name)
+        return jnp.ones(len(labelled), dtype)
+    batch_fraction = mean_over_devices(labelled.astype(dtype), axis_name)
     # A fraction of 0 has no examples: its weight is unused, but must not divide by 0.
     return jnp.where(
         labelled,
@@ -186,12 +219,35 @@ def population_weights(
     )
 
 
-def check_labels(images: Array, labels: Array) -> None:
-    """Raises ValueError unless ``labels`` has shape (batch,)."""
-    if labels.shape != images.shape[:1]:
+def check_posterior(posterior: Posterior, examples: int) -> None:
+    """Raises ValueError unless mean, logvar and logits have a row for each example."""
+    mean, logvar, logits = posterior
+    if mean.ndim != 2 or mean.shape != logvar.shape or len(mean) != examples:
         raise ValueError(
-            f"labels must have shape {images.shape[:1]}, one per image, got {labels.shape}"
+            f"encode must return mean and logvar of shape ({examples}, latents), got {mean.shape} "
+            f"and {logvar.shape}"
         )
+    if logits is not None and (logits.ndim != 2 or len(logits) != examples):
+        raise ValueError(
+            f"encode must return logits of shape ({examples}, classes), got {logits.shape}"
+        )
+
+
+def reconstruction_term(
+    reconstruction_loss: ReconstructionLoss, logits: Images, images: Images
+) -> PerExample:
+    """Applies a reconstruction loss.
+
+    Raises:
+        ValueError: if it doesn't return one value per image.
+    """
+    values = reconstruction_loss(logits, images)
+    if values.shape != images.shape[:1]:
+        raise ValueError(
+            f"reconstruction_loss must return one value per image, {images.shape[:1]}, got shape "
+            f"{values.shape}"
+        )
+    return values
 
 
 def _sum_pixels(values: Images) -> PerExample:
@@ -199,10 +255,3 @@ def _sum_pixels(values: Images) -> PerExample:
     # ones avoids that.
     pixels = values.reshape(len(values), -1)
     return jnp.matmul(pixels, jnp.ones(pixels.shape[1], values.dtype), precision="highest")
-
-
-def _check_same_shape(logits: Array, images: Array) -> None:
-    if logits.shape != images.shape:
-        raise ValueError(
-            f"decoded logits {logits.shape} must have the images' shape {images.shape}"
-        )

@@ -3,8 +3,15 @@
 import jax.numpy as jnp
 
 from jvae_jax import sampling
-from jvae_jax.losses._terms import bernoulli_nll, gaussian_kl, mean_over_devices
+from jvae_jax.losses._terms import (
+    bernoulli_nll,
+    check_posterior,
+    gaussian_kl,
+    mean_over_devices,
+    reconstruction_term,
+)
 from jvae_jax.types import Decode, Encode, Images, LossTerms, PRNGKey, ReconstructionLoss, Scalar
+from jvae_jax.validation import as_images
 
 
 def vae(
@@ -22,7 +29,7 @@ def vae(
     Args:
         encode: maps images to a ``Posterior`` with mean and logvar of shape (batch, latents).
         decode: maps z, (batch, latents), to image logits, (batch, height, width, channels).
-        images: values in [0, 1], (batch, height, width, channels).
+        images: floats in [0, 1], (batch, height, width, channels).
         gaussian_key: key of the Gaussian noise of z; a single key or one per example.
         reconstruction_loss: maps image logits and images to -log p(x|z) up to a constant, in nats
             per image, (batch,).
@@ -31,7 +38,7 @@ def vae(
         The loss, averaged over the batch in nats per image, and its terms, (batch,).
 
     Raises:
-        ValueError: if the shape of the decoded logits isn't the images'.
+        ValueError: if ``images`` aren't floats, or ``encode`` or ``decode`` returns another shape.
 
     References:
         Kingma and Welling, *Auto-Encoding Variational Bayes*, 2014.
@@ -62,7 +69,7 @@ def beta_vae(
     Args:
         encode: maps images to a ``Posterior`` with mean and logvar of shape (batch, latents).
         decode: maps z, (batch, latents), to image logits, (batch, height, width, channels).
-        images: values in [0, 1], (batch, height, width, channels).
+        images: floats in [0, 1], (batch, height, width, channels).
         gaussian_key: key of the Gaussian noise of z; a single key or one per example.
         beta: weight of the KL divergence of z.
         reconstruction_loss: maps image logits and images to -log p(x|z) up to a constant, in nats
@@ -72,7 +79,7 @@ def beta_vae(
         The loss, averaged over the batch in nats per image, and its terms, (batch,).
 
     Raises:
-        ValueError: if the shape of the decoded logits isn't the images'.
+        ValueError: if ``images`` aren't floats, or ``encode`` or ``decode`` returns another shape.
 
     References:
         Higgins et al., *beta-VAE: Learning Basic Visual Concepts with a Constrained Variational
@@ -102,7 +109,7 @@ def annealed_vae(
     Args:
         encode: maps images to a ``Posterior`` with mean and logvar of shape (batch, latents).
         decode: maps z, (batch, latents), to image logits, (batch, height, width, channels).
-        images: values in [0, 1], (batch, height, width, channels).
+        images: floats in [0, 1], (batch, height, width, channels).
         gaussian_key: key of the Gaussian noise of z; a single key or one per example.
         beta: weight of the distance between the KL divergence of z and its capacity.
         capacity_z: capacity C_z of z, in nats.
@@ -114,7 +121,7 @@ def annealed_vae(
         The loss, averaged over the batch in nats per image, and its terms, (batch,).
 
     Raises:
-        ValueError: if the shape of the decoded logits isn't the images'.
+        ValueError: if ``images`` aren't floats, or ``encode`` or ``decode`` returns another shape.
 
     References:
         Burgess et al., *Understanding disentangling in beta-VAE*, 2018.
@@ -131,9 +138,11 @@ def _continuous_terms(
     gaussian_key: PRNGKey,
     reconstruction_loss: ReconstructionLoss,
 ) -> LossTerms:
+    images = as_images(images)
     posterior = encode(images)
+    check_posterior(posterior, len(images))
     z = sampling.gaussian(gaussian_key, posterior.mean, posterior.logvar)
     return LossTerms(
-        reconstruction=reconstruction_loss(decode(z), images),
+        reconstruction=reconstruction_term(reconstruction_loss, decode(z), images),
         kl_z=gaussian_kl(posterior.mean, posterior.logvar),
     )

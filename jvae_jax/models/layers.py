@@ -121,7 +121,8 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "batch height width inputs"]) -> Array:
-        kernel = self.param("kernel", self.kernel_init, (4, 4, images.shape[-1], self.features))
+        shape = 4, 4, images.shape[-1], self.features
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         images, kernel = promote_dtype(images, kernel, dtype=self.dtype)
         return lax.platform_dependent(images, kernel, cpu=conv_matmul, default=conv_native)
 
@@ -135,7 +136,8 @@ class ConvTranspose(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "batch height width inputs"]) -> Array:
-        kernel = self.param("kernel", self.kernel_init, (4, 4, images.shape[-1], self.features))
+        shape = 4, 4, images.shape[-1], self.features
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         images, kernel = promote_dtype(images, kernel, dtype=self.dtype)
         return lax.platform_dependent(
             images, kernel, cpu=conv_transpose_matmul, default=conv_transpose_native
@@ -234,10 +236,10 @@ class NormReLU(nn.Module):
     @nn.compact
     def __call__(self, activations: Float[Array, "... features"]) -> Float[Array, "... features"]:
         shape = activations.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
-        running_var = self.variable("batch_stats", "var", jnp.ones, shape)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         if not self.train:
             slope = scale * lax.rsqrt(running_var.value + _EPSILON)
             shift = bias - slope * running_mean.value

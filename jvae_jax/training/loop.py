@@ -15,6 +15,7 @@ from jvae_jax.data import Dataset
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.metrics import Evaluation, mean_test_terms
 from jvae_jax.files import write_json
+from jvae_jax.numerics import default_numerics
 from jvae_jax.trained_model import category_names
 from jvae_jax.training import checkpoints, distributed, parallel
 from jvae_jax.training.batching import balanced_order, epoch_order, mixed_order
@@ -38,6 +39,7 @@ class DivergedError(ArithmeticError):
     """A term of the loss, or the norm of the gradient, is not finite."""
 
 
+@default_numerics()
 def fit(
     config: TrainConfig,
     dataset: Dataset,
@@ -72,6 +74,11 @@ def fit(
         DivergedError: if a metric is not finite; the last checkpoint precedes it.
         OSError: if the folder can't be written.
     """
+    if not isinstance(config, TrainConfig) or not isinstance(dataset, Dataset):
+        raise ValueError(
+            "fit needs a TrainConfig and a Dataset, got "
+            f"{type(config).__name__} and {type(dataset).__name__}"
+        )
     devices = jax.devices() if devices is None else devices
     parallel.check_batch(config.batch_size, len(dataset.train_labels), len(devices))
     is_first = distributed.is_first()

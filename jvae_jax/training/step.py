@@ -12,6 +12,7 @@ from jaxtyping import Int
 
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.models.inference import scale_pixels
+from jvae_jax.numerics import default_numerics
 from jvae_jax.objectives import Objective
 from jvae_jax.types import Batch, Keys, LabelInfo, LossTerms, Scalar, Variables
 
@@ -32,6 +33,7 @@ class TrainState(NamedTuple):
     """State of the optimizer."""
 
 
+@default_numerics()
 def init_state(
     model: Autoencoder, optimizer: optax.GradientTransformation, key: Array
 ) -> TrainState:
@@ -50,13 +52,14 @@ def init_state(
     return jax.jit(_init, static_argnums=(0, 1), compiler_options=options)(model, optimizer, key)
 
 
+@default_numerics()
 def state_shape(model: Autoencoder, optimizer: optax.GradientTransformation) -> TrainState:
     """Returns the state's tree of ``jax.ShapeDtypeStruct``."""
     return jax.eval_shape(partial(_init, model, optimizer), jax.random.key(0))
 
 
 def _init(model: Autoencoder, optimizer: optax.GradientTransformation, key: Array) -> TrainState:
-    variables: Variables = dict(model.init(key, jnp.zeros((1, *model.image_shape))))
+    variables: Variables = dict(model.init(key, jnp.zeros((1, *model.image_shape), jnp.float32)))
     return TrainState(jnp.int32(0), variables, variables, optimizer.init(variables["params"]))
 
 

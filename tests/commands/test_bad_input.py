@@ -142,7 +142,7 @@ IMAGES, LABELS = np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2
         (npz(images=np.zeros((20, 8, 8, 2), np.uint8), labels=LABELS), "1 or 3 channels, got 2"),
         (npz(images=IMAGES, labels=LABELS[:19]), "must have shape (20,), got (19,)"),
         (npz(images=IMAGES, labels=LABELS - 2), "got -2"),
-        (npz(images=IMAGES, labels=LABELS / 2), "must be signed integers, got float64"),
+        (npz(images=IMAGES, labels=LABELS / 2), "must be integers, got float64"),
         (npz(images=IMAGES, labels=0 * LABELS), "at least two classes"),
         (npz(images=IMAGES, labels=LABELS, class_names=["a"]), "a name for each label"),
         (npz(images=IMAGES[:0], labels=LABELS[:0]), "digits.npz"),

@@ -3,7 +3,9 @@
 import http.server
 import logging
 import time
+from dataclasses import replace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import make_dataset
@@ -52,6 +54,29 @@ def test_fingerprint_depends_on_content_only():
 
 
 @pytest.mark.usefixtures("without_jaxtyping")
+def test_dataset_converts_lists_and_jax_arrays():
+    """Of any integer type; the fingerprint is that of the same arrays."""
+    dataset = make_dataset()
+    for convert in (jnp.asarray, lambda array: array.tolist()):
+        arrays = {
+            name: convert(getattr(dataset, name))
+            for name in ("train_images", "train_labels", "test_images", "test_labels")
+        }
+        converted = replace(dataset, **arrays)
+        assert isinstance(converted.train_images, np.ndarray)
+        assert converted.test_labels.dtype == np.int32
+        assert converted.fingerprint == dataset.fingerprint
+    for dtype in (np.uint8, np.int64):
+        converted = replace(dataset, train_labels=dataset.train_labels.astype(dtype))
+        assert converted.fingerprint == dataset.fingerprint
+
+
+@pytest.mark.fault(
+    "library input",
+    "arrays of a dataset with a wrong dtype, shape or range",
+    "ValueError that names the array and its value",
+)
+@pytest.mark.usefixtures("without_jaxtyping")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -65,7 +90,7 @@ def test_fingerprint_depends_on_content_only():
         ),
         ({"train_images": np.full((48, 8, 8, 1), 300, np.int32)}, "got int32 in 300 to 300"),
         ({"train_labels": np.zeros(47, np.int32)}, r"must have shape \(48,\), got \(47,\)"),
-        ({"train_labels": np.zeros(48)}, "train labels must be signed integers, got float64"),
+        ({"train_labels": np.zeros(48)}, "train labels must be integers, got float64"),
         ({"train_labels": np.full(48, 3, np.int32)}, r"-1 \(unlabelled\) or 0 to 2, got 3"),
         ({"test_labels": np.full(20, -2, np.int32)}, "test labels must be -1 .* got -2"),
         ({"test_images": np.zeros((20, 8, 16, 1), np.uint8)}, "their shapes must be equal"),

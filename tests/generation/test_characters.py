@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,3 +143,94 @@ def test_interpolation_without_classes(key):
     np.testing.assert_allclose(images[1], middle[0], rtol=1e-5)
     with pytest.raises(ValueError, match="3 classes requires labels"):
         characters.interpolate(MODEL, init(MODEL), z, steps=3)
+
+
+Z = np.zeros((2, 2), np.float32)
+PIXELS = np.zeros((2, *SHAPE), np.uint8)
+
+
+@pytest.mark.usefixtures("without_jaxtyping")
+@pytest.mark.parametrize("convert", [jnp.asarray, lambda array: np.asarray(array).tolist()])
+def test_takes_lists_and_arrays(convert):
+    variables = init(MODEL)
+    images = np.random.default_rng(0).integers(0, 256, (2, *SHAPE), np.uint8)
+    z, labels, values = Z + 0.5, np.array([0, 2]), np.array([0.0, 1.0])
+    for function, *arguments in (
+        (characters.encode, images),
+        (characters.reconstruct, images),
+        (characters.restyle, images, labels),
+        (characters.decode, z, labels),
+        (partial(characters.interpolate, steps=3), z, labels),
+        (partial(characters.traverse, label=2), z[0], values),
+    ):
+        expected = function(MODEL, variables, *arguments)
+        result = function(MODEL, variables, *map(convert, arguments))
+        jax.tree.map(np.testing.assert_array_equal, result, expected)
+
+
+@pytest.mark.fault(
+    "library input",
+    "images, styles or labels that don't suit the model",
+    "ValueError that names the argument, its value and the model's",
+)
+@pytest.mark.usefixtures("without_jaxtyping")
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            lambda *m: characters.encode(*m, PIXELS / 255),
+            "must be uint8 in 0 to 255, got float64 in 0",
+        ),
+        (lambda *m: characters.encode(*m, PIXELS.astype(int)), "got int64 in 0 to 0"),
+        (lambda *m: characters.encode(*m, (PIXELS - 1.0).tolist()), "got float64 in -1 to -1"),
+        (lambda *m: characters.encode(*m, [[[[256]]]]), "got int64 in 256 to 256"),
+        (lambda *m: characters.encode(*m, [[1, 2], [3]]), "lists of equal length: "),
+        (lambda *m: characters.encode(*m, PIXELS[0]), r"channels\), got shape \(8, 16, 1\)"),
+        (
+            lambda *m: characters.reconstruct(*m, PIXELS[:, :, :8]),
+            r"the model's shape \(8, 16, 1\), got \(8, 8, 1\)",
+        ),
+        (lambda *m: characters.restyle(*m, PIXELS, [0, 3]), "labels must be 0 to 2, got 3"),
+        (lambda *m: characters.restyle(*m, PIXELS, [-1]), "labels must be 0 to 2, got -1"),
+        (lambda *m: characters.restyle(*m, PIXELS, [0.5]), "labels must be integers, got float64"),
+        (lambda *m: characters.restyle(*m, PIXELS[0], [0]), "got shape"),
+        (lambda *m: characters.decode(*m, Z, [0]), r"labels must have shape \(2,\), got \(1,\)"),
+        (lambda *m: characters.decode(*m, Z[0], [0]), r"z must be \(batch, 2\).* got shape \(2,\)"),
+        (lambda *m: characters.decode(*m, np.zeros((2, 3)), [0, 0]), r"got shape \(2, 3\)"),
+        (lambda *m: characters.decode(*m, Z, np.array([0, 9])), "labels must be 0 to 2, got 9"),
+        (
+            lambda *m: characters.sample(*m, jax.random.key(0), labels=[3], columns=1),
+            "0 to 2, got 3",
+        ),
+        (
+            lambda *m: characters.sample(*m, jax.random.key(0), labels=[0], columns=0),
+            "rows and columns must be above 0, got 1 and 0",
+        ),
+        (lambda *m: characters.interpolate(*m, Z[:1], [0], steps=3), "got 1 styles and 3 steps"),
+        (lambda *m: characters.interpolate(*m, Z, [0, 0], steps=1), "got 2 styles and 1 steps"),
+        (
+            lambda *m: characters.traverse(*m, Z, [0.0], 0),
+            r"z must be \(2,\) .* \(2, 2\) and \(1,\)",
+        ),
+        (lambda *m: characters.traverse(*m, Z[0], [0.0], 3), "labels must be 0 to 2, got 3"),
+    ],
+)
+def test_rejects_invalid_input(function, message):
+    with pytest.raises(ValueError, match=message):
+        function(MODEL, init(MODEL))
+
+
+@pytest.mark.usefixtures("without_jaxtyping")
+def test_input_under_jit_is_checked_by_shape_and_dtype():
+    variables = init(MODEL)
+    decode = jax.jit(lambda z, labels: characters.decode(MODEL, variables, z, labels))
+    encode = jax.jit(lambda images: characters.encode(MODEL, variables, images).mean)
+    assert decode(Z, jnp.array([0, 2])).shape == (2, *SHAPE)
+    assert encode(jnp.asarray(PIXELS)).shape == (2, 2)
+    for call, message in (
+        (lambda: decode(Z, jnp.array([0.0, 1.0])), "labels must be integers"),
+        (lambda: decode(Z[:, :1], jnp.array([0, 1])), "z must be"),
+        (lambda: encode(jnp.zeros((2, *SHAPE))), "must be uint8 in 0 to 255, got float32\n"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jvae_jax import losses, sampling
+from jvae_jax import losses, numerics, sampling
 from jvae_jax.types import Posterior
 
 BATCH, LATENTS, CLASSES, SHAPE = 6, 3, 4, (4, 4, 1)
@@ -297,14 +297,184 @@ def test_trains_equinox_modules():
     assert after < before
 
 
+LOSSES = {
+    "vae": {},
+    "beta_vae": {"beta": 7.0},
+    "annealed_vae": {"beta": 7.0, "capacity_z": 2.0},
+    "joint_vae": {**JOINT, "capacity_c": 1.0},
+    "ours": {
+        **JOINT,
+        "capacity_c": 0.0,
+        "unlabelled_capacity_c": 1.0,
+        "labelled_fraction": 0.3,
+        "consistency_weight": 2.0,
+    },
+    "cvae": {"alpha": 2.0, "labelled_fraction": 0.3},
+    "cvae, all labelled": {"alpha": 2.0, "all_labelled": True},
+}
+
+
+def call_loss(name, dtype=jnp.float32, **changes):
+    """Calls a loss with a linear encoder and decoder whose arrays have a dtype."""
+    arguments = {**LOSSES[name], "gaussian_key": KEYS["gaussian_key"]}
+    has_labels = name.startswith(("ours", "cvae"))
+    has_categorical = name in ("joint_vae", "ours")
+    is_conditional = name.startswith("cvae")
+    inputs = LATENTS + CLASSES * (has_categorical or is_conditional)
+    encoder, decoder = matrices(inputs, CLASSES * is_conditional)
+    encoder, decoder = encoder.astype(dtype), decoder.astype(dtype)
+    images, labels = batch()
+    images = images.astype(dtype)
+    if name == "ours":
+        labels = labels.at[2:4].set(-1)
+        arguments["augmented_images"] = images[:, ::-1]
+    if name == "cvae":
+        labels = labels.at[2:4].set(-1)
+
+    def encode(images, *one_hot):
+        posterior = encode_with(encoder, images, *one_hot)
+        return posterior if has_categorical else posterior._replace(logits=None)
+
+    callables = {"encode": encode, "decode": partial(decode_with, decoder)}
+    if is_conditional:
+        classifier = encoder[:PIXELS, :CLASSES]
+        callables["classify"] = lambda images: images.reshape(BATCH, -1) @ classifier
+    data = {"images": images} | ({"labels": labels} if has_labels else {})
+    loss = getattr(losses, name.partition(",")[0])
+    return loss(**{**callables, **data, **arguments, **changes})
+
+
+@pytest.mark.fault(
+    "environment",
+    "JAX configured with other random bits, x64 or strict promotion",
+    "training, resumption and evaluation end with the same bits; losses keep the dtype of their "
+    "inputs",
+)
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_work_with_x64_and_strict_promotion(name):
+    """float32 gives the same values as ever; float64 is computed as such, with its own noise."""
+    loss, terms = call_loss(name)
+    with numerics._enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        same_loss, same_terms = call_loss(name)
+        double_loss, double_terms = call_loss(name, jnp.float64)
+        gradient = jax.grad(lambda images: call_loss(name, images=images)[0])(batch()[0])
+    np.testing.assert_allclose(same_loss, loss, rtol=1e-6)
+    assert same_loss.dtype == gradient.dtype == jnp.float32
+    assert double_loss.dtype == jnp.float64
+    for term, same, double in zip(terms, same_terms, double_terms, strict=True):
+        assert (term is None) == (same is None) == (double is None)
+        if term is not None:
+            np.testing.assert_allclose(same, term, rtol=1e-6)
+            assert (same.dtype, double.dtype) == (jnp.float32, jnp.float64)
+    # These terms have no noise.
+    np.testing.assert_allclose(double_terms.kl_z, terms.kl_z, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("without_jaxtyping")
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_take_numpy_arrays_and_lists(name):
+    images, labels = batch()
+    data = {"images": images} | ({"labels": labels} if name.startswith(("ours", "cvae")) else {})
+    expected, _ = call_loss(name, **data)
+    for convert in (np.asarray, lambda array: np.asarray(array).tolist()):
+        loss, _ = call_loss(name, **{key: convert(array) for key, array in data.items()})
+        np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+ZEROS = np.zeros((BATCH, *SHAPE))
+INVALID_ARGUMENTS = [
+    ("vae", {"images": ZEROS.astype(np.uint8)}, "images must be floats in .0, 1., got uint8"),
+    ("cvae", {"images": ZEROS.astype(bool)}, "images must be floats in .0, 1., got bool"),
+    ("ours", {"images": ZEROS.astype(int)}, "got int32; divide pixels of 0 to 255 by 255"),
+    (
+        "ours",
+        {"augmented_images": ZEROS.astype(np.uint8)},
+        "augmented_images must be floats in .0, 1., got uint8",
+    ),
+    (
+        "ours",
+        {"augmented_images": jnp.zeros((3, *SHAPE))},
+        r"augmented_images and images must have one shape, got \(3, .* and \(6, ",
+    ),
+    ("ours", {"labels": [0, 1, 2, 3, 4, 0]}, r"labels must be -1 \(unlabelled\) or 0 to 3, got 4"),
+    (
+        "cvae",
+        {"labels": [0, 1, 2, 3, -2, 0]},
+        r"labels must be -1 \(unlabelled\) or 0 to 3, got -2",
+    ),
+    ("cvae", {"labels": np.zeros(BATCH)}, "labels must be integers, got float64"),
+    ("ours", {"labels": [True] * BATCH}, "labels must be integers, got bool"),
+    ("ours", {"labels": np.zeros((BATCH, 1), int)}, r"shape \(6,\), got \(6, 1\)"),
+    ("ours", {"temperature": 0.0}, "temperature must be above 0, got 0.0"),
+    ("vae", {"gaussian_key": 0}, r"must come from jax.random.key\(seed\), got int"),
+    ("ours", {"gumbel_key": jnp.zeros(2, jnp.uint32)}, "got an array of uint32"),
+    (
+        "vae",
+        {"gaussian_key": jax.random.split(jax.random.key(0), 5)},
+        r"one for each of 6 examples, got shape \(5,\)",
+    ),
+    (
+        "vae",
+        {"encode": lambda _: Posterior(jnp.zeros((6, 3)), jnp.zeros((6, 1)))},
+        r"mean and logvar of shape \(6, latents\), got \(6, 3\) and \(6, 1\)",
+    ),
+    (
+        "ours",
+        {"encode": lambda _: Posterior(*[jnp.zeros((6, 3))] * 3)},
+        r"shape \(12, latents\), got \(6, 3\) and \(6, 3\)",
+    ),
+    (
+        "joint_vae",
+        {"encode": lambda _: Posterior(*[jnp.zeros((6, 3))] * 2, jnp.zeros((1, 4)))},
+        r"logits of shape \(6, classes\), got \(1, 4\)",
+    ),
+    (
+        "cvae",
+        {"classify": lambda _: jnp.zeros((1, 4))},
+        r"classify must return logits of shape \(6, classes\), got \(1, 4\)",
+    ),
+    (
+        "vae",
+        {"decode": lambda _: jnp.zeros((6, 16))},
+        r"\(6, 16\) must have the images' shape \(6, 4",
+    ),
+    (
+        "vae",
+        {"reconstruction_loss": lambda logits, _: jnp.mean(logits)},
+        r"one value per image, \(6,\), got shape \(\)",
+    ),
+]
+
+
+@pytest.mark.fault(
+    "library input",
+    "argument of a loss with a wrong dtype, shape, range or key",
+    "ValueError that names the argument and its value",
+)
+@pytest.mark.usefixtures("without_jaxtyping")
+@pytest.mark.parametrize(("name", "changes", "message"), INVALID_ARGUMENTS)
+def test_losses_reject_invalid_arguments(name, changes, message):
+    with pytest.raises(ValueError, match=message):
+        call_loss(name, **changes)
+
+
+@pytest.mark.usefixtures("without_jaxtyping")
+def test_labels_under_jit_are_checked_by_shape_and_dtype():
+    compiled = jax.jit(lambda labels: call_loss("ours", labels=labels)[0])
+    _, labels = batch()
+    np.testing.assert_allclose(compiled(labels), call_loss("ours", labels=labels)[0], rtol=1e-6)
+    for invalid, message in ((labels[:4], "shape"), (labels.astype(float), "integers")):
+        with pytest.raises(ValueError, match=message):
+            compiled(invalid)
+    assert np.isfinite(compiled(labels.at[0].set(CLASSES)))
+
+
 @pytest.mark.usefixtures("without_jaxtyping")
 def test_rejects_wrong_shapes():
     (encode, decode), (images, labels) = functions(), batch()
     with pytest.raises(ValueError, match=r"\(6, 4, 4, 1\) must have the images' shape \(6, 8, 2"):
         losses.bernoulli_nll(images, images.reshape(BATCH, 8, 2, 1))
-    with pytest.raises(
-        ValueError, match=r"labels must have shape \(6,\), one per image, got \(4,\)"
-    ):
+    with pytest.raises(ValueError, match=r"labels must have shape \(6,\), got \(4,\)"):
         losses.ours(encode, decode, images, labels[:4], capacity_c=0.0, **JOINT)
     encode_continuous = lambda images: encode(images)._replace(logits=None)  # noqa: E731
     with pytest.raises(ValueError, match="got logits=None"):
