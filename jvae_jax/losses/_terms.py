@@ -210,6 +210,8 @@ def population_weights(
     """
     if labelled_fraction is None:
         return jnp.ones(len(labelled), dtype)
+    if isinstance(labelled_fraction, (int, float)) and not 0 <= labelled_fraction <= 1:
+        raise ValueError(f"labelled_fraction must be from 0 to 1, got {labelled_fraction}")
     batch_fraction = mean_over_devices(labelled.astype(dtype), axis_name)
     # A fraction of 0 has no examples: its weight is unused, but must not divide by 0.
     return jnp.where(

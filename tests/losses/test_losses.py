@@ -405,6 +405,7 @@ INVALID_ARGUMENTS = [
     ("cvae", {"labels": np.zeros(BATCH)}, "labels must be integers, got float64"),
     ("ours", {"labels": [True] * BATCH}, "labels must be integers, got bool"),
     ("ours", {"labels": np.zeros((BATCH, 1), int)}, r"shape \(6,\), got \(6, 1\)"),
+    ("cvae", {"labelled_fraction": 1.5}, "labelled_fraction must be from 0 to 1, got 1.5"),
     ("ours", {"temperature": 0.0}, "temperature must be above 0, got 0.0"),
     ("vae", {"gaussian_key": 0}, r"must come from jax.random.key\(seed\), got int"),
     ("ours", {"gumbel_key": jnp.zeros(2, jnp.uint32)}, "got an array of uint32"),
