@@ -49,7 +49,7 @@ def load(directory: Path, image_size: int) -> Dataset:
             f"{directory} contains {classes}; expected two or more, each a sub-folder of images"
         )
     images = [
-        EncodedImage(name, unicodedata.normalize("NFC", str(file.relative_to(directory))), file)
+        EncodedImage(name, _normalize(file.relative_to(directory).as_posix()), file)
         for split in (train, test)
         for name, files in split.items()
         for file in files
@@ -82,7 +82,7 @@ def _prepare(
 ) -> PreparedData:
     decoded = decode_images(images, class_names, image_size, source=str(directory))
     if has_test:
-        test = np.array([path.startswith(f"test{os.sep}") for path in decoded.paths])
+        test = np.array([path.startswith("test/") for path in decoded.paths])
     else:
         test = holdout_mask(decoded.paths, decoded.labels, len(class_names))
     return PreparedData(split_arrays(decoded.images, decoded.labels, test), decoded.notes)
@@ -110,10 +110,7 @@ def _find_splits(directory: Path) -> tuple[dict[str, list[Path]], dict[str, list
 
 
 def _list_classes(directory: Path) -> dict[str, list[Path]]:
-    return {
-        unicodedata.normalize("NFC", folder.name): _list_files(folder)
-        for folder in _list_folders(directory)
-    }
+    return {_normalize(folder.name): _list_files(folder) for folder in _list_folders(directory)}
 
 
 def _list_folders(directory: Path) -> list[Path]:
@@ -126,7 +123,8 @@ def _list_folders(directory: Path) -> list[Path]:
             raise ValueError(
                 f"{directory} contains a folder whose name isn't printable text: {folder.name!a}"
             )
-    return sorted(folders)
+    # Windows compares paths without regard to case, and a Mac may store names decomposed.
+    return sorted(folders, key=lambda folder: _normalize(folder.name))
 
 
 def _list_files(directory: Path) -> list[Path]:
@@ -140,3 +138,8 @@ def _list_files(directory: Path) -> list[Path]:
     if not files:
         raise ValueError(f"{directory} contains no images; add some or remove the folder")
     return files
+
+
+def _normalize(name: str) -> str:
+    """Composes characters, which file systems store composed or decomposed."""
+    return unicodedata.normalize("NFC", name)

@@ -1,5 +1,6 @@
 """Image folders: layouts, caching and invalid content."""
 
+import hashlib
 import io
 import logging
 import os
@@ -58,6 +59,17 @@ def test_sub_folders_are_classes(root, caplog):
     assert caplog.messages == [
         f"data: folder, 36 train and 4 test images of 3 classes, from {root}"
     ]
+
+
+def test_classes_and_split_are_the_same_on_every_system(tmp_path):
+    """Windows ignores case and separates with a backslash; a Mac may decompose the é."""
+    for name in ("b", "A", "e\u0301", "z"):
+        fill(tmp_path / "mine" / name)
+    dataset = load(tmp_path / "mine")
+    assert dataset.class_names == ("A", "b", "z", "é")
+    for name, image in zip(dataset.class_names, dataset.test_images, strict=True):
+        hashes = [hashlib.sha256(f"{name}/{index}.png".encode()).digest() for index in range(10)]
+        assert image.max() == 255 - hashes.index(min(hashes))
 
 
 def test_unlabelled_images_are_for_training_only(root):
