@@ -36,7 +36,7 @@ def environment() -> dict[str, Any]:
 def _processor() -> str:
     """Returns the processor's model name after a comma, if Linux reports one."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -58,6 +58,7 @@ def _commit() -> str | None:
 
 def _git(*arguments: str, cwd: Path) -> str:
     completed = subprocess.run(
-        ["git", *arguments], capture_output=True, text=True, timeout=10, check=True, cwd=cwd
+        ["git", *arguments], capture_output=True, timeout=10, check=True, cwd=cwd
     )
-    return completed.stdout.strip()
+    # Paths are not always text of the locale.
+    return os.fsdecode(completed.stdout).strip()
