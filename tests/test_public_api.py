@@ -12,10 +12,13 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import jaxtyping
+import numpy as np
 import pytest
+from helpers import make_dataset
 
 import jvae_jax
 from jvae_jax import losses
+from jvae_jax.export import export
 from jvae_jax.objectives import OBJECTIVES
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +28,11 @@ MODULES = [
     for module in pkgutil.walk_packages(jvae_jax.__path__, "jvae_jax.")
     if module.name not in WITH_GRADIO
 ]
+# Some exist on POSIX only, some have no wheels for every system.
+UNAVAILABLE = {
+    *("fcntl", "grp", "pwd", "resource", "termios", "array_record", "tensorflow", "gradio"),
+    *("tensorflow_datasets", "orbax", "matplotlib", "sklearn", "mlxtend", "simple_parsing"),
+}
 HEAVY_LIBRARIES = {
     *("matplotlib", "tensorflow_datasets", "tensorflow", "orbax", "sklearn"),
     *("gradio", "jax2onnx", "simple_parsing"),
@@ -148,6 +156,56 @@ def test_import_is_fast_and_loads_no_heavy_library():
         float(subprocess.check_output([sys.executable, "-c", program], text=True)) for _ in range(3)
     ]
     assert min(seconds) < 2
+
+
+USE_OF_LOSSES_AND_MODEL = """
+import jax
+import jax.numpy as jnp
+import numpy as np
+import jvae_jax
+
+def loss(mean, key):
+    return jvae_jax.losses.vae(
+        lambda images: jvae_jax.Posterior(mean, 0 * mean, None),
+        lambda latents: latents.reshape(2, 3, 3, 1),
+        jnp.full((2, 3, 3, 1), 0.5),
+        gaussian_key=key,
+    )[0]
+
+key = jax.random.key(0)
+value, gradient = jax.value_and_grad(loss)(jnp.ones((2, 9)), key)
+model = jvae_jax.load("model")
+images = jvae_jax.data.load("toy.npz", image_size=8).test_images
+results = {
+    "value": value,
+    "gradient": gradient,
+    "samples": model.sample(key=key, columns=2),
+    "means": model.encode(images).mean,
+    "restyled": model.restyle(images[:2]),
+}
+np.savez("results.npz", **results)
+"""
+
+
+@pytest.mark.fault(
+    "environment",
+    "libraries and POSIX modules that can't be imported",
+    "import, losses, exported models and .npz files work without them",
+)
+def test_losses_and_exported_models_work_without_most_libraries(reference, tmp_path, monkeypatch):
+    run, _ = reference
+    export(run.model, run, tmp_path / "model", onnx=False)
+    toy = make_dataset()
+    splits = ("train_images", "train_labels", "test_images", "test_labels")
+    np.savez(tmp_path / "toy.npz", **{name: getattr(toy, name) for name in splits})
+    monkeypatch.chdir(tmp_path)
+    # None in sys.modules makes an import fail.
+    block = f"import sys; sys.modules.update(dict.fromkeys({sorted(UNAVAILABLE)}))"
+    subprocess.run([sys.executable, "-c", f"{block}\n{USE_OF_LOSSES_AND_MODEL}"], check=True)
+    without = dict(np.load("results.npz"))
+    exec(USE_OF_LOSSES_AND_MODEL, expected := {})
+    for name, array in expected["results"].items():
+        np.testing.assert_allclose(without[name], array, atol=1e-5)
 
 
 def test_docstring_examples_run():
