@@ -11,6 +11,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _cache = tempfile.TemporaryDirectory(prefix="jvae_jax_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+# Warnings are errors in the processes that tests start, too.
+os.environ["PYTHONWARNINGS"] = "error::DeprecationWarning,error::FutureWarning"
 # Compilation takes longer than execution here, so it is not optimized.
 os.environ["XLA_FLAGS"] = " ".join(
     [
