@@ -219,6 +219,7 @@ class AnnealedVAE(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(self, "capacity_steps", lambda value: value < 2**31, "below 2,147,483,648")
         for name in ("beta", "capacity_z", "capacity_steps"):
             require(self, name, lambda value: value >= 0, "0 or more")
 

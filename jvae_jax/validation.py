@@ -14,6 +14,8 @@ from jax.core import Tracer
 def require(config: Any, name: str, condition: Callable[[Any], bool], description: str) -> None:
     """Raises ValueError unless a field is None, or finite and satisfies a condition.
 
+    Floats must do so in float32, in which they are used: 1e-50 is 0 there.
+
     Args:
         config: dataclass instance.
         name: name of the field.
@@ -21,8 +23,23 @@ def require(config: Any, name: str, condition: Callable[[Any], bool], descriptio
         description: the condition in words, for the message, e.g. "above 0".
     """
     value = getattr(config, name)
-    if value is not None and not (math.isfinite(value) and condition(value)):
-        raise ValueError(f"{name} must be {description}, got {value}")
+    if value is None:
+        return
+    rounded = _as_float32(value)
+    if not (math.isfinite(rounded) and condition(value if isinstance(value, int) else rounded)):
+        is_telling = rounded != value and abs(rounded) in (0.0, 1.0, math.inf)
+        in_float32 = f", which is {rounded:g} in float32" if is_telling else ""
+        raise ValueError(f"{name} must be {description}, got {value}{in_float32}")
+
+
+def _as_float32(value: int | float) -> float:
+    """Rounds to float32 as XLA does: subnormal numbers are 0."""
+    try:
+        with np.errstate(over="ignore"):
+            rounded = float(np.float32(value))
+    except OverflowError:  # an int beyond float64
+        return math.inf
+    return 0.0 if abs(rounded) < np.finfo(np.float32).tiny else rounded
 
 
 def check_types(config: Any) -> None:

@@ -15,6 +15,7 @@ from jvae_jax.files import atomic_write
 from jvae_jax.pretrained import load
 from jvae_jax.trained_model import TrainedModel
 from jvae_jax.training.run import load_run
+from jvae_jax.validation import require
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class GenerateFlags:
     """Checkpoint to use; best has the lowest negative ELBO on the test split."""
 
     def __post_init__(self) -> None:
+        require(self, "seed", lambda seed: 0 <= seed < 2**32, "from 0 to 4,294,967,295")
         if self.samples < 1 + (self.interpolate is not None):
             least = "2 or more to interpolate" if self.interpolate else "1 or more"
             raise ValueError(f"samples must be {least}, got {self.samples}")

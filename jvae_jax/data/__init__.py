@@ -65,7 +65,7 @@ from pathlib import Path
 
 # tensorflow-datasets takes seconds to import: only the preparation of a dataset imports it.
 from jvae_jax.data import cache, image_folder, npz, preparation
-from jvae_jax.data.dataset import Dataset
+from jvae_jax.data.dataset import Dataset, check_image_size
 from jvae_jax.data.hiragana73 import Hiragana73
 from jvae_jax.data.idx import RELEASES
 from jvae_jax.data.mnist_5k import mnist_5k
@@ -108,11 +108,12 @@ def load(name: str, data_dir: str | Path = DATA_DIR, *, image_size: int = 32) ->
         Training and test images in uint8, labels and class names.
 
     Raises:
-        ValueError: if the name is unknown, the data are damaged or invalid, or ``folder`` is given
-            without ``data_dir``.
+        ValueError: if the name is unknown, the data are damaged or invalid, ``folder`` is given
+            without ``data_dir``, or the images at this size exceed the machine's memory.
         ConnectionError: if the dataset isn't in ``data_dir`` and can't be downloaded.
         OSError: if a file can't be read or the prepared data can't be written.
     """
+    check_image_size(image_size)
     directory = Path(data_dir).expanduser()
     origin = f"from {directory}"
     if name == "auto":

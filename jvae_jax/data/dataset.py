@@ -10,8 +10,12 @@ import numpy as np
 
 from jvae_jax.data.labels import keep_labels
 from jvae_jax.numerics import default_numerics
+from jvae_jax.memory import require_memory
 from jvae_jax.types import Batch
 from jvae_jax.validation import as_class_indices, as_pixels, check_types
+
+_RESIZED_AT_A_TIME = 5000
+"""Images that are resized at a time, which bounds the memory that their floats take."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,12 +93,26 @@ class Dataset:
 
     @default_numerics()
     def resized(self, size: int) -> "Dataset":
-        """Returns a copy with images of size x size: bilinear, antialiased on downscaling."""
+        """Returns a copy with images of size x size: bilinear, antialiased on downscaling.
+
+        Raises:
+            ValueError: if the size isn't an integer above 0, or the machine has less memory than
+                is needed: 2 bytes per pixel and channel, and 4 more for the images that are resized
+                at a time.
+        """
+        check_image_size(size)
         if self.image_shape[:2] == (size, size):
             return self
+        images = len(self.train_images) + len(self.test_images)
+        bytes_per_pixel = 2 * images + 4 * min(images, _RESIZED_AT_A_TIME)
+        require_memory(
+            bytes_per_pixel * size**2 * self.image_shape[2],
+            f"resizing {images:,} images to {size:,} x {size:,} pixels",
+        )
 
         def resize(images: np.ndarray) -> np.ndarray:
-            chunks = np.split(images, range(5000, len(images), 5000))
+            starts = range(_RESIZED_AT_A_TIME, len(images), _RESIZED_AT_A_TIME)
+            chunks = np.split(images, starts)
             return np.concatenate([np.asarray(_resize(chunk, size)) for chunk in chunks])
 
         return replace(
@@ -170,6 +188,12 @@ class DatasetInfo:
         tuple_fields = ("image_shape", "class_names", "labels_per_class")
         tuples = {name: tuple(contents[name]) for name in tuple_fields if name in contents}
         return cls(**{**contents, **tuples})
+
+
+def check_image_size(size: int) -> None:
+    """Raises ValueError unless a height and width, in pixels, is an integer above 0."""
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ValueError(f"image_size must be an integer above 0, got {size!r}")
 
 
 @partial(jax.jit, static_argnames="size")

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import operator
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from jvae_jax.data.source import Arrays
+from jvae_jax.memory import require_memory
 
 UNLABELLED = "unlabelled"
 """Name of the pseudo-class of unlabelled images; their label is -1."""
@@ -79,12 +81,20 @@ def decode_images(
         Greyscale images with bright ink on dark background, or RGB images of unchanged polarity.
 
     Raises:
-        ValueError: if a class has no readable image.
+        ValueError: if a class has no readable image, or the machine has less memory than is needed:
+            3 bytes per pixel and channel, for the images one by one, together and split.
     """
     decoded: dict[str, tuple[np.ndarray, int]] = {}
     unreadable: list[str] = []
+    channels = 1
     labels_by_name = {name: label for label, name in enumerate(class_names)} | {UNLABELLED: -1}
     for image in tqdm(images, desc="preparing", unit=" images", disable=None):
+        # The number of images in an archive isn't known before its end.
+        count = operator.length_hint(images, len(decoded) + 1)
+        require_memory(
+            3 * count * size**2 * channels,
+            f"{source}: decoding {count:,} images of {size:,} x {size:,} pixels",
+        )
         try:
             pixels = decode_image(image.file, size, grey=grey)
         except UnreadableImageError as error:
@@ -92,6 +102,7 @@ def decode_images(
             unreadable.append(f"{name} ({error})".encode(errors="backslashreplace").decode())
         else:
             decoded[image.path] = pixels, labels_by_name[image.class_name]
+            channels = max(channels, pixels.shape[-1])
     paths = sorted(decoded)
     labels = np.array([decoded[path][1] for path in paths], np.int32)
     listed = _abbreviate(unreadable)

@@ -4,12 +4,14 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
 from jvae_jax.data import DATA_DIR, Dataset
-from jvae_jax.models.autoencoder import Autoencoder
+from jvae_jax.memory import require_memory
+from jvae_jax.models.autoencoder import FILTERS, HIDDEN, STRIDE, Autoencoder
 from jvae_jax.objectives import OBJECTIVES, Objective, Ours
 from jvae_jax.training import distributed
 from jvae_jax.training.step import EMA_DECAY
@@ -18,6 +20,8 @@ from jvae_jax.validation import check_types, require
 
 _DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 """Data types of the networks' arithmetic; None computes in the type of the inputs."""
+_ACTIVATION_BYTES = 300
+"""Memory of a training step per pixel of a batch: activations and their gradients, as measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,10 @@ class TrainConfig:
                 f"objective must be an instance such as jvae_jax.Ours(), got {self.objective!r}"
             )
         check_types(self)
+        # The types in which JAX counts steps and takes seeds; it would drop a seed's higher bits.
+        for name in ("epochs", "batch_size", "latents", "image_size", "save_every"):
+            require(self, name, lambda value: value < 2**31, "below 2,147,483,648")
+        require(self, "seed", lambda value: value < 2**32, "below 4,294,967,296")
         for name in ("epochs", "batch_size", "latents", "learning_rate"):
             require(self, name, lambda value: value > 0, "above 0")
         require(self, "ema_decay", lambda value: 0 <= value < 1, "0 or more and below 1")
@@ -123,19 +131,27 @@ class TrainConfig:
         """Returns the configuration with every default filled in for a dataset.
 
         Raises:
-            ValueError: if the image height isn't divisible by 8, or classes are to be balanced
-                but some training images are unlabelled.
+            ValueError: if the image height isn't divisible by 8, classes are to be balanced but
+                some training images are unlabelled, the steps exceed 32 bits, or training exceeds
+                the machine's memory.
         """
         if self.balance_classes and (dataset.train_labels < 0).any():
             raise ValueError(
                 f"balance_classes needs every label; {np.sum(dataset.train_labels < 0)} of "
                 f"{len(dataset.train_labels)} training images have none"
             )
-        steps_per_epoch = len(dataset.train_labels) / self.batch_size
+        examples = len(dataset.train_labels)
+        steps_per_epoch = examples / self.batch_size
+        steps = examples // self.batch_size
+        if self.epochs * steps >= 2**31:
+            raise ValueError(
+                f"epochs of {steps:,} steps must be below {-(-(2**31) // steps):,}, as steps are "
+                f"counted in 32 bits, got {self.epochs}"
+            )
         default_workdir = (
             f"runs/{self.objective.name}-{self._folder_name(dataset.name)}-{self.seed}"
         )
-        return replace(
+        resolved = replace(
             self,
             objective=self.objective.resolve(self.epochs * steps_per_epoch),
             dataset=dataset.name,
@@ -143,6 +159,30 @@ class TrainConfig:
             workdir=self.workdir or default_workdir,
             save_every=self.save_every or max(1, round(1000 / max(steps_per_epoch, 1))),
         )
+        require_memory(
+            resolved.training_bytes(dataset),
+            f"training on images of {dataset.image_shape} in batches of {self.batch_size:,} with "
+            f"{self.latents:,} latents",
+        )
+        return resolved
+
+    def training_bytes(self, dataset: Dataset) -> int:
+        """Estimates the memory that training needs on this machine beside the dataset.
+
+        Returns:
+            5 values of 4 bytes for each parameter (itself, its average, Adam's two moments and its
+            gradient), 1 byte for each value of the training images on the device and, if that is
+            the CPU, 300 bytes for each pixel of a process's part of the batch.
+        """
+        network = self.make_network(
+            image_shape=dataset.image_shape, classes=len(dataset.class_names)
+        )
+        estimate = 5 * parameter_bytes(network) + dataset.train_images.nbytes
+        if jax.default_backend() == "cpu":
+            height, width, _ = dataset.image_shape
+            images = self.batch_size // jax.process_count()
+            estimate += _ACTIVATION_BYTES * images * height * width
+        return estimate
 
     def _folder_name(self, dataset: str) -> str:
         """Name of the dataset as part of a folder name."""
@@ -208,3 +248,11 @@ class TrainConfig:
         if name not in OBJECTIVES:
             raise ValueError(f"unknown objective {name!r}; there are {', '.join(OBJECTIVES)}")
         return cls(**{**values, "objective": OBJECTIVES[name](**hyperparameters)})
+
+
+def parameter_bytes(network: Autoencoder) -> int:
+    """Returns the memory of the linear layers' parameters, which are nearly all, in float32."""
+    height, width, _ = network.image_shape
+    features = FILTERS * (height // STRIDE) * (width // STRIDE)
+    networks = 3 if network.conditional else 2  # encoder, decoder and classifier
+    return 4 * HIDDEN * (networks * features + 3 * (network.latents + network.classes))

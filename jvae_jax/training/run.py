@@ -31,11 +31,12 @@ from jvae_jax import data
 from jvae_jax.data import Dataset
 from jvae_jax.data.dataset import DatasetInfo
 from jvae_jax.files import write_json
+from jvae_jax.memory import require_memory
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.sampling import purpose_key
 from jvae_jax.trained_model import TrainedModel
 from jvae_jax.training import checkpoints
-from jvae_jax.training.config import TrainConfig
+from jvae_jax.training.config import TrainConfig, parameter_bytes
 from jvae_jax.training.provenance import environment
 from jvae_jax.training.step import TrainState, init_state, state_shape
 from jvae_jax.types import Variables
@@ -296,7 +297,8 @@ def load_run(workdir: str | Path) -> Run:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if its config.json is invalid or has another format.
+        ValueError: if its config.json is invalid, has another format, or describes a model that
+            exceeds the machine's memory.
     """
     workdir = Path(workdir).expanduser()
     path = workdir / "config.json"
@@ -317,7 +319,9 @@ def load_run(workdir: str | Path) -> Run:
         info = DatasetInfo.from_json(contents["data"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is invalid: {error}") from error
-    return Run(workdir=workdir, config=config, data=info)
+    run = Run(workdir=workdir, config=config, data=info)
+    require_memory(parameter_bytes(run.network), f"the model in {path}")
+    return run
 
 
 def dataset_name(config: TrainConfig) -> str:

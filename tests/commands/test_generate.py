@@ -75,6 +75,8 @@ def test_animation_returns_to_first_style(generate, tmp_path):
             "interpolating labels needs two --labels or more, got 1",
         ),
         (["--interpolate=styles", "--samples=1"], 2, "must be 2 or more to interpolate, got 1"),
+        (["--seed=-1"], 2, "seed must be from 0 to 4,294,967,295, got -1"),
+        (["--seed=4294967296"], 2, "seed must be from 0 to 4,294,967,295, got 4294967296"),
         (["--output=x.gif"], 2, "an animation needs --interpolate, got the output x.gif"),
         (["--output=x.bmp3"], 2, "'bmp3' is not supported"),
         (["--output=none/x.png"], 1, "there is no folder none"),

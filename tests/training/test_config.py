@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import asdict, fields, replace
 
+import jax
 import pytest
 from helpers import make_dataset
 from simple_parsing.docstring import get_attribute_docstring
@@ -139,9 +140,65 @@ def test_every_field_has_help(config_class):
         ({"image_size": 28}, "image_size must be a multiple of 8 above 0, got 28"),
         ({"seed": -1}, "seed must be 0 or more"),
         ({"save_every": 0}, "save_every must be 1 or more"),
+        ({"num_labels": "²"}, "num_labels must be all or 0 or more, got ²"),
+        ({"seed": 0.5}, "seed must be int, got 0.5"),
+        ({"epochs": 1e30}, r"epochs must be int, got 1e\+30"),
     ],
+)
+@pytest.mark.fault(
+    "flags", "values out of range or of another type", "refused with the name, the range, the value"
 )
 @pytest.mark.usefixtures("without_jaxtyping")
 def test_rejects_invalid_values(values, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"seed": 2**32}, "seed must be below 4,294,967,296, got 4294967296"),
+        ({"seed": 10**400}, "seed must be below 4,294,967,296, got 1000"),
+        ({"epochs": 2**31}, "epochs must be below 2,147,483,648, got 2147483648"),
+        ({"epochs": 2**70}, "epochs must be below 2,147,483,648, got 1180591620717411303424"),
+        ({"epochs": 10**5000}, "4300 digits"),
+        ({"batch_size": 2**63}, "batch_size must be below 2,147,483,648"),
+        ({"latents": 2**40}, "latents must be below 2,147,483,648"),
+        ({"image_size": 2**40}, "image_size must be below 2,147,483,648"),
+        ({"save_every": 2**40}, "save_every must be below 2,147,483,648"),
+        (
+            {"learning_rate": 1e-40},
+            "learning_rate must be above 0, got 1e-40, which is 0 in float32",
+        ),
+        ({"learning_rate": 1e39}, r"must be above 0, got 1e\+39, which is inf in float32"),
+        ({"learning_rate": 10**400}, "learning_rate must be above 0, got 1000"),
+        ({"ema_decay": 1 - 1e-9}, "below 1, got 0.999999999, which is 1 in float32"),
+    ],
+)
+@pytest.mark.fault(
+    "flags",
+    "integers beyond 32 or 64 bits, floats that are 0, 1 or infinite in float32",
+    "refused with the bound",
+)
+@pytest.mark.usefixtures("without_jaxtyping")
+def test_rejects_values_beyond_their_type(values, message):
+    """JAX would abort, or silently compute with another value."""
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**values)
+
+
+def test_the_largest_seeds_are_different():
+    """Those above are not: JAX drops their higher bits."""
+    seeds = (0, 2**31 - 1, 2**31, 2**32 - 1)
+    keys = [jax.random.key(TrainConfig(seed=seed).seed) for seed in seeds]
+    assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 4
+
+
+@pytest.mark.fault("flags", "more steps than 32 bits count", "refused with the bound of the epochs")
+def test_rejects_more_steps_than_jax_counts(toy):
+    """48 examples in batches of 8 are 6 steps: 6 x 357,913,941 = 2**31 - 2."""
+    config = TrainConfig(batch_size=8, epochs=357_913_941)
+    assert config.resolve(toy).epochs == 357_913_941
+    message = "epochs of 6 steps must be below 357,913,942, as .* 32 bits, got 357913942"
+    with pytest.raises(ValueError, match=message):
+        replace(config, epochs=357_913_942).resolve(toy)
