@@ -147,8 +147,8 @@ def as_pixels(
             f"{name} must be (examples, height, width, channels), got shape {images.shape}"
         )
     if images.dtype != np.uint8:
-        is_concrete = images.size and not isinstance(images, Tracer)
-        span = f" in {images.min():g} to {images.max():g}" if is_concrete else ""
+        has_range = images.dtype.kind in "biuf" and images.size and not isinstance(images, Tracer)
+        span = f" in {images.min():g} to {images.max():g}" if has_range else ""
         raise ValueError(f"{name} must be uint8 in 0 to 255, got {images.dtype}{span}")
     if image_shape is not None and images.shape[1:] != tuple(image_shape):
         raise ValueError(

@@ -1,13 +1,28 @@
-"""Reading of files inside zip and tar archives, without extracting them to disk."""
+"""Reading of archives without extracting them to disk, and of .npz and .gz files, within bounds."""
 
+import contextlib
+import errno
+import gzip
+import io
+import lzma
+import math
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-_MAX_MEMBER_BYTES = 1 << 30
+import numpy as np
 
+from jvae_jax.memory import require_memory
+
+_MAX_MEMBER_BYTES = 1 << 30
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+_File = io.BufferedReader | io.BytesIO
 PathFilter = Callable[[PurePosixPath], bool]
 
 
@@ -27,15 +42,65 @@ def read_members(archive: Path, select: PathFilter) -> Iterator[tuple[PurePosixP
         yield from read(archive, select)
     except (
         EOFError,
+        lzma.LZMAError,
         OSError,
         RuntimeError,  # encrypted, or an unsupported compression method
         tarfile.TarError,
+        UnicodeError,  # in the name of a member
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if _is_io_error(error):
             raise
         raise damaged_file_error(archive, error) from error
+
+
+def list_arrays(file: _File) -> list[str]:
+    """Lists the names of the arrays of an .npz file.
+
+    Raises:
+        ValueError: if the file isn't a zip archive, or contains a name twice.
+    """
+    with _reporting_damage(), zipfile.ZipFile(file) as archive:
+        return list(_members_by_array(archive))
+
+
+def read_arrays(file: _File, names: Collection[str]) -> dict[str, np.ndarray]:
+    """Reads arrays of an .npz file.
+
+    Unlike ``np.load``, which allocates what an array's header claims, it compares the claim with
+    the size of the member first, and the sizes with the machine's memory.
+
+    Args:
+        file: the .npz file.
+        names: names of the arrays.
+
+    Raises:
+        ValueError: if the file is damaged or encrypted, an array is missing, damaged or of objects,
+            or three copies of the arrays exceed the memory.
+    """
+    with _reporting_damage(), zipfile.ZipFile(file) as archive:
+        members = _members_by_array(archive)
+        if missing := [name for name in names if name not in members]:
+            raise ValueError(f"it has no {missing[0]}")
+        size = sum(members[name].file_size for name in names)
+        require_memory(3 * size, f"reading {size:,} bytes of arrays")
+        return {name: _read_array(archive, members[name], name) for name in names}
+
+
+def decompress_gzip(content: bytes) -> bytes:
+    """Decompresses the content of a .gz file.
+
+    Raises:
+        ValueError: if it is damaged, or larger than 1 GiB.
+    """
+    decompressed = io.BytesIO()
+    with _reporting_damage(), gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        while chunk := file.read(1 << 20):
+            decompressed.write(chunk)
+            if decompressed.tell() > _MAX_MEMBER_BYTES:
+                raise ValueError(f"its content has more than {_MAX_MEMBER_BYTES:,} bytes")
+    return decompressed.getvalue()
 
 
 def damaged_file_error(path: Path | str, error: Exception) -> ValueError:
@@ -85,3 +150,56 @@ def _check_size(archive: Path, path: PurePosixPath, size: int) -> None:
             f"{archive} is rejected: its member {path} has {size:,} bytes, more than "
             f"{_MAX_MEMBER_BYTES:,}"
         )
+
+
+def _members_by_array(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    members: dict[str, zipfile.ZipInfo] = {}
+    for info in archive.infolist():
+        name = info.filename.removesuffix(".npy")
+        if name in members:
+            raise ValueError(f"it contains {name!r} twice")
+        members[name] = info
+    return members
+
+
+def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> np.ndarray:
+    if info.flag_bits & 1:
+        raise ValueError(f"{name} is encrypted")
+    with _reporting_damage(f"{name}: "), archive.open(info) as member:
+        try:
+            version = np.lib.format.read_magic(member)
+        except ValueError as error:
+            raise ValueError(f"{name} isn't an array") from error
+        if version not in _NPY_HEADERS:
+            raise ValueError(f"the array {name} has the unknown format {version}")
+        shape, _, dtype = _NPY_HEADERS[version](member)
+        if dtype.hasobject:
+            raise ValueError(f"Object arrays are never unpickled, and {name} is one")
+        if dtype.kind not in "biufcSU" or not dtype.itemsize:
+            raise ValueError(f"{name} must be an array of numbers or text, got {dtype}")
+        claimed, held = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
+        if claimed != held:
+            raise ValueError(
+                f"the header of {name} claims {claimed:,} bytes, {dtype} of shape {shape}, but it "
+                f"has {held:,}"
+            )
+    with _reporting_damage(f"{name}: "), archive.open(info) as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
+
+
+@contextlib.contextmanager
+def _reporting_damage(prefix: str = "") -> Iterator[None]:
+    """Turns the errors of a damaged file into ValueErrors without the file's name."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:  # zipfile and numpy raise arbitrary exceptions on damaged files.
+        if _is_io_error(error):
+            raise
+        raise ValueError(f"{prefix}{str(error) or type(error).__name__}") from error
+
+
+def _is_io_error(error: Exception) -> bool:
+    """Whether the system reports an error other than a wrong offset, which a damaged zip holds."""
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)

@@ -1,10 +1,10 @@
 """Cache of prepared datasets: one uncompressed .npz file each."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from jvae_jax.data.archives import read_arrays
 from jvae_jax.data.source import PreparedData
 from jvae_jax.files import atomic_write
 
@@ -25,13 +25,15 @@ def read(path: Path, origin: str | None) -> PreparedData | None:
         The prepared data, or None if the file is missing, damaged or of another origin.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as contents:
-            if origin is not None and contents["origin"] != origin:
+        with path.open("rb") as file:
+            found = read_arrays(file, ("origin",))["origin"]
+            if origin is not None and found != origin:
                 return None
-            notes = tuple(map(str, contents["notes"]))
-            return PreparedData({name: contents[name] for name in _ARRAYS}, notes)
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+            contents = read_arrays(file, (*_ARRAYS, "notes"))
+    except (OSError, ValueError):
         return None
+    notes = tuple(map(str, contents.pop("notes")))
+    return PreparedData(contents, notes)
 
 
 def write(path: Path, data: PreparedData, origin: str | None) -> None:

@@ -1,6 +1,7 @@
 """The in-memory dataset, validated on construction, and the metadata that identify it."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -9,8 +10,8 @@ import jax
 import numpy as np
 
 from jvae_jax.data.labels import keep_labels
-from jvae_jax.numerics import default_numerics
 from jvae_jax.memory import require_memory
+from jvae_jax.numerics import default_numerics
 from jvae_jax.types import Batch
 from jvae_jax.validation import as_class_indices, as_pixels, check_types
 
@@ -32,8 +33,8 @@ class Dataset:
         class_names: class names, in the order of the labels.
 
     Raises:
-        ValueError: if an array has a wrong rank, dtype or length, a label is out of range, or two
-            classes have the same name.
+        ValueError: if an array has a wrong rank, dtype or length, a label is out of range, or a
+            class name is used twice, isn't printable, or contains a comma.
     """
 
     name: str
@@ -44,8 +45,8 @@ class Dataset:
     class_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if len(set(self.class_names)) < len(self.class_names):
-            raise ValueError(f"class names must be unique, got {', '.join(self.class_names)}")
+        check_class_names(self.class_names)
+        object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
         for split in ("train", "test"):
             images = np.asarray(as_pixels(getattr(self, f"{split}_images"), name=f"{split} images"))
             labels = as_class_indices(
@@ -156,6 +157,7 @@ class DatasetInfo:
 
     def __post_init__(self) -> None:
         check_types(self)
+        check_class_names(self.class_names)
         if min(self.image_shape) < 1:
             raise ValueError(f"image_shape must be above 0, got {self.image_shape}")
         if len(self.labels_per_class) not in (0, len(self.class_names)):
@@ -188,6 +190,32 @@ class DatasetInfo:
         tuple_fields = ("image_shape", "class_names", "labels_per_class")
         tuples = {name: tuple(contents[name]) for name in tuple_fields if name in contents}
         return cls(**{**contents, **tuples})
+
+
+def check_class_names(names: Iterable[str], source: str = "class_names") -> None:
+    """Raises ValueError unless class names are distinct and can be printed and listed.
+
+    Control characters and terminal escapes aren't printable; ``--labels`` separates names by
+    commas, with optional spaces.
+
+    Args:
+        names: class names.
+        source: where they come from, for the message.
+    """
+    if isinstance(names, str):
+        raise ValueError(f"{source} must be one name for each class, got the text {names!r}")
+    seen = set()
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"{source} must be text, got {name!r}")
+        if not name.isprintable() or "," in name or name.strip() != name or not name:
+            raise ValueError(
+                f"{source} must be printable, not empty, and without commas and surrounding "
+                f"spaces, got {name!r}"
+            )
+        if name in seen:
+            raise ValueError(f"{source} must be unique, got {name!r} twice")
+        seen.add(name)
 
 
 def check_image_size(size: int) -> None:

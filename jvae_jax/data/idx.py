@@ -1,17 +1,20 @@
 """Datasets released as four IDX or .npz files: MNIST, Fashion-MNIST, KMNIST and EMNIST."""
 
-import gzip
 import hashlib
 import io
-import zipfile
-import zlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from jvae_jax.data.archives import damaged_file_error, read_members
+from jvae_jax.data.archives import (
+    damaged_file_error,
+    decompress_gzip,
+    read_arrays,
+    read_members,
+)
 from jvae_jax.data.source import PreparedData
 
 _UNSIGNED_BYTE = 8
@@ -59,7 +62,7 @@ class Release:
         for folder in (directory / self.name.split("/")[0], directory):
             for names in (self.files, self.urls):
                 paths = {name: folder / name for name in names}
-                if all(path.exists() for path in paths.values()):
+                if all(path.is_file() for path in paths.values()):
                     return paths
         return None
 
@@ -77,12 +80,20 @@ class Release:
             for name, checksum in self.files.items():
                 _verify_file(paths[name], checksum)
             contents = {name: paths[name].read_bytes() for name in self.files}
-        images, labels, test_images, test_labels = (
-            _read_array(
+        arrays = {
+            name: _read_array(
                 paths.get(name, name), contents[name], checksum, is_npz=name.endswith(".npz")
             )
             for name, checksum in self.files.items()
-        )
+        }
+        names = list(self.files)
+        for images_name, labels_name in (names[:2], names[2:]):
+            images, labels = arrays[images_name], arrays[labels_name]
+            if reason := self._image_fault(images):
+                raise damaged_file_error(paths.get(images_name, images_name), ValueError(reason))
+            if reason := self._label_fault(labels, len(images)):
+                raise damaged_file_error(paths.get(labels_name, labels_name), ValueError(reason))
+        images, labels, test_images, test_labels = arrays.values()
         return PreparedData(
             {
                 "train_images": self._orient(images),
@@ -91,6 +102,20 @@ class Release:
                 "test_labels": test_labels.astype(np.int32) - self.first_label,
             }
         )
+
+    def _image_fault(self, images: np.ndarray) -> str | None:
+        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape[:2] or not len(images):
+            return f"images must be uint8, (examples, 28, 28), got {_describe(images)}"
+        return None
+
+    def _label_fault(self, labels: np.ndarray, images: int) -> str | None:
+        if labels.dtype.kind not in "iu" or labels.shape != (images,):
+            return f"labels of {images:,} images must be integers, got {_describe(labels)}"
+        lowest, highest = self.first_label, self.first_label + len(self.class_names) - 1
+        outside = labels[(labels < lowest) | (labels > highest)]
+        if len(outside):
+            return f"labels must be {lowest} to {highest}, got {outside[0]}"
+        return None
 
     def _orient(self, images: np.ndarray) -> np.ndarray:
         return (images.swapaxes(1, 2) if self.transposed else images)[..., None]
@@ -110,23 +135,33 @@ def _read_array(path: Path | str, content: bytes, checksum: str, *, is_npz: bool
     """Reads the array of an .npz file or of a gzipped IDX file of unsigned bytes."""
     try:
         if is_npz:
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                return arrays["arr_0"]
-        content = gzip.decompress(content)
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            return read_arrays(io.BytesIO(content), ("arr_0",))["arr_0"]
+        content = decompress_gzip(content)
+    except (OSError, ValueError) as error:
         raise damaged_file_error(path, error) from error
     algorithm, _, expected = checksum.partition(" ")
     actual = hashlib.sha256(content).hexdigest()
     if algorithm == "content" and actual != expected:
         raise _checksum_error(path, f"the sha256 of its content is {actual}, expected {expected}")
     try:
-        *_, kind, dimensions = content[:4]
-        if kind != _UNSIGNED_BYTE:
-            raise ValueError("not an IDX file of unsigned bytes")
-        shape = np.frombuffer(content, ">u4", count=dimensions, offset=4)
-        return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+        return _parse_idx(content)
     except ValueError as error:
         raise damaged_file_error(path, error) from error
+
+
+def _parse_idx(content: bytes) -> np.ndarray:
+    start = 4 + 4 * int.from_bytes(content[3:4])
+    if content[:3] != bytes([0, 0, _UNSIGNED_BYTE]) or len(content) < start:
+        raise ValueError("not an IDX file of unsigned bytes")
+    shape = tuple(np.frombuffer(content[4:start], ">u4").tolist())
+    claimed, held = math.prod(shape), len(content) - start
+    if claimed != held:
+        raise ValueError(f"its header claims {claimed:,} bytes, shape {shape}, but it has {held:,}")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _describe(array: np.ndarray) -> str:
+    return f"{array.dtype} of shape {array.shape}"
 
 
 def _checksum_error(path: Path | str, reason: str) -> ValueError:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jvae_jax.data import cache
-from jvae_jax.data.dataset import Dataset
+from jvae_jax.data.dataset import Dataset, check_class_names
 from jvae_jax.data.images import (
     UNLABELLED,
     EncodedImage,
@@ -118,11 +118,9 @@ def _list_folders(directory: Path) -> list[Path]:
     if not directory.is_dir():
         raise ValueError(f"there is no folder {directory}; set --data_dir to the image folder")
     folders = [path for path in directory.iterdir() if path.is_dir() and path.name[0] != "."]
-    for folder in folders:
-        if not folder.name.isprintable():
-            raise ValueError(
-                f"{directory} contains a folder whose name isn't printable text: {folder.name!a}"
-            )
+    check_class_names(
+        [_normalize(folder.name) for folder in folders], f"names of folders in {directory}"
+    )
     # Windows compares paths without regard to case, and a Mac may store names decomposed.
     return sorted(folders, key=lambda folder: _normalize(folder.name))
 

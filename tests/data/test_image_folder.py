@@ -189,6 +189,28 @@ def unprintable_name(root):
     fill(root / os.fsdecode(b"\xff"))
 
 
+def terminal_escape(root):
+    fill(root / "\x1b[31mred")
+
+
+def right_to_left(root):
+    fill(root / "a\u202eb")
+
+
+def comma(root):
+    fill(root / "a,b")
+
+
+def surrounding_space(root):
+    fill(root / " a")
+
+
+def doubled_accent(root):
+    """Two folders on Linux, of one character, composed and decomposed."""
+    fill(root / "\u304c")
+    fill(root / "\u304b\u3099")
+
+
 def one_image_per_class(root):
     for path in [*root.glob("*/[1-9].png")]:
         path.unlink()
@@ -207,8 +229,16 @@ def one_image_per_class(root):
         (class_beside_train, "mine contains a folder train, so a can't be a class beside it"),
         (unknown_test_class, "mine/test/c is a class that train lacks"),
         (all_unreadable, r"mine: class b has no readable image; .*mine/b/0\.png"),
-        (unprintable_name, r"mine contains a folder whose name isn't printable text: '\\udcff'"),
+        (unprintable_name, r"folders in .*mine must be printable, .* got '\\udcff'"),
+        (terminal_escape, r"folders in .*mine must be printable, .* got '\\x1b\[31mred'"),
+        (right_to_left, r"folders in .*mine must be printable, .* got 'a\\u202eb'"),
+        (comma, "folders in .*mine must be .* without commas .* got 'a,b'"),
+        (surrounding_space, "folders in .*mine must be .* surrounding spaces, got ' a'"),
+        (doubled_accent, "folders in .*mine must be unique, got 'が' twice"),
     ],
+)
+@pytest.mark.fault(
+    "data files", "image folder of another layout or with unprintable names", "refused, uncached"
 )
 def test_reports_invalid_folders(root, cache_dir, corrupt, message):
     corrupt(root)

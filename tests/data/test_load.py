@@ -96,6 +96,9 @@ def test_dataset_converts_lists_and_jax_arrays():
         ({"test_images": np.zeros((20, 8, 16, 1), np.uint8)}, "their shapes must be equal"),
     ],
 )
+@pytest.mark.fault(
+    "library input", "arrays of a dataset of another rank, type, length or range", "refused"
+)
 def test_rejects_invalid_arrays(change, message):
     good = make_dataset()
     arrays = {
@@ -104,6 +107,54 @@ def test_rejects_invalid_arrays(change, message):
     }
     with pytest.raises(ValueError, match=message):
         Dataset(name="bad", class_names=("a", "b", "c"), **{**arrays, **change})
+
+
+@pytest.mark.usefixtures("without_jaxtyping")
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("a", "b", "a"), "class_names must be unique, got 'a' twice"),
+        (("a", "b", "c,d"), "without commas and surrounding spaces, got 'c,d'"),
+        (("a", "b", ""), "class_names must be printable, not empty, .* got ''"),
+        (("a", "b", "  "), "got '  '"),
+        (("a", "b", "c "), "got 'c '"),
+        (("a", "b", "c\n"), r"got 'c\\n'"),
+        (("a", "b", "c\0"), r"got 'c\\x00'"),
+        (("a", "b", "\x1b]0;title\x07"), r"got '\\x1b\]0;title\\x07'"),
+        (("a", "b", "\u202ec"), r"got '\\u202ec'"),
+        (("a", "b", "\ud800"), r"got '\\ud800'"),
+        (("a", "b", 3), "class_names must be text, got 3"),
+        (("a", "b", None), "class_names must be text, got None"),
+        ("abc", "class_names must be one name for each class, got the text 'abc'"),
+    ],
+)
+@pytest.mark.fault(
+    "library input",
+    "class names that are doubled, empty, no text, or have commas, controls or terminal escapes",
+    "refused by Dataset, with the name escaped",
+)
+def test_rejects_class_names(names, message):
+    with pytest.raises(ValueError, match=message) as error:
+        replace(make_dataset(), class_names=names)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.usefixtures("without_jaxtyping")
+@pytest.mark.parametrize("names", [["T-shirt", "two words", "い"], np.array(["a", "b", "c", "d"])])
+def test_accepts_sequences_of_class_names(names):
+    """Also names of which no image has the label."""
+    dataset = replace(make_dataset(), class_names=names)
+    assert dataset.class_names == tuple(names)
+    assert {type(name) for name in dataset.class_names} == {str}
+
+
+@pytest.mark.usefixtures("without_jaxtyping")
+@pytest.mark.parametrize("size", [0, -8, 2.5, "32", True])
+@pytest.mark.fault("library input", "image_size that isn't an integer above 0", "refused")
+def test_rejects_image_sizes(size):
+    for resize in (mnist_5k().resized, lambda size: data.load("mnist_5k", image_size=size)):
+        with pytest.raises(ValueError, match=f"must be an integer above 0, got {size!r}"):
+            resize(size)
 
 
 @pytest.mark.usefixtures("offline")
