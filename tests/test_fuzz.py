@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from helpers import encode_image, make_dataset
+from helpers import encode_image, make_dataset, write_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -67,21 +67,27 @@ def test_npz_files(content, tmp_path):
     assert path.read_bytes() == content
 
 
-IDX = [
-    gzip.compress(b"\0\0\x08\x03" + b"\0\0\0\x02\0\0\0\x03\0\0\0\x03" + bytes(18), mtime=0),
-    gzip.compress(b"\0\0\x08\x01" + b"\0\0\0\x02" + bytes(2), mtime=0),
-]
-FILES = dict.fromkeys(("images.gz", "labels.gz", "test_images.gz", "test_labels.gz"), "")
+INTACT = {
+    "images.gz": gzip.compress(
+        b"\0\0\x08\x03\0\0\0\2\0\0\0\x1c\0\0\0\x1c" + bytes(2 * 28**2), mtime=0
+    ),
+    "labels.gz": gzip.compress(b"\0\0\x08\x01\0\0\0\2" + bytes(2), mtime=0),
+}
+INTACT |= {f"test_{name}": content for name, content in INTACT.items()}
+FILES = dict.fromkeys(INTACT, "")
 RELEASE = Release(name="fuzzed", url="", files=FILES, class_names=("a", "b"))
 
 
 @fuzzed
-@given(content=damaged(IDX) | st.binary(max_size=60).map(lambda some: gzip.compress(some, mtime=0)))
-def test_idx_files(content, tmp_path):
-    """Files without checksums, as in EMNIST."""
-    paths = {name: tmp_path / name for name in FILES}
-    for path in paths.values():
-        path.write_bytes(content)
+@given(
+    name=st.sampled_from(list(INTACT)),
+    content=damaged(list(INTACT.values()))
+    | st.binary(max_size=60).map(lambda some: gzip.compress(some, mtime=0)),
+)
+def test_idx_files(name, content, tmp_path):
+    """Files without checksums, as in EMNIST, one of them damaged."""
+    write_files(tmp_path, INTACT | {name: content})
+    paths = {name: tmp_path / name for name in INTACT}
     try:
         data = RELEASE.read(paths)
     except ValueError as error:

@@ -18,6 +18,8 @@ from jvae_jax.memory import require_memory
 UNLABELLED = "unlabelled"
 """Name of the pseudo-class of unlabelled images; their label is -1."""
 
+_MAX_SIDE = 1 << 14
+"""Largest height or width of an image, in pixels: padded to a square, it takes up to 0.8 GB."""
 _MAX_LISTED = 3
 """Number of unreadable images that a message lists by name."""
 
@@ -99,7 +101,7 @@ def decode_images(
             pixels = decode_image(image.file, size, grey=grey)
         except UnreadableImageError as error:
             name = image.file if isinstance(image.file, Path) else image.path
-            unreadable.append(f"{name} ({error})".encode(errors="backslashreplace").decode())
+            unreadable.append(_printable(f"{name} ({error})"))
         else:
             decoded[image.path] = pixels, labels_by_name[image.class_name]
             channels = max(channels, pixels.shape[-1])
@@ -143,14 +145,17 @@ def decode_image(file: Path | bytes, size: int, *, grey: bool = False) -> np.nda
         (size, size, 1).
 
     Raises:
-        UnreadableImageError: if the file can't be read or decoded, or its image is large enough to
-            be a decompression bomb.
+        UnreadableImageError: if the file can't be read or decoded, isn't a regular one, or its
+            image is large enough to be a decompression bomb, as it is or padded to a square.
     """
     try:
-        content = file.read_bytes() if isinstance(file, Path) else file
+        if isinstance(file, Path) and file.exists() and not file.is_file():
+            raise UnreadableImageError("not a regular file")  # reading a FIFO or device may hang
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = _open_image(content)
+            image = _open_image(file if isinstance(file, Path) else io.BytesIO(file))
+    except UnreadableImageError:
+        raise
     except OSError as error:
         raise UnreadableImageError(error.strerror or "not an image that Pillow can read") from error
     except Exception as error:  # Pillow's decoders raise arbitrary exceptions on damaged files.
@@ -216,9 +221,13 @@ def split_arrays(images: np.ndarray, labels: np.ndarray, test: np.ndarray) -> Ar
     }
 
 
-def _open_image(content: bytes) -> Image.Image:
+def _open_image(file: Path | io.BytesIO) -> Image.Image:
     """Decodes an image to mode L or RGB and applies its EXIF orientation."""
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(file) as image:
+        if max(image.size) > _MAX_SIDE:
+            raise UnreadableImageError(
+                f"{image.width:,} x {image.height:,} pixels, at most {_MAX_SIDE:,} are supported"
+            )
         image.load()
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
@@ -251,6 +260,14 @@ def _border(images: np.ndarray) -> np.ndarray:
     """Border pixels of images (..., h, w, channels), as (..., pixels, channels)."""
     sides = images[..., 0, :, :], images[..., -1, :, :], images[..., :, 0, :], images[..., :, -1, :]
     return np.concatenate(sides, axis=-2)
+
+
+def _printable(text: str) -> str:
+    """Escapes what a terminal would act upon or can't encode."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
 
 
 def _abbreviate(names: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Reading zip and tar archives, intact, damaged and malicious."""
 
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -30,6 +31,9 @@ def test_reads_selected_members_only(write, tmp_path):
     assert list(members.values()) == [b"two"]
 
 
+@pytest.mark.fault(
+    "data files", "archive with a link or a path outside", "refused, nothing written"
+)
 @WRITERS
 @pytest.mark.parametrize("name", ["../out.png", "a/../../out.png", "/out.png", "C:\\out.png"])
 def test_rejects_paths_outside_the_archive(write, name, tmp_path):
@@ -39,6 +43,9 @@ def test_rejects_paths_outside_the_archive(write, name, tmp_path):
     assert list(tmp_path.iterdir()) == [archive]
 
 
+@pytest.mark.fault(
+    "data files", "archive with a link or a path outside", "refused, nothing written"
+)
 def test_rejects_links(tmp_path):
     with tarfile.open(tmp_path / "archive", "w") as archive:
         link = tarfile.TarInfo("a/link.png")
@@ -48,6 +55,7 @@ def test_rejects_links(tmp_path):
         read_all(tmp_path / "archive")
 
 
+@pytest.mark.fault("data files", "archive with a member above 1 GiB", "refused, naming the member")
 @WRITERS
 def test_rejects_large_members(write, tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "_MAX_MEMBER_BYTES", 1000)
@@ -56,6 +64,9 @@ def test_rejects_large_members(write, tmp_path, monkeypatch):
         read_all(archive)
 
 
+@pytest.mark.fault(
+    "data files", "archive that is truncated, flipped or encrypted", "refused, naming the file"
+)
 @WRITERS
 @pytest.mark.parametrize("length", [0, 10, 0.5, 0.99])
 def test_reports_truncated_archives(write, length, tmp_path):
@@ -66,6 +77,9 @@ def test_reports_truncated_archives(write, length, tmp_path):
         read_all(archive)
 
 
+@pytest.mark.fault(
+    "data files", "archive that is truncated, flipped or encrypted", "refused, naming the file"
+)
 @WRITERS
 def test_reports_a_flipped_byte(write, tmp_path):
     noise = np.random.default_rng(0).bytes(5000)
@@ -77,6 +91,9 @@ def test_reports_a_flipped_byte(write, tmp_path):
         read_all(archive)
 
 
+@pytest.mark.fault(
+    "data files", "archive that is truncated, flipped or encrypted", "refused, naming the file"
+)
 def test_reports_encrypted_archives(tmp_path):
     content = bytearray(write_zip(tmp_path / "archive", {"a/1.png": b"one"}).read_bytes())
     content[6] |= 1  # the encryption flag, in the local and the central header
@@ -84,6 +101,23 @@ def test_reports_encrypted_archives(tmp_path):
     (tmp_path / "archive").write_bytes(content)
     with pytest.raises(ValueError, match=r"archive is damaged \(.*encrypted"):
         read_all(tmp_path / "archive")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.fault(
+    "data files", "archive that is truncated, flipped or encrypted", "refused, naming the file"
+)
+def test_reports_damage_in_every_compression(method, tmp_path):
+    path = tmp_path / "archive"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a/1.png", np.random.default_rng(0).bytes(500))
+    content = path.read_bytes()
+    for offset in range(100, 400, 3):
+        damaged = bytearray(content)
+        damaged[offset] ^= 255
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"archive is (damaged|rejected)"):
+            read_all(path)
 
 
 def test_reports_missing_archives(tmp_path):

@@ -2,6 +2,8 @@
 
 import gzip
 import hashlib
+import math
+import os
 import zipfile
 from dataclasses import replace
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from helpers import idx_file, make_release, write_files
 
-from jvae_jax.data import idx
+from jvae_jax.data import archives
 from jvae_jax.data.idx import RELEASES
 
 
@@ -76,6 +78,7 @@ def test_does_not_find_incomplete_releases(tmp_path):
     assert release.find(tmp_path) is None
 
 
+@pytest.mark.fault("data files", "released file of another checksum", "refused, naming the file")
 @pytest.mark.parametrize("name", ["kmnist", "k49"])
 def test_reports_checksum_mismatches(name, tmp_path):
     _, contents, _ = make_release(RELEASES[name])
@@ -88,6 +91,7 @@ def test_reports_checksum_mismatches(name, tmp_path):
         read(RELEASES[name], tmp_path)
 
 
+@pytest.mark.fault("data files", "released file of another checksum", "refused, naming the file")
 def test_verifies_decompressed_content(tmp_path):
     """Mirrors compress MNIST's files differently, so only the content has a fixed checksum."""
     _, contents, _ = make_release(RELEASES["mnist"])
@@ -96,6 +100,7 @@ def test_verifies_decompressed_content(tmp_path):
         read(RELEASES["mnist"], tmp_path)
 
 
+@pytest.mark.fault("data files", "truncated released file", "refused, naming the file")
 @pytest.mark.parametrize("name", ["emnist/letters", "k49"])
 @pytest.mark.parametrize("fraction", [0, 0.5])
 def test_reports_truncated_files(name, fraction, tmp_path):
@@ -107,6 +112,7 @@ def test_reports_truncated_files(name, fraction, tmp_path):
         read(unchecked, tmp_path)
 
 
+@pytest.mark.fault("data files", "file of another format", "refused, naming the file")
 def test_reports_files_of_other_formats(tmp_path):
     release, contents, _ = make_release(RELEASES["emnist/letters"])
     first = next(iter(contents))
@@ -117,10 +123,74 @@ def test_reports_files_of_other_formats(tmp_path):
             read(unchecked, tmp_path)
 
 
+def idx(*shape, content=None, magic=b"\0\0\x08"):
+    header = magic + bytes([len(shape)]) + np.array(shape, ">u4").tobytes()
+    return gzip.compress(header + (bytes(math.prod(shape)) if content is None else content))
+
+
+IMAGES, LABELS = idx(5, 28, 28), idx(5, content=bytes([1, 2, 26, 3, 4]))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (idx(2**31, 2**31, 2**31, content=b""), LABELS, r"claims 9,903,520,314,283,042,199,192,9"),
+        (idx(*[2**16] * 4, content=b""), LABELS, "images.* claims 18,446,744,073,709,551,616 byt"),
+        (
+            idx(5, 28, 28, content=bytes(3921)),
+            LABELS,
+            r"claims 3,920 bytes, shape \(5, 28, 28\), b",
+        ),
+        (
+            idx(0, 28, 28),
+            LABELS,
+            r"images.* \(examples, 28, 28\), got uint8 of shape \(0, 28, 28\)",
+        ),
+        (idx(5, 0, 28), LABELS, r"\(examples, 28, 28\), got uint8 of shape \(5, 0, 28\)"),
+        (idx(5, 27, 27), LABELS, r"\(examples, 28, 28\), got uint8 of shape \(5, 27, 27\)"),
+        (LABELS, LABELS, r"\(examples, 28, 28\), got uint8 of shape \(5,\)"),
+        (idx(*[1] * 70), LABELS, r"images.* is damaged"),
+        (idx(5, 28, 28, magic=b"\0\1\x08"), LABELS, "not an IDX file of unsigned bytes"),
+        (
+            IMAGES,
+            IMAGES,
+            r"labels.* of 5 images must be integers, got uint8 of shape \(5, 28, 28\)",
+        ),
+        (IMAGES, idx(4), r"labels of 5 images must be integers, got uint8 of shape \(4,\)"),
+        (IMAGES, idx(5), "labels.* is damaged .labels must be 1 to 26, got 0"),
+        (IMAGES, idx(5, content=bytes([1, 2, 3, 4, 27])), "labels must be 1 to 26, got 27"),
+        (gzip.compress(bytes(20_001)), LABELS, "its content has more than 20,000 bytes"),
+    ],
+)
+@pytest.mark.fault(
+    "data files",
+    "IDX files of other shapes, lengths or labels, or that claim terabytes",
+    "refused, naming the file",
+)
+def test_reports_invalid_idx_files(images, labels, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "_MAX_MEMBER_BYTES", 20_000)
+    release = RELEASES["emnist/letters"]
+    for contents in ((images, labels, IMAGES, LABELS), (IMAGES, LABELS, images, labels)):
+        write_files(tmp_path, dict(zip(release.files, contents, strict=True)))
+        with pytest.raises(ValueError, match=message) as error:
+            read(release, tmp_path)
+        split = "test" if contents[0] is IMAGES and contents[1] is LABELS else "train"
+        assert f"emnist-letters-{split}-" in str(error.value)
+
+
+@pytest.mark.fault("data files", "FIFO in the place of a released file", "not found")
+def test_does_not_find_files_that_are_not_regular(tmp_path):
+    release, contents, _ = make_release(RELEASES["kmnist"])
+    name, _ = contents.popitem()
+    write_files(tmp_path, contents)
+    os.mkfifo(tmp_path / name)
+    assert release.find(tmp_path) is None
+
+
 def test_every_file_has_a_url():
     assert RELEASES["mnist"].urls["t10k-labels-idx1-ubyte.gz"].startswith("https://")
     assert all(
         url.endswith(file) for release in RELEASES.values() for file, url in release.urls.items()
     )
-    assert idx.RELEASES["k49"].has_checksums
-    assert not idx.RELEASES["emnist/letters"].has_checksums
+    assert RELEASES["k49"].has_checksums
+    assert not RELEASES["emnist/letters"].has_checksums

@@ -254,12 +254,25 @@ def test_reports_missing_folders(tmp_path):
             load(tmp_path / name)
 
 
+@pytest.mark.fault("data files", "FIFO or device in the place of an image", "skipped and reported")
+def test_skips_fifos(root, caplog):
+    os.mkfifo(root / "a" / "fifo.png")
+    assert len(load(root).train_images) == 18
+    assert "a/fifo.png (not a regular file)" in caplog.messages[0]
+
+
+@pytest.mark.fault("data files", "link cycle in the place of an image", "skipped and reported")
 def test_skips_cyclic_symbolic_links(root, caplog):
     (root / "a" / "loop.png").symlink_to("loop.png")
     load(root)
     assert "a/loop.png (Too many levels of symbolic links)" in caplog.messages[0]
 
 
+@pytest.mark.fault(
+    "data files",
+    "images that are truncated, of another format, or decompression bombs",
+    "skipped and reported",
+)
 def test_skips_decompression_bombs(root, caplog):
     buffer = io.BytesIO()
     Image.new("1", (10_000, 10_000)).save(buffer, "png")

@@ -1,7 +1,9 @@
 """Decoding of images in every format and mode, of unreadable files, and the train/test split."""
 
 import io
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,14 +106,44 @@ GOOD = encode_image(stroke_image())
         (GOOD[:40] + b"????????" + GOOD[48:], "."),
         (encode_image(Image.new("1", (10_000, 10_000)), "png"), "100000000 pixels"),
         (encode_image(Image.new("1", (20_000, 10_000)), "png"), "200000000 pixels"),
+        (encode_image(Image.new("1", (80_000_000, 1)), "png"), "80,000,000 x 1 pixels, at most"),
+        (encode_image(Image.new("1", (1, 20_000)), "png"), "1 x 20,000 pixels, at most 16,384"),
     ],
-    ids=["empty", "text", "half", "tail", "flipped", "bomb", "larger bomb"],
+    ids=["empty", "text", "half", "tail", "flipped", "bomb", "larger bomb", "wide", "high"],
+)
+@pytest.mark.fault(
+    "data files",
+    "images that are truncated, of another format, or decompression bombs",
+    "skipped and reported",
 )
 def test_reports_undecodable_content(content, reason):
     with pytest.raises(UnreadableImageError, match=reason):
         decode_image(content, 16)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (10_000, 1), (1, 10_000)])
+def test_pads_images_of_extreme_shapes(size):
+    decoded = decode_image(encode_image(Image.new("L", size, 77)), 16)
+    np.testing.assert_array_equal(decoded, np.full((16, 16, 1), 77))
+
+
+@pytest.mark.parametrize("format", ["gif", "webp", "tiff"])
+def test_decodes_the_first_frame_of_animations(format):
+    frames = [stroke_image(), Image.new("L", (16, 16), 128)]
+    content = encode_image(frames[0], format, save_all=True, append_images=frames[1:])
+    decoded = decode_image(content, 16)[..., 0].astype(int)
+    assert np.abs(decoded - np.asarray(frames[0])).max() <= 2
+
+
+@pytest.mark.fault("data files", "FIFO or device in the place of an image", "skipped and reported")
+def test_reports_files_that_are_not_regular(tmp_path):
+    os.mkfifo(tmp_path / "fifo.png")
+    for path in (tmp_path / "fifo.png", Path("/dev/zero")):
+        with pytest.raises(UnreadableImageError, match="not a regular file"):
+            decode_image(path, 16)
+
+
+@pytest.mark.fault("data files", "link cycle in the place of an image", "skipped and reported")
 def test_reports_unreadable_files(tmp_path):
     (tmp_path / "loop.png").symlink_to("loop.png")
     for name, reason in (("loop.png", "symbolic link"), ("none.png", "No such file")):
@@ -160,11 +192,12 @@ def test_shows_a_progress_bar_on_a_terminal(monkeypatch):
         assert ("preparing" in stream.getvalue()) == stream.isatty()
 
 
-def test_escapes_unencodable_names():
-    bad = EncodedImage("a", "a/\udcff.png", b"bad")
+@pytest.mark.fault("data files", "unprintable names of images", "escaped in the report")
+def test_escapes_unprintable_names():
+    bad = EncodedImage("a", "a/\udcff\x1b[31mふ.png", b"bad")
     (note,) = decode_images([*make_images("ab", 1), bad], "ab", 16, source="here").notes
-    assert "a/\\udcff.png" in note
-    note.encode()
+    assert "a/\\udcff\\x1b[31mふ.png" in note
+    assert note.isprintable()
 
 
 def test_reports_classes_without_readable_images():
