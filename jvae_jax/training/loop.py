@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import jax
@@ -23,7 +23,7 @@ from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.distributed import StopRequest, stop_on_signals
 from jvae_jax.training.progress import ProgressReport
 from jvae_jax.training.provenance import environment
-from jvae_jax.training.run import Run, open_run, plan_run, training_view
+from jvae_jax.training.run import Run, check_folder, lock_folder, open_run, plan_run, training_view
 from jvae_jax.training.run_writer import RunWriter
 from jvae_jax.training.step import TrainState, metric_names
 from jvae_jax.types import Batch, Devices, LabelInfo, Variables
@@ -54,6 +54,8 @@ def fit(
     SIGTERM the steps in flight are finished and saved first; a second signal ends the process at
     once.
 
+    Until it returns, no other process or thread can train in the same folder.
+
     With several processes (:mod:`jvae_jax.training.distributed`), all must make the same call;
     only the first one reads and writes the run's folder, and evaluates. Messages are logged to the
     ``jvae_jax`` logger.
@@ -73,6 +75,7 @@ def fit(
         CheckpointError: if checkpoints exist but none can be read, or one can't be written.
         DivergedError: if a metric is not finite; the last checkpoint precedes it.
         OSError: if the folder can't be written.
+        RuntimeError: if another process or thread is training in the folder.
     """
     if not isinstance(config, TrainConfig) or not isinstance(dataset, Dataset):
         raise ValueError(
@@ -82,24 +85,27 @@ def fit(
     devices = jax.devices() if devices is None else devices
     parallel.check_batch(config.batch_size, len(dataset.train_labels), len(devices))
     is_first = distributed.is_first()
-    run = (open_run if is_first else plan_run)(config.resolve(dataset), dataset)
+    run = plan_run(config.resolve(dataset), dataset)
     training_data = training_view(run.config, dataset)
-    state = _initial_or_restored(run) if is_first else run.initial_state()
-    evaluated_step = run.evaluation().get("step", -1) if is_first else -1
-    state, evaluated_step = distributed.broadcast_from_first((state, evaluated_step))
-    if int(state.step) == run.total_steps == evaluated_step:
+    with ExitStack() as closing:
+        state = _open(run, dataset, closing) if is_first else run.initial_state()
+        evaluated_step = run.evaluation().get("step", -1) if is_first else -1
+        state, evaluated_step = distributed.broadcast_from_first((state, evaluated_step))
+        if int(state.step) == run.total_steps == evaluated_step:
+            if is_first:
+                logger.info(
+                    "%s is finished: all %d steps are done and evaluated",
+                    run.workdir,
+                    run.total_steps,
+                )
+            return run
+        label_info = run.config.label_info(training_data)
         if is_first:
-            logger.info(
-                "%s is finished: all %d steps are done and evaluated", run.workdir, run.total_steps
-            )
-        return run
-    label_info = run.config.label_info(training_data)
-    if is_first:
-        _log_summary(run, training_data, label_info, devices)
-    state = _train(run, training_data, state, label_info, devices, on_samples)
-    if is_first:
-        logger.info("evaluating on %d test images", run.data.test_examples)
-        evaluate_run(run, dataset, state.average, step=int(state.step))
+            _log_summary(run, training_data, label_info, devices)
+        state = _train(run, training_data, state, label_info, devices, on_samples)
+        if is_first:
+            logger.info("evaluating on %d test images", run.data.test_examples)
+            evaluate_run(run, dataset, state.average, step=int(state.step))
     return run
 
 
@@ -113,6 +119,9 @@ def evaluate_run(
     eval_classifier: EvalClassifier | None = None,
 ) -> Evaluation:
     """Evaluates a run on the test split and writes the metrics to its folder.
+
+    This needs no lock on the folder, so that a run can be evaluated while it trains: checkpoints
+    are only read, and the file of the metrics is replaced as a whole.
 
     Args:
         run: the run.
@@ -203,6 +212,22 @@ def _log_labels(run: Run, dataset: Dataset) -> None:
             "no training image of these classes is labelled, so c is unsupervised for them: %s",
             ", ".join(unlabelled),
         )
+
+
+def _open(run: Run, dataset: Dataset, closing: ExitStack) -> TrainState:
+    """Opens the run's folder, locked until ``closing`` is closed, and restores its state.
+
+    A finished run is only read, so its folder isn't locked and may be read-only.
+    """
+    check_folder(run)
+    if run.evaluation().get("step") == run.total_steps:
+        state, _ = checkpoints.restore_latest(run.checkpoints_path, run.state_shape())
+        if state is not None and int(state.step) == run.total_steps:
+            return state
+    closing.enter_context(lock_folder(run.workdir))
+    # Checks the folder again: another process may have trained in it before it was locked.
+    open_run(run.config, dataset)
+    return _initial_or_restored(run)
 
 
 def _initial_or_restored(run: Run) -> TrainState:

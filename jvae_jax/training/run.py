@@ -10,10 +10,13 @@ evaluation.json           metrics on the whole test split; evaluation-best.json 
 confusion.png             confusion matrix of generated characters, if they were evaluated
 profile/                  profiler trace, if requested
 damaged_checkpoints/      checkpoints that could not be read, if any
+.lock                     held by the process that trains
 ========================  =========================================================================
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from filelock import FileLock, Timeout
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from safetensors import SafetensorError
@@ -260,6 +264,39 @@ def plan_run(config: TrainConfig, dataset: Dataset) -> Run:
     return Run(workdir=Path(config.workdir).expanduser(), config=config, data=info)
 
 
+def check_folder(run: Run) -> None:
+    """Raises ValueError unless the run's folder is missing, empty, or that of the same run."""
+    workdir = run.workdir
+    if (workdir / WEIGHTS).exists():
+        raise ValueError(f"{workdir} contains an exported model; choose another --workdir")
+    if (workdir / "config.json").exists():
+        _check_same(load_run(workdir), run)
+    elif workdir.exists() and (not workdir.is_dir() or any(workdir.glob("[!.]*"))):
+        raise ValueError(f"{workdir} contains something that isn't a run; choose another --workdir")
+
+
+@contextmanager
+def lock_folder(workdir: Path) -> Iterator[None]:
+    """Creates a run's folder and excludes other processes, and threads, that train in it.
+
+    The system releases the lock when the process ends, however it ends.
+
+    Raises:
+        RuntimeError: if the folder is locked.
+        OSError: if it can't be written.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(workdir / ".lock", timeout=0).acquire()
+    except Timeout as error:
+        raise RuntimeError(
+            f"another process is training in {workdir}; wait until it ends, or choose another "
+            "--workdir"
+        ) from error
+    with lock:
+        yield
+
+
 def open_run(config: TrainConfig, dataset: Dataset) -> Run:
     """Creates the folder of a run, or opens it to resume.
 
@@ -273,14 +310,10 @@ def open_run(config: TrainConfig, dataset: Dataset) -> Run:
         OSError: if it can't be written.
     """
     run = plan_run(config, dataset)
+    check_folder(run)
     workdir = run.workdir
-    if (workdir / WEIGHTS).exists():
-        raise ValueError(f"{workdir} contains an exported model; choose another --workdir")
     if (workdir / "config.json").exists():
-        _check_same(load_run(workdir), run)
         return run
-    if workdir.exists() and (not workdir.is_dir() or any(workdir.glob("[!.]*"))):
-        raise ValueError(f"{workdir} contains something that isn't a run; choose another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     contents = {
         "format": FORMAT,

@@ -3,10 +3,14 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from helpers import SMALL, make_dataset
+from helpers import SMALL, log_messages, make_dataset
 
 from jvae_jax import data, load
 from jvae_jax.objectives import JointVAE, Ours
@@ -67,6 +71,102 @@ def test_reports_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file/run"):
         fit(replace(SMALL, workdir=str(tmp_path / "file" / "run")), make_dataset())
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from jvae_jax.training.run import lock_folder
+with lock_folder(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+"""Locks a run's folder until its standard input is closed."""
+
+
+def contents_of(folder):
+    return {
+        path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.mark.fault(
+    "run folder",
+    "training in a folder in which another process trains",
+    "refused, and nothing is changed; free as soon as that process is killed",
+)
+def test_only_one_process_trains_in_a_folder(reference, tmp_path):
+    run, _ = reference
+    workdir = tmp_path / "run"
+    shutil.copytree(run.workdir, workdir)
+    (workdir / "evaluation.json").unlink()
+    # Training would drop this line.
+    with (workdir / "metrics.jsonl").open("a") as metrics:
+        metrics.write('{"epoch": 5}\n')
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, workdir],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    with holder:
+        try:
+            assert holder.stdout.readline() == b"locked\n"
+            before = contents_of(workdir)
+            with pytest.raises(RuntimeError, match=f"^another process is training in {workdir};"):
+                train_in(workdir)
+            assert contents_of(workdir) == before
+        finally:
+            holder.kill()
+    train_in(workdir)
+    for name in ("metrics.jsonl", "evaluation.json"):
+        assert (workdir / name).read_bytes() == (run.workdir / name).read_bytes()
+
+
+@pytest.mark.fault(
+    "run folder",
+    "two trainings of a process in one folder",
+    "the second is refused; the first one's result is the same",
+)
+def test_only_one_thread_trains_in_a_folder(reference, tmp_path):
+    run, _ = reference
+    refusals = []
+
+    def train_again(_):
+        with ThreadPoolExecutor(1) as pool:
+            for train in (train_in, lambda folder: pool.submit(train_in, folder).result()):
+                with pytest.raises(RuntimeError, match="another process is training in") as info:
+                    train(tmp_path / "run")
+                refusals.append(info.value)
+
+    fit(replace(SMALL, workdir=str(tmp_path / "run")), make_dataset(), on_samples=train_again)
+    assert len(refusals) == 2 * SMALL.epochs
+    for name in ("metrics.jsonl", "evaluation.json", "samples.png"):
+        assert (tmp_path / "run" / name).read_bytes() == (run.workdir / name).read_bytes()
+
+
+def test_finished_run_needs_no_lock(reference, tmp_path):
+    """So it may lie in a folder that can't be written, or be evaluated twice at once."""
+    run, _ = reference
+    shutil.copytree(run.workdir, tmp_path / "run", ignore=shutil.ignore_patterns(".lock"))
+    folders = [tmp_path / "run", *filter(Path.is_dir, (tmp_path / "run").rglob("*"))]
+    for folder in folders:
+        folder.chmod(0o555)
+    before = contents_of(tmp_path / "run")
+    try:
+        with log_messages() as messages:
+            train_in(tmp_path / "run")
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    assert "is finished: all 24 steps" in messages[-1]
+    assert contents_of(tmp_path / "run") == before
+    # Without its last checkpoint, it is trained again.
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "24")
+    train_in(tmp_path / "run")
+    assert (tmp_path / "run" / ".lock").exists()
+    assert (tmp_path / "run" / "checkpoints" / "24").exists()
 
 
 def test_load_run_rejects_missing_or_invalid_config(tmp_path):
