@@ -88,7 +88,10 @@ def fit(
     run = plan_run(config.resolve(dataset), dataset)
     training_data = training_view(run.config, dataset)
     with ExitStack() as closing:
-        state = _open(run, dataset, closing) if is_first else run.initial_state()
+        if is_first:
+            run, state = _open(run, dataset, devices, closing)
+        else:
+            state = run.initial_state()
         evaluated_step = run.evaluation().get("step", -1) if is_first else -1
         state, evaluated_step = distributed.broadcast_from_first((state, evaluated_step))
         if int(state.step) == run.total_steps == evaluated_step:
@@ -167,6 +170,12 @@ def _log_summary(run: Run, dataset: Dataset, label_info: LabelInfo, devices: Dev
         of_processes,
         run.workdir,
     )
+    if differences := run.environment_differences(devices):
+        logger.warning(
+            "this environment isn't the one in which the run was started (%s), so the result may "
+            "not equal that of an uninterrupted run bit for bit",
+            "; ".join(differences),
+        )
     capacity_steps = getattr(objective, "capacity_steps", None)
     if capacity_steps is not None:
         logger.info("capacities increase from 0 over %d steps", capacity_steps)
@@ -214,7 +223,9 @@ def _log_labels(run: Run, dataset: Dataset) -> None:
         )
 
 
-def _open(run: Run, dataset: Dataset, closing: ExitStack) -> TrainState:
+def _open(
+    run: Run, dataset: Dataset, devices: Devices, closing: ExitStack
+) -> tuple[Run, TrainState]:
     """Opens the run's folder, locked until ``closing`` is closed, and restores its state.
 
     A finished run is only read, so its folder isn't locked and may be read-only.
@@ -223,11 +234,11 @@ def _open(run: Run, dataset: Dataset, closing: ExitStack) -> TrainState:
     if run.evaluation().get("step") == run.total_steps:
         state, _ = checkpoints.restore_latest(run.checkpoints_path, run.state_shape())
         if state is not None and int(state.step) == run.total_steps:
-            return state
+            return run, state
     closing.enter_context(lock_folder(run.workdir))
     # Checks the folder again: another process may have trained in it before it was locked.
-    open_run(run.config, dataset)
-    return _initial_or_restored(run)
+    run = open_run(run.config, dataset, devices)
+    return run, _initial_or_restored(run)
 
 
 def _initial_or_restored(run: Run) -> TrainState:

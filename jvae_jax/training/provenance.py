@@ -3,11 +3,16 @@
 import os
 import platform
 import subprocess
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from jvae_jax.types import Devices
 
 _PACKAGES = (
     "jvae_jax",
@@ -19,18 +24,87 @@ _PACKAGES = (
     "numpy",
     "scikit-learn",
 )
+_COMPILER_FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
+"""Environment variables that change compiled programs."""
+_JAX_OPTIONS = (
+    "jax_allow_f16_reductions",
+    "jax_compiler_enable_remat_pass",
+    "jax_cpu_collectives_implementation",
+    "jax_default_matmul_precision",
+    "jax_disable_jit",
+    "jax_disable_most_optimizations",
+    "jax_exec_time_optimization_effort",
+    "jax_high_dynamic_range_gumbel",
+    "jax_memory_fitting_effort",
+    "jax_memory_fitting_level",
+    "jax_optimization_level",
+    "jax_random_seed_offset",
+    "jax_softmax_custom_jvp",
+    "jax_use_direct_linearize",
+)
+"""Options of JAX that change results and that training doesn't set itself; some versions of JAX
+lack some."""
+_NUMERICS = (
+    "commit",
+    "jvae_jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "devices",
+    "platform_version",
+    *_COMPILER_FLAGS,
+    *_JAX_OPTIONS,
+)
 
 
-def environment() -> dict[str, Any]:
-    """Returns versions, devices, the machine and, in a git checkout, the commit."""
+def environment(devices: Devices | None = None) -> dict[str, Any]:
+    """Returns versions, devices, the machine, compiler settings and, in a checkout, the commit.
+
+    Args:
+        devices: devices that are used; default: all devices of all processes.
+    """
+    devices = jax.devices() if devices is None else devices
+    options = jax.config.values
     return {
         "commit": _commit(),
         "python": platform.python_version(),
         **{package: metadata.version(package) for package in _PACKAGES},
-        "devices": [device.device_kind for device in jax.devices()],
+        "devices": [device.device_kind for device in devices],
+        "platform_version": " ".join(devices[0].client.platform_version.split()),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
         + _processor(),
+        **{name: _compiler_flags(os.environ.get(name, "")) for name in _COMPILER_FLAGS},
+        **{name: str(options[name]) for name in _JAX_OPTIONS if name in options},
     }
+
+
+def numerics(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Selects what decides the last bits of a result, beside the configuration and the data.
+
+    Args:
+        environment: what :func:`environment` returned, now or in an earlier version.
+
+    Returns:
+        The entries that are known.
+    """
+    known = {name: environment[name] for name in _NUMERICS if environment.get(name) is not None}
+    if "devices" in known:
+        counts = Counter(known["devices"])
+        known["devices"] = ", ".join(f"{count} x {kind}" for kind, count in counts.items())
+        if "cpu" in counts and "machine" in environment:
+            known["machine"] = environment["machine"]
+    return known
+
+
+def _compiler_flags(flags: str) -> str:
+    """Drops flags that don't change results: paths, dumps and the number of the CPU's devices."""
+    return " ".join(
+        flag
+        for flag in flags.split()
+        if "/" not in flag
+        and not flag.startswith(("--xla_dump", "--xla_force_host_platform_device_count"))
+    )
 
 
 def _processor() -> str:
@@ -43,6 +117,7 @@ def _processor() -> str:
     return f", {names[0]}" if names else ""
 
 
+@cache  # the checkout may change during the process, but its code doesn't
 def _commit() -> str | None:
     """Returns the commit of the checkout that contains this package, marked if it is modified."""
     package = Path(__file__).resolve().parents[1]

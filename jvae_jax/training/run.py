@@ -17,7 +17,7 @@ damaged_checkpoints/      checkpoints that could not be read, if any
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,9 @@ from jvae_jax.sampling import purpose_key
 from jvae_jax.trained_model import TrainedModel
 from jvae_jax.training import checkpoints
 from jvae_jax.training.config import TrainConfig, parameter_bytes
-from jvae_jax.training.provenance import environment
+from jvae_jax.training.provenance import environment, numerics
 from jvae_jax.training.step import TrainState, init_state, state_shape
-from jvae_jax.types import Variables
+from jvae_jax.types import Devices, Variables
 
 WEIGHTS = "model.safetensors"
 """File that the folder of an exported model has instead of checkpoints."""
@@ -68,11 +68,13 @@ class Run:
         workdir: folder of the run.
         config: resolved configuration.
         data: description of the dataset.
+        environment: environment in which the run was started; empty if it isn't recorded.
     """
 
     workdir: Path
     config: TrainConfig
     data: DatasetInfo
+    environment: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def network(self) -> Autoencoder:
@@ -163,6 +165,14 @@ class Run:
         info = DatasetInfo.from_dataset(training_view(self.config, dataset))
         if differences := _differences(asdict(self.data), asdict(info)):
             raise ValueError(f"{self.workdir} was trained on other data: {'; '.join(differences)}")
+
+    def environment_differences(self, devices: Devices) -> list[str]:
+        """Returns in what the environment differs from the one in which the run was started.
+
+        Args:
+            devices: devices on which the run is continued.
+        """
+        return _differences(numerics(self.environment), numerics(environment(devices)))
 
     def key(self, purpose: str) -> Array:
         """Returns the run's random key for a purpose: init, train, test, samples or order."""
@@ -297,12 +307,13 @@ def lock_folder(workdir: Path) -> Iterator[None]:
         yield
 
 
-def open_run(config: TrainConfig, dataset: Dataset) -> Run:
+def open_run(config: TrainConfig, dataset: Dataset, devices: Devices | None = None) -> Run:
     """Creates the folder of a run, or opens it to resume.
 
     Args:
         config: configuration resolved for the dataset.
         dataset: dataset to train on.
+        devices: devices to train on; default: all devices of all processes.
 
     Raises:
         ValueError: if the folder contains something else, or a run of another configuration or
@@ -313,13 +324,14 @@ def open_run(config: TrainConfig, dataset: Dataset) -> Run:
     check_folder(run)
     workdir = run.workdir
     if (workdir / "config.json").exists():
-        return run
+        return replace(run, environment=load_run(workdir).environment)
     workdir.mkdir(parents=True, exist_ok=True)
+    run = replace(run, environment=environment(devices))
     contents = {
         "format": FORMAT,
         "config": config.to_json(),
         "data": asdict(run.data),
-        "environment": environment(),
+        "environment": run.environment,
     }
     write_json(workdir / "config.json", contents)
     return run
@@ -350,9 +362,10 @@ def load_run(workdir: str | Path) -> Run:
     try:
         config = TrainConfig.from_json(contents["config"])
         info = DatasetInfo.from_json(contents["data"])
+        started_in = dict(contents.get("environment") or {})
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is invalid: {error}") from error
-    run = Run(workdir=workdir, config=config, data=info)
+    run = Run(workdir=workdir, config=config, data=info, environment=started_in)
     require_memory(parameter_bytes(run.network), f"the model in {path}")
     return run
 
@@ -379,15 +392,16 @@ def _check_same(existing: Run, requested: Run) -> None:
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:
-    """Settings of a run by flag name, those of the objective last."""
+    """Settings that must not change during a run, by flag name, those of the objective last."""
     values = config.to_json()
     hyperparameters = values.pop("objective")
-    return {"objective": hyperparameters.pop("name"), **values, **hyperparameters}
+    named = {"objective": hyperparameters.pop("name"), **values, **hyperparameters}
+    return {name: value for name, value in named.items() if name not in _IGNORED_ON_RESUME}
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     return [
         f"{name} is {there[name]!r} there and {here[name]!r} here"
         for name in there
-        if name in here and there[name] != here[name] and name not in _IGNORED_ON_RESUME
+        if name in here and there[name] != here[name]
     ]

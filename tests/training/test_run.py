@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import pytest
 from helpers import SMALL, log_messages, make_dataset
 
@@ -167,6 +168,62 @@ def test_finished_run_needs_no_lock(reference, tmp_path):
     train_in(tmp_path / "run")
     assert (tmp_path / "run" / ".lock").exists()
     assert (tmp_path / "run" / "checkpoints" / "24").exists()
+
+
+WARNING = "this environment isn't the one in which the run was started ("
+
+
+def resume(folder, change=lambda _: None, **options):
+    """Evaluates a trained run whose config.json has another environment.
+
+    Returns:
+        The warnings that name differences.
+    """
+    path = folder / "config.json"
+    contents = json.loads(path.read_text())
+    change(contents)
+    path.write_text(json.dumps(contents))
+    (folder / "evaluation.json").unlink()
+    with log_messages() as messages:
+        fit(replace(SMALL, workdir=str(folder)), make_dataset(), **options)
+    return [message for message in messages if message.startswith(WARNING)]
+
+
+@pytest.mark.fault(
+    "environment",
+    "resuming with other versions, devices, compiler flags or options of JAX",
+    "one warning that names each difference",
+)
+def test_resuming_elsewhere_warns_that_result_may_differ(reference, tmp_path, monkeypatch):
+    run, _ = reference
+    shutil.copytree(run.workdir, tmp_path / "run")
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "--xla_tpu_fast=1 --xla_dump_to=x --cache=/home/me")
+
+    def change(contents):
+        contents["environment"] |= {"jax": "0.7.0", "numpy": "2.0.0", "machine": "an abacus"}
+
+    with jax.default_matmul_precision("highest"):
+        (warning,) = resume(tmp_path / "run", change, devices=jax.devices()[:1])
+    differences = warning.removeprefix(WARNING).partition(")")[0].split("; ")
+    assert sorted(each for each in differences if not each.startswith("machine")) == [
+        "LIBTPU_INIT_ARGS is '' there and '--xla_tpu_fast=1' here",
+        "devices is '2 x cpu' there and '1 x cpu' here",
+        f"jax is '0.7.0' there and '{jax.__version__}' here",
+        "jax_default_matmul_precision is 'None' there and 'highest' here",
+    ]
+    # On a CPU, compiled programs depend on its model.
+    assert any(each.startswith("machine is 'an abacus' there and ") for each in differences)
+    assert warning.endswith("the result may not equal that of an uninterrupted run bit for bit")
+
+
+def test_resuming_in_same_environment_warns_of_nothing(reference, tmp_path):
+    run, _ = reference
+    shutil.copytree(run.workdir, tmp_path / "run")
+    assert not resume(tmp_path / "run")
+    # Earlier versions recorded less.
+    assert not resume(tmp_path / "run", lambda contents: contents["environment"].pop("XLA_FLAGS"))
+    assert not resume(tmp_path / "run", lambda contents: contents["environment"].clear())
+    assert not resume(tmp_path / "run", lambda contents: contents.pop("environment"))
 
 
 def test_load_run_rejects_missing_or_invalid_config(tmp_path):
