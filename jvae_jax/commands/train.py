@@ -29,7 +29,8 @@ def run_command(config: TrainConfig) -> None:
     distributed.connect(config.coordinator, config.num_processes, config.process_id)
     if not distributed.is_first():
         logging.getLogger("jvae_jax").setLevel(logging.ERROR)
-    dataset = data.load(dataset_name(config), config.data_dir, image_size=config.image_size)
+    with distributed.fail_together():
+        dataset = data.load(dataset_name(config), config.data_dir, image_size=config.image_size)
     run = fit(config, dataset)
     if distributed.is_first():
         print(format_table(run.evaluation()))

@@ -5,13 +5,15 @@ data. The state is the same in all processes, so only the first one reads and wr
 folder.
 """
 
+import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -52,6 +54,7 @@ def connect(
 
     Raises:
         RuntimeError: if the connection fails.
+        ValueError: if the processes have different numbers of devices.
     """
     if coordinator is None:
         return
@@ -61,6 +64,9 @@ def connect(
         process_id,
         heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT,
     )
+    # Gloo gives up after 30 seconds if a process arrives late at the first communication, but not
+    # at later ones, and loading the data may take longer.
+    gather(None)
 
 
 def is_first() -> bool:
@@ -81,6 +87,65 @@ def maximum(number: int) -> int:
     if jax.process_count() == 1:
         return number
     return int(np.max(multihost_utils.process_allgather(np.int32(number))))
+
+
+def gather(value: Any) -> list[Any]:
+    """Returns the values of all processes, in their order.
+
+    Args:
+        value: value of this process; anything that JSON can express.
+
+    Raises:
+        ValueError: if the processes have different numbers of devices.
+    """
+    if jax.process_count() == 1:
+        return [value]
+    counts = Counter(device.process_index for device in jax.devices())
+    if len(set(counts.values())) > 1:
+        numbers = ", ".join(str(counts[process]) for process in sorted(counts))
+        raise ValueError(f"all processes must have the same number of devices, got {numbers}")
+    encoded = json.dumps(value).encode()
+    padded = encoded.ljust(maximum(len(encoded)))
+    gathered = multihost_utils.process_allgather(np.frombuffer(padded, np.uint8))
+    return [json.loads(bytes(each)) for each in gathered]
+
+
+def check_equal(settings: Mapping[str, Any]) -> None:
+    """Checks that all processes have the same settings.
+
+    Args:
+        settings: settings of this process by name; anything that JSON can express.
+
+    Raises:
+        ValueError: in all processes, if they don't.
+    """
+    first, *others = gather(dict(settings))
+    for process, other in enumerate(others, start=1):
+        differences = [
+            f"process {process} has {name} {other[name]!r} and process 0 has {first[name]!r}"
+            for name in first
+            if name in other and other[name] != first[name]
+        ]
+        if differences:
+            raise ValueError(f"the processes differ: {'; '.join(differences)}")
+
+
+@contextmanager
+def fail_together() -> Iterator[None]:
+    """Fails in all processes if the block fails in one. It must not communicate itself.
+
+    Raises:
+        RuntimeError: if the block failed in another process.
+    """
+    try:
+        yield
+    except Exception as error:
+        with suppress(Exception):  # this error matters more than that the others are gone
+            gather(str(error) or type(error).__name__)
+        raise
+    for process, message in enumerate(gather(None)):
+        if message is not None:
+            raise RuntimeError(f"process {process} failed: {message}")
 
 
 class StopRequest:

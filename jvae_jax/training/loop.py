@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +23,16 @@ from jvae_jax.training.batching import balanced_order, epoch_order, mixed_order
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.distributed import StopRequest, stop_on_signals
 from jvae_jax.training.progress import ProgressReport
-from jvae_jax.training.provenance import environment
-from jvae_jax.training.run import Run, check_folder, lock_folder, open_run, plan_run, training_view
+from jvae_jax.training.provenance import environment, numerics
+from jvae_jax.training.run import (
+    Run,
+    check_folder,
+    lock_folder,
+    open_run,
+    plan_run,
+    settings,
+    training_view,
+)
 from jvae_jax.training.run_writer import RunWriter
 from jvae_jax.training.step import TrainState, metric_names
 from jvae_jax.types import Batch, Devices, LabelInfo, Variables
@@ -56,9 +65,9 @@ def fit(
 
     Until it returns, no other process or thread can train in the same folder.
 
-    With several processes (:mod:`jvae_jax.training.distributed`), all must make the same call;
-    only the first one reads and writes the run's folder, and evaluates. Messages are logged to the
-    ``jvae_jax`` logger.
+    With several processes (:mod:`jvae_jax.training.distributed`), all must make the same call
+    with the same data, which is checked; only the first one reads and writes the run's folder, and
+    evaluates. Messages are logged to the ``jvae_jax`` logger.
 
     Args:
         config: configuration; fields that are None are resolved from the dataset.
@@ -70,12 +79,13 @@ def fit(
         The finished run. In the first process, ``fit(...).model`` is the trained model.
 
     Raises:
-        ValueError: if the folder contains something else or a run of another configuration, or
-            the batch size doesn't suit the data or the devices.
+        ValueError: if the folder contains something else or a run of another configuration, the
+            batch size doesn't suit the data or the devices, or the processes differ.
         CheckpointError: if checkpoints exist but none can be read, or one can't be written.
         DivergedError: if a metric is not finite; the last checkpoint precedes it.
         OSError: if the folder can't be written.
-        RuntimeError: if another process or thread is training in the folder.
+        RuntimeError: if another process or thread is training in the folder, or another of the
+            processes that train together can't begin.
     """
     if not isinstance(config, TrainConfig) or not isinstance(dataset, Dataset):
         raise ValueError(
@@ -83,16 +93,19 @@ def fit(
             f"{type(config).__name__} and {type(dataset).__name__}"
         )
     devices = jax.devices() if devices is None else devices
-    parallel.check_batch(config.batch_size, len(dataset.train_labels), len(devices))
     is_first = distributed.is_first()
-    run = plan_run(config.resolve(dataset), dataset)
-    training_data = training_view(run.config, dataset)
+    with distributed.fail_together():
+        parallel.check_batch(config.batch_size, len(dataset.train_labels), len(devices))
+        run = plan_run(config.resolve(dataset), dataset)
+        training_data = training_view(run.config, dataset)
+    distributed.check_equal(_shared_settings(config, run, devices))
     with ExitStack() as closing:
-        if is_first:
-            run, state = _open(run, dataset, devices, closing)
-        else:
-            state = run.initial_state()
-        evaluated_step = run.evaluation().get("step", -1) if is_first else -1
+        with distributed.fail_together():
+            if is_first:
+                run, state = _open(run, dataset, devices, closing)
+            else:
+                state = run.initial_state()
+            evaluated_step = run.evaluation().get("step", -1) if is_first else -1
         state, evaluated_step = distributed.broadcast_from_first((state, evaluated_step))
         if int(state.step) == run.total_steps == evaluated_step:
             if is_first:
@@ -221,6 +234,24 @@ def _log_labels(run: Run, dataset: Dataset) -> None:
             "no training image of these classes is labelled, so c is unsupervised for them: %s",
             ", ".join(unlabelled),
         )
+
+
+def _shared_settings(config: TrainConfig, run: Run, devices: Devices) -> dict[str, Any]:
+    """Returns what must be the same in all processes, by name.
+
+    Args:
+        config: configuration before it was resolved, so that no consequence of a difference is
+            named beside it.
+        run: the planned run.
+        devices: the devices of all processes.
+    """
+    return {
+        **settings(config),
+        "dataset": run.config.dataset,
+        "data with fingerprint": run.data.fingerprint,
+        "devices": [device.id for device in devices],
+        **numerics(environment()),
+    }
 
 
 def _open(

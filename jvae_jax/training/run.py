@@ -57,7 +57,7 @@ _IGNORED_ON_RESUME = (
     "num_processes",
     "process_id",
 )
-"""Fields ignored when a run is resumed."""
+"""Fields that may change when a run is resumed, and differ between processes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -381,7 +381,7 @@ def dataset_name(config: TrainConfig) -> str:
 
 def _check_same(existing: Run, requested: Run) -> None:
     differences = [
-        *_differences(_settings(existing.config), _settings(requested.config)),
+        *_differences(settings(existing.config), settings(requested.config)),
         *_differences(asdict(existing.data), asdict(requested.data)),
     ]
     if differences:
@@ -391,7 +391,7 @@ def _check_same(existing: Run, requested: Run) -> None:
         )
 
 
-def _settings(config: TrainConfig) -> dict[str, Any]:
+def settings(config: TrainConfig) -> dict[str, Any]:
     """Settings that must not change during a run, by flag name, those of the objective last."""
     values = config.to_json()
     hyperparameters = values.pop("objective")

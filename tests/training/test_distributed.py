@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from helpers import stroke_image
 
 from jvae_jax import TrainConfig
 from jvae_jax.training.run import load_run
@@ -30,8 +32,11 @@ DETECTION_SECONDS = 120
 """Time within which the end of another process must be noticed."""
 
 
-def start_processes(folder, *flags, count=2, devices=2):
-    """Starts processes with ``devices`` CPU devices each; each writes its output to a file."""
+def start_processes(folder, *flags, count=2, devices=2, second=(), **second_environment):
+    """Starts processes with ``devices`` CPU devices each; each writes its output to a file.
+
+    ``second`` and ``second_environment`` are further flags and variables of the second process.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -45,6 +50,9 @@ def start_processes(folder, *flags, count=2, devices=2):
             "--xla_backend_optimization_level=0",
         }
         command = [sys.executable, str(ROOT / "experiments" / "train.py"), *SMALL, *flags]
+        if number == 1:
+            command += second
+            environment |= second_environment
         with (folder / f"{number}.txt").open("w") as output:
             processes.append(
                 subprocess.Popen(
@@ -134,6 +142,139 @@ def test_signal_to_any_process_stops_all(tmp_path):
     processes[1].send_signal(signal.SIGTERM)
     assert wait_all(processes, DETECTION_SECONDS) == [0, 0]
     assert 10 <= int(load_run(tmp_path / "stopped").load_state().step) < 4000
+
+
+START_SECONDS = 100
+"""Time within which processes that can't train together must end; here they need 20."""
+
+
+def assert_refused(processes, folder, codes, messages):
+    assert wait_all(processes, START_SECONDS) == codes
+    for number, message in enumerate(messages):
+        assert message in output_of(folder, number)
+    assert not (folder / "run").exists()
+
+
+@pytest.mark.long
+@pytest.mark.fault(
+    "processes",
+    "another setting, package or option of JAX in one of the processes",
+    "an error in all before the first step that names it and its values",
+)
+@pytest.mark.parametrize("fault", ["settings", "surroundings"])
+def test_refuses_processes_that_differ(fault, tmp_path):
+    # The metadata that Python finds first give the version.
+    metadata = tmp_path / "packages" / "optax-0.0.1.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.1\nName: optax\nVersion: 0.0.1\n")
+    flags, variables, message = {
+        "settings": (
+            ["--epochs=3", "--beta=4", "--workdir=elsewhere", "--profile"],
+            {},
+            "error: the processes differ: process 1 has epochs 3 and process 0 has 2; "
+            "process 1 has beta 4.0 and process 0 has 30.0\n",
+        ),
+        "surroundings": (
+            [],
+            {
+                "PYTHONPATH": os.pathsep.join(
+                    [str(metadata.parents[1]), os.environ.get("PYTHONPATH", "")]
+                ),
+                "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+            },
+            f"error: the processes differ: process 1 has optax '0.0.1' and process 0 has "
+            f"'{version('optax')}'; process 1 has jax_default_matmul_precision 'highest' and "
+            "process 0 has 'None'\n",
+        ),
+    }[fault]
+    processes = start_processes(tmp_path, "--epochs=2", "--workdir=run", second=flags, **variables)
+    assert_refused(processes, tmp_path, [2, 2], [message, message])
+
+
+@pytest.mark.long
+@pytest.mark.fault(
+    "processes",
+    "other data in one of the processes",
+    "an error in all before the first step that names the fingerprints",
+)
+def test_refuses_processes_with_other_data(tmp_path):
+    for name, ink in (("first", 0), ("second", 9)):
+        for label in "ab":
+            (tmp_path / name / label).mkdir(parents=True)
+            for number in range(10):
+                stroke_image(ink=ink).save(tmp_path / name / label / f"{number}.png")
+    flags = ["--dataset=folder", "--batch_size=4", "--epochs=2", "--workdir=run"]
+    processes = start_processes(tmp_path, *flags, "--data_dir=first", second=["--data_dir=second"])
+    message = "error: the processes differ: process 1 has data with fingerprint '"
+    assert_refused(processes, tmp_path, [2, 2], [message, message])
+
+
+@pytest.mark.long
+@pytest.mark.fault(
+    "processes",
+    "another number of devices in one of the processes",
+    "an error in all before the first step that names the numbers",
+)
+def test_refuses_processes_with_other_numbers_of_devices(tmp_path):
+    processes = start_processes(
+        tmp_path, "--workdir=run", XLA_FLAGS="--xla_force_host_platform_device_count=3"
+    )
+    message = "error: all processes must have the same number of devices, got 2, 3\n"
+    assert_refused(processes, tmp_path, [2, 2], [message, message])
+
+
+@pytest.mark.long
+@pytest.mark.fault(
+    "processes",
+    "one of the processes can't read its data",
+    "the others end at once with its error",
+)
+def test_all_end_if_one_cannot_read_its_data(tmp_path):
+    processes = start_processes(tmp_path, "--workdir=run", second=["--dataset=missing.npz"])
+    error = "[Errno 2] No such file or directory: 'missing.npz'\n"
+    messages = [f"error: process 1 failed: {error}", f"error: {error}"]
+    assert_refused(processes, tmp_path, [1, 1], messages)
+
+
+@pytest.mark.long
+@pytest.mark.fault(
+    "processes",
+    "the first process can't use the run's folder",
+    "the others end at once with its error",
+)
+def test_all_end_if_first_cannot_use_its_folder(tmp_path):
+    (tmp_path / "thesis.tex").write_text("ten years")
+    processes = start_processes(tmp_path, f"--workdir={tmp_path}", second=["--workdir=run"])
+    error = f"{tmp_path} contains something that isn't a run; choose another --workdir\n"
+    messages = [f"error: {error}", f"error: process 0 failed: {error}"]
+    assert_refused(processes, tmp_path, [2, 1], messages)
+
+
+@pytest.mark.long
+@pytest.mark.fault(
+    "run folder",
+    "a second training of a run",
+    "refused while the first lives; the first one's result is the same",
+)
+def test_second_training_of_a_run_is_refused(tmp_path):
+    def start(folder, workdir):
+        (tmp_path / folder).mkdir()
+        flags = ["--epochs=12", f"--workdir={tmp_path / workdir}"]
+        return start_processes(tmp_path / folder, *flags, count=1, devices=1)
+
+    first = start("first", "run")
+    wait_for(tmp_path / "first", 0, "epoch 1/12")
+    os.kill(first[0].pid, signal.SIGSTOP)
+    assert wait_all(start("second", "run")) == [1]
+    message = f"error: another process is training in {tmp_path / 'run'}; wait until it ends"
+    assert message in output_of(tmp_path / "second", 0)
+    os.kill(first[0].pid, signal.SIGCONT)
+    assert wait_all(first) == [0]
+    assert wait_all(start("third", "alone")) == [0]
+    runs = (tmp_path / "run", tmp_path / "alone")
+    jax.tree.map(np.testing.assert_array_equal, *(load_run(path).load_state() for path in runs))
+    for name in ("metrics.jsonl", "samples.png", "evaluation.json"):
+        assert (runs[0] / name).read_bytes() == (runs[1] / name).read_bytes()
 
 
 @pytest.mark.parametrize(
