@@ -14,7 +14,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import jax
 import optax
@@ -52,19 +52,19 @@ class Process:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._requests = cast(IO[str], self._process.stdin)
+        self._replies = cast(IO[str], self._process.stdout)
 
     def receive(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._replies.readline()
         if not line:
             raise RuntimeError(f"{self.name} ended unexpectedly; its error message is above")
         return json.loads(line)
 
     def request(self, task: str, batch_size: int = 0, times: int = 1) -> dict[str, Any]:
-        assert self._process.stdin is not None
         message = {"task": task, "batch_size": batch_size, "times": times}
-        self._process.stdin.write(json.dumps(message) + "\n")
-        self._process.stdin.flush()
+        self._requests.write(json.dumps(message) + "\n")
+        self._requests.flush()
         return self.receive()
 
     def __enter__(self) -> "Process":

@@ -19,6 +19,7 @@ from jvae_jax import cli
 from jvae_jax.training.run import load_run
 
 TRAIN = Path(__file__).with_name("train.py")
+PYTHON = [sys.executable, *["-O"] * sys.flags.optimize]
 SMALL = ["--dataset=mnist_5k", "--image_size=8", "--batch_size=200", "--latents=3"]
 FILES = ("metrics.jsonl", "evaluation.json", "samples.png")
 
@@ -84,7 +85,7 @@ def differences(one: Path, other: Path) -> list[str]:
 def _start(config: CrashConfig, run: Path) -> subprocess.Popen[str]:
     flags = [*SMALL, f"--epochs={config.epochs}", "--save_every=1", f"--workdir={run}"]
     return subprocess.Popen(
-        [sys.executable, str(TRAIN), *flags],
+        [*PYTHON, str(TRAIN), *flags],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -39,9 +39,12 @@ class _Parser(simple_parsing.ArgumentParser):
     def print_help(self, file: Any = None, args: Sequence[str] | None = None) -> None:
         for group in self._action_groups:
             # "TrainFlags ['config']", with the whole docstring of the dataclass below it.
-            if is_dataclass := re.match(r"(\w+?)(Flags|Config)? \[", group.title or ""):
-                group.title = f"{is_dataclass[1]} flags"
+            if is_dataclass := re.match(r"((\w+?)(Flags|Config)?) \[", group.title or ""):
+                group.title = f"{is_dataclass[2]} flags"
                 group.description = (group.description or "").partition("\n\n")[0]
+                # Without docstrings, as under python -OO, it is the dataclass's signature.
+                if group.description.startswith(f"{is_dataclass[1]}("):
+                    group.description = None
         for action in self._actions:
             if action.default is None:
                 action.default = argparse.SUPPRESS

@@ -1,5 +1,7 @@
 """The same networks from linen's layers, without this library's optimisations."""
 
+from typing import cast
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
@@ -53,5 +55,4 @@ class LinenAutoencoder(nn.Module):
 
     def __call__(self, images: Array) -> Array:
         mean, _, logits = self.encode(images)
-        assert logits is not None
-        return self.decode(jnp.concatenate([mean, logits], axis=-1))
+        return self.decode(jnp.concatenate([mean, cast(Array, logits)], axis=-1))

@@ -40,7 +40,8 @@ import sys
 from pathlib import Path
 
 if importlib.util.find_spec("jvae_jax") is None:
-    assert SOURCE, "set SOURCE, in the first cell, to what pip installs jvae_jax from"
+    if not SOURCE:
+        raise ValueError("set SOURCE, in the first cell, to what pip installs jvae_jax from")
     installed = {
         d.metadata["Name"]: d.version for d in importlib.metadata.distributions() if d.version
     }

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -216,8 +216,7 @@ def _errors(
 
     def errors(network: Autoencoder) -> list[Array]:
         posterior = network.infer(images)
-        logits = posterior.logits
-        assert logits is not None
+        logits = cast(Array, posterior.logits)
         styles = (
             sampling.gaussian(keys.gaussian, posterior.mean, posterior.logvar),
             posterior.mean,
