@@ -232,9 +232,15 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
 }
 
 
+def reproduce(name: str = "--help", *args: str) -> None:
+    if name in COMMANDS:
+        main, config_class, description = COMMANDS[name]
+        cli.run(main, config_class, description=description, args=args)
+    elif name in ("-h", "--help"):
+        print(f"usage: reproduce.py {{{','.join(COMMANDS)}}} [--help]")
+    else:
+        cli.unknown_command("reproduce.py", name, COMMANDS)
+
+
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
-        print(f"usage: reproduce.py {{{','.join(COMMANDS)}}} [--help]", file=sys.stderr)
-        sys.exit(0 if "--help" in sys.argv else 2)
-    main, config_class, description = COMMANDS[sys.argv[1]]
-    cli.run(main, config_class, description=description, args=sys.argv[2:])
+    cli.exit_after(lambda: reproduce(*sys.argv[1:]), debug="--debug" in sys.argv)

@@ -1,10 +1,11 @@
 """``jvae COMMAND ...``, or ``python -m jvae_jax COMMAND ...``."""
 
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
+
+from jvae_jax import __version__, cli
 
 COMMANDS = {
     "train": "train an objective, or resume its training",
@@ -17,27 +18,26 @@ COMMANDS = {
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Runs the command that the first argument names with the other arguments."""
-    name, *rest = list(sys.argv[1:] if args is None else args) or ["--help"]
+    args = list(sys.argv[1:] if args is None else args)
+    cli.exit_after(lambda: _run(*args), debug="--debug" in args)
+
+
+def _run(name: str = "--help", *args: str) -> None:
     if name in COMMANDS:
         command = importlib.import_module(f"jvae_jax.commands.{name}")
-        command.main(rest, prog=f"jvae {name}")
-    if name in ("-h", "--help"):
+        command.main(args, prog=f"jvae {name}")
+    elif name in ("-h", "--help"):
         commands = "\n".join(f"  {command:10}{text}" for command, text in COMMANDS.items())
         print(
             f"usage: jvae COMMAND [flags]\n\ncommands:\n{commands}\n\n"
-            "`jvae COMMAND --help` lists the flags; `jvae --version` prints the version."
+            "`jvae COMMAND --help` lists the flags; `jvae --version` prints the version.\n"
+            "Exit status: 0 after success, 2 for wrong flags or data, 1 after other errors,\n"
+            "130 if interrupted, 141 if stdout was closed."
         )
-        sys.exit(0)
-    if name == "--version":
-        from jvae_jax import __version__
-
+    elif name == "--version":
         print(__version__)
-        sys.exit(0)
-    near = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    commands = ", ".join(COMMANDS)
-    print(f"jvae: error: unknown command {name}{hint}; there are {commands}", file=sys.stderr)
-    sys.exit(2)
+    else:
+        cli.unknown_command("jvae", name, COMMANDS)
 
 
 if __name__ == "__main__":

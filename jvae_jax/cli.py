@@ -1,18 +1,20 @@
-"""Command-line flags from dataclasses, logging to stdout, and errors in one line."""
+"""Command-line flags from dataclasses, messages on stdout, and errors in one line."""
 
 import argparse
 import contextlib
 import difflib
+import errno
 import io
 import logging
 import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 import jax
 import simple_parsing
@@ -22,6 +24,9 @@ from simple_parsing.wrappers.field_wrapper import DashVariant
 from jvae_jax.numerics import default_numerics
 
 Config = TypeVar("Config")
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Errors that only writing raises."""
 
 
 class _Parser(simple_parsing.ArgumentParser):
@@ -95,7 +100,7 @@ def parse(
 
 
 def _usage_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-    parser.exit(2, f"{parser.prog}: error: {' '.join(message.split())}\n")
+    parser.exit(2, f"{parser.prog}: error: {_one_line(message)}\n")
 
 
 def _unknown_flag(config_class: type, config: Any, argument: str) -> str:
@@ -118,6 +123,21 @@ def _unknown_flag(config_class: type, config: Any, argument: str) -> str:
     return f"unknown argument {flag}; {hint}"
 
 
+def unknown_command(prog: str, name: str, commands: Collection[str]) -> NoReturn:
+    """Exits with status 2 after an error that lists the commands.
+
+    Args:
+        prog: name of the program.
+        name: the unknown command.
+        commands: the commands that there are.
+    """
+    near = difflib.get_close_matches(name, commands, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    message = f"unknown command {name}{hint}; there are {', '.join(commands)}"
+    print(f"{prog}: error: {_one_line(message)}", file=sys.stderr)
+    sys.exit(2)
+
+
 def run(
     main: Callable[[Any], None],
     config_class: type,
@@ -126,7 +146,7 @@ def run(
     args: Sequence[str] | None = None,
     prog: str | None = None,
 ) -> NoReturn:
-    """Parses flags, calls ``main`` with them and exits: 0, 2 for wrong usage, 1 for other errors.
+    """Parses flags, calls ``main`` with them and exits; see :func:`exit_after` for the status.
 
     Messages of the ``jvae_jax`` logger go to stdout. Errors are one line on stderr; ``--debug``
     shows the traceback. Compiled programs are cached in ``$JAX_COMPILATION_CACHE_DIR`` or else in
@@ -140,24 +160,176 @@ def run(
         prog: name of the program; default: that of the script.
     """
     args = list(sys.argv[1:] if args is None else args)
-    config = parse(config_class, args, description=description, prog=prog)
-    _set_compilation_cache()
-    if "--debug" not in args:
-        _hide_closed_event_loops()
-    try:
-        with _logging_to_stdout(), default_numerics():
+    debug = "--debug" in args
+
+    def call() -> None:
+        config = parse(config_class, args, description=description, prog=prog)
+        _set_compilation_cache()
+        if not debug:
+            _hide_closed_event_loops()
+        with _warnings_in_one_line(), _logging_to_stdout(), default_numerics():
             main(config)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        if "--debug" in args:
-            raise
-        message = " ".join(str(error).split()) or type(error).__name__
-        is_expected = isinstance(error, (ValueError, OSError, ArithmeticError, RuntimeError))
-        hint = "" if is_expected else f" ({type(error).__name__}; --debug shows where)"
-        print(f"error: {message}{hint}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, ValueError) else 1)
-    sys.exit(0)
+
+    exit_after(call, debug=debug)
+
+
+def exit_after(function: Callable[[], None], *, debug: bool = False) -> NoReturn:
+    """Calls a function and exits with a status; reports errors in one line on stderr.
+
+    If stdout or stderr is closed, at once or later (``| head -1``), the function runs to its end
+    all the same: it may be training.
+
+    ======  ========================================================
+    status  meaning
+    ======  ========================================================
+    0       success, or training was stopped by SIGTERM
+    1       an error that isn't in the input, such as a full disk
+    2       wrong flags or invalid data: a ValueError
+    130     interrupted by SIGINT
+    141     success, but the reader of stdout had closed it
+    ======  ========================================================
+
+    Args:
+        function: what to call; it may itself exit.
+        debug: raise errors instead of reporting them.
+    """
+    _open_closed_descriptors()
+    stdout, stderr = _Output(sys.stdout, escape=True), _Output(sys.stderr)
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):  # type: ignore
+        status: Any = 0
+        try:
+            function()
+        except SystemExit as stop:
+            status = stop.code
+        except KeyboardInterrupt:
+            status = 130
+        except Exception as error:
+            if debug:
+                raise
+            print(f"error: {_describe(error)}", file=sys.stderr)
+            status = 2 if isinstance(error, ValueError) else 1
+        stdout.flush()
+        if stdout.error is not None and not status:
+            status = 141
+            if not isinstance(stdout.error, BrokenPipeError):
+                print(f"error: can't write to stdout: {stdout.error.strerror}", file=sys.stderr)
+                status = 1
+        stderr.flush()
+    sys.exit(status)
+
+
+class _Output(io.TextIOBase):
+    """A text stream to which printing never fails: after an error, which it keeps, it is silent.
+
+    Characters that the terminal's encoding lacks are written as escapes.
+    """
+
+    error: OSError | None = None
+
+    def __init__(self, stream: TextIO | io.TextIOBase | None, *, escape: bool = False) -> None:
+        """Wraps a stream.
+
+        Args:
+            stream: the stream; None if it was closed when Python started.
+            escape: whether to escape control characters but the end of a line.
+        """
+        # The null device stays open until the process ends, as stdout does.
+        self._stream = open(os.devnull, "w") if stream is None else stream  # noqa: PTH123, SIM115
+        self._escape = escape
+        if isinstance(self._stream, io.TextIOWrapper):
+            self._stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        self._try(self._stream.write, _escape(text, keep="\n") if self._escape else text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, function: Callable[..., Any], *args: str) -> None:
+        if self.error is not None:
+            return
+        try:
+            function(*args)
+        except OSError as error:
+            self.error = error
+            # Python writes the rest of its buffer when it exits.
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # tqdm draws its bar with it
+        return self._stream.encoding
+
+
+def _open_closed_descriptors() -> None:
+    """Opens the null device as stdin, stdout and stderr where they are closed.
+
+    The next files to be opened would take their place, and what C++ libraries print.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _describe(error: Exception) -> str:
+    """Returns an error in one line, without numbers of the operating system."""
+    if isinstance(error, OSError) and error.strerror:
+        place = "" if error.filename is None else f"{error.filename}: "
+        verb = "can't write " if place and error.errno in _UNWRITABLE else ""
+        return _one_line(f"{verb}{place}{error.strerror}")
+    message = _one_line(str(error)) or type(error).__name__
+    is_expected = isinstance(error, (ValueError, OSError, ArithmeticError, RuntimeError))
+    return message if is_expected else f"{message} ({type(error).__name__}; --debug shows where)"
+
+
+def _one_line(text: str) -> str:
+    return _escape(" ".join(text.split()))
+
+
+def _escape(text: str, *, keep: str = "") -> str:
+    """Escapes control characters, which a terminal would obey, but those to keep."""
+    return "".join(
+        char if char.isprintable() or char in keep else ascii(char)[1:-1] for char in text
+    )
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Prints warnings on stderr without their place in the code, and JAX's of its cache once."""
+    is_reported = False
+
+    def show(message: Warning | str, *_: Any) -> None:
+        nonlocal is_reported
+        text = _one_line(str(message))
+        if cache_error := re.match(
+            r"Error (reading|writing) persistent compilation cache entry for [^:]*: (.*)", text
+        ):
+            if is_reported:
+                return
+            is_reported = True
+            folder = _escape(str(jax.config.jax_compilation_cache_dir))  # type: ignore
+            text = f"error {cache_error[1]} the compilation cache in {folder}: {cache_error[2]}"
+        print(f"warning: {text}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+class _OneLineFormatter(logging.Formatter):
+    """Formats a record as its message, with control characters escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _escape(record.getMessage())
 
 
 @contextlib.contextmanager
@@ -165,7 +337,7 @@ def _logging_to_stdout() -> Iterator[None]:
     """Prints messages of the ``jvae_jax`` logger, from INFO on."""
     logger = logging.getLogger("jvae_jax")
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_OneLineFormatter())
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -197,9 +369,9 @@ def _set_compilation_cache() -> None:
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     # One folder per machine: machines with different processors may share a home folder.
-    folder = Path("~/.cache/jvae_jax/compiled").expanduser() / platform.node()
     try:
+        folder = Path("~/.cache/jvae_jax/compiled").expanduser() / platform.node()
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # there may be no home folder
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))

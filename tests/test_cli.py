@@ -254,7 +254,7 @@ def failing_with(error):
     ("error", "code", "message"),
     [
         (ValueError("bad\nvalue 3"), 2, "error: bad value 3\n"),
-        (OSError(28, "No space left on device"), 1, "error: [Errno 28] No space left on device\n"),
+        (OSError(28, "No space left on device"), 1, "error: No space left on device\n"),
         (ArithmeticError("not finite"), 1, "error: not finite\n"),
         (KeyError("x"), 1, "error: 'x' (KeyError; --debug shows where)\n"),
         (KeyboardInterrupt(), 130, ""),

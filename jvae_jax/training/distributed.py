@@ -187,7 +187,8 @@ def stop_on_signals() -> Iterator[StopRequest]:
     def handle(number: int, _frame: FrameType | None) -> None:
         request.signal_number = number
         signal.signal(number, signal.SIG_DFL)
-        os.write(2, b"\nstopping once the state is saved; repeat to stop at once\n")
+        with suppress(OSError):  # stderr may be closed
+            os.write(2, b"\nstopping once the state is saved; repeat to stop at once\n")
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

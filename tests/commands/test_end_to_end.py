@@ -114,7 +114,7 @@ def test_exported_model_generates_same_image(trained, tmp_path):
     [
         (["--objectiv=ours"], 2, "unknown argument --objectiv; did you mean --objective?"),
         (["--dataset=minst"], 2, "unknown dataset 'minst' (did you mean mnist?)"),
-        (["--dataset=none.npz"], 1, "No such file or directory: 'none.npz'"),
+        (["--dataset=none.npz"], 1, "none.npz: No such file or directory"),
         (["--dataset=folder", "--data_dir=none"], 2, "there is no folder /"),
         (["--dataset=mnist_5k", "--epochs=0"], 2, "epochs must be above 0, got 0"),
         (["--dataset=mnist_5k", "--batch_size=5000"], 2, "at most the 4000 training"),
