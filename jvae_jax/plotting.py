@@ -9,10 +9,14 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.ft2font import FT2Font
 from matplotlib.textpath import TextPath
+
+FORMATS = tuple(sorted(FigureCanvasBase.get_supported_filetypes().keys() - {"pgf"}))
+"""Formats in which figures can be saved; pgf can't contain images."""
 
 _CELL_INCHES = 0.42
 """Side of a character."""

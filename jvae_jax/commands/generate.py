@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import BinaryIO, Literal, NoReturn
 
 import jax
 import numpy as np
@@ -35,9 +35,9 @@ class GenerateFlags:
     labels: str | None = None
     """Comma-separated classes: the rows, or the columns if styles are given. By default all."""
     samples: int = 10
-    """Number of columns: styles shared by all rows, or steps from one to the next."""
+    """Number of columns: sampled styles, shared by all rows, or steps from one to the next."""
     seed: int = 0
-    """Random seed of the styles."""
+    """Random seed of sampled styles."""
     style_image: str | None = None
     """Comma-separated image files of any character; each row uses the style of one image."""
     style_index: str | None = None
@@ -60,6 +60,18 @@ class GenerateFlags:
             raise ValueError("style_image and style_index both select styles; give one of them")
         if self.is_animated and self.interpolate is None:
             raise ValueError(f"an animation needs --interpolate, got the output {self.output}")
+        if not Path(self.output).name:
+            raise ValueError(f"output must be the path of a file, got {self.output!r}")
+        suffix = Path(self.output).suffix[1:].lower()
+        if suffix and suffix not in plotting.FORMATS:
+            raise ValueError(
+                f"output {self.output}: {suffix!r} is not supported; there are "
+                f"{', '.join(plotting.FORMATS)}"
+            )
+        if self.style_image is not None or self.style_index is not None:
+            for name in ("seed", *(["samples"] if self.interpolate is None else [])):
+                if getattr(self, name) != getattr(type(self), name):
+                    raise ValueError(f"{name} has no effect on styles that are given; leave it out")
         if invalid := [index for index in _split(self.style_index) if not index.isdecimal()]:
             raise ValueError(f"style_index must be numbers from 0, got {invalid[0]!r}")
 
@@ -75,11 +87,20 @@ def _split(text: str | None) -> list[str]:
 
 def run_command(flags: GenerateFlags) -> None:
     """Generates characters and writes them to the output."""
+    output = Path(flags.output).expanduser()
+    with atomic_write(output) as file:  # before the work, which an unwritable output would waste
+        rows, columns = _generate(flags, file)
+    print(f"{rows} x {columns} characters in {output}")
+
+
+def _generate(flags: GenerateFlags, file: BinaryIO) -> tuple[int, int]:
+    """Writes the image to a file; returns its number of rows and columns."""
     model = load(flags.workdir, checkpoint=flags.checkpoint)
     if flags.labels is None:
         names = list(model.category_names)
     else:
-        names = _split(flags.labels)
+        # Where Python takes the locale to be ASCII, bytes of UTF-8 arrive as lone surrogates.
+        names = _split(flags.labels.encode(errors="surrogateescape").decode())
         model.label_indices(names)
     images = _style_images(flags, model)
     key = jax.random.key(flags.seed)
@@ -97,24 +118,22 @@ def run_command(flags: GenerateFlags) -> None:
     else:
         grid = model.sample(names or None, key=key, columns=flags.samples, rows=1)
         generated, row_names = np.asarray(grid), names
-    output = Path(flags.output)
-    with atomic_write(output) as file:
-        if flags.is_animated:
-            first, *others = animation.animation_frames(generated.swapaxes(0, 1))
-            first.save(
-                file,
-                format="gif",
-                save_all=True,
-                append_images=others,
-                duration=_FRAME_MILLISECONDS,
-                loop=0,
-            )
-        else:
-            if row_names and (hint := plotting.font_hint(row_names)):
-                logger.warning("%s", hint)
-            figure = _figure(generated, row_names, images if flags.interpolate is None else None)
-            figure.savefig(file, format=output.suffix[1:].lower() or "png")
-    print(f"{generated.shape[0]} x {generated.shape[1]} characters in {output}")
+    if flags.is_animated:
+        first, *others = animation.animation_frames(generated.swapaxes(0, 1))
+        first.save(
+            file,
+            format="gif",
+            save_all=True,
+            append_images=others,
+            duration=_FRAME_MILLISECONDS,
+            loop=0,
+        )
+    else:
+        if row_names and (hint := plotting.font_hint(row_names)):
+            logger.warning("%s", hint)
+        figure = _figure(generated, row_names, images if flags.interpolate is None else None)
+        figure.savefig(file, format=Path(flags.output).suffix[1:].lower() or "png")
+    return generated.shape[:2]
 
 
 def _style_images(flags: GenerateFlags, model: TrainedModel) -> np.ndarray | None:

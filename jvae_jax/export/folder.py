@@ -43,15 +43,19 @@ def export(model: TrainedModel, run: Run, folder: Path, *, onnx: bool = True) ->
         The sorted names of the files.
 
     Raises:
-        ValueError: if the folder exists and isn't empty.
+        ValueError: if the folder exists and isn't empty, or is a link or a file.
         ModuleNotFoundError: if ``onnx`` is set and jax2onnx isn't installed.
         OSError: if it can't be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.name in ("", ".."):
+        raise ValueError(f"expected the name of a folder to create, got '{folder}'")
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ValueError(f"{folder} exists and isn't a folder; choose another --output")
+    if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} already exists and isn't empty; choose another --output")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    temporary.mkdir(parents=True)
     try:
+        temporary.mkdir(parents=True)
         contents = json.loads((run.workdir / "config.json").read_text(encoding="utf-8"))
         config = _strip_local_settings(run.config)
         write_json(temporary / "config.json", {**contents, "config": config.to_json()})
@@ -70,6 +74,11 @@ def export(model: TrainedModel, run: Run, folder: Path, *, onnx: bool = True) ->
         if folder.exists():
             folder.rmdir()
         temporary.replace(folder)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # The names of temporary files say nothing to users.
+        raise OSError(error.errno, error.strerror, str(folder)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return sorted(path.name for path in folder.iterdir())

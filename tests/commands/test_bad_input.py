@@ -370,5 +370,5 @@ def test_unwritable_outputs(rejects, user, finished):
     )
     rejects("generate", "--workdir=run", "--output=x.tex", message="'tex' is not supported")
     Path("file").touch()
-    rejects("export", "--workdir=run", "--output=file", message="already exists and isn't empty")
+    rejects("export", "--workdir=run", "--output=file", message="file exists and isn't a folder")
     rejects("export", "--workdir=run", "--output=file/x", message="file", code=1)
