@@ -56,13 +56,13 @@ class TrainedModel:
         (2, 8, 32, 32, 1)
     """
 
-    network: Autoencoder
-    variables: Variables
+    network: Autoencoder = field(repr=False)
+    variables: Variables = field(repr=False)
     class_names: tuple[str, ...]
     unlabelled_classes: tuple[int, ...] = ()
     name: str = ""
     seed: int = 0
-    metrics: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def has_classes(self) -> bool:

@@ -31,8 +31,8 @@ class EvaluateFlags:
 def run_command(flags: EvaluateFlags) -> None:
     """Evaluates, prints the metrics and writes them to the run's folder."""
     run = load_run(flags.workdir)
+    state = run.load_state(flags.checkpoint)  # first, as the data may take long
     dataset = run.load_dataset(flags.data_dir)
-    state = run.load_state(flags.checkpoint)
     suffix = "" if flags.checkpoint == "latest" else f"-{flags.checkpoint}"
     filename = f"evaluation{suffix}.json"
     print(f"step {int(state.step)} of {run.total_steps}, {len(dataset.test_labels)} test images")

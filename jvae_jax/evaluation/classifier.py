@@ -5,7 +5,7 @@ the test split is reported beside the metrics that depend on it.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ class EvalClassifier:
     """
 
     classes: int
-    variables: Variables
+    variables: Variables = field(repr=False)
     accuracy: float
     image_shape: tuple[int, int, int] | None = None
 

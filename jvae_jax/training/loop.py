@@ -17,6 +17,7 @@ from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.metrics import Evaluation, mean_test_terms
 from jvae_jax.files import write_json
 from jvae_jax.numerics import default_numerics
+from jvae_jax.objectives import Ours
 from jvae_jax.trained_model import category_names
 from jvae_jax.training import checkpoints, distributed, parallel
 from jvae_jax.training.batching import balanced_order, epoch_order, mixed_order
@@ -139,6 +140,9 @@ def evaluate_run(
     This needs no lock on the folder, so that a run can be evaluated while it trains: checkpoints
     are only read, and the file of the metrics is replaced as a whole.
 
+    Metrics of an earlier evaluation of the same step that this one lacks, those that need an
+    evaluation classifier, are kept.
+
     Args:
         run: the run.
         dataset: dataset on which it was trained.
@@ -156,6 +160,11 @@ def evaluate_run(
     run.check_data(dataset)
     metrics = run.make_model(variables).evaluate(dataset, eval_classifier)
     evaluation = {"step": step, **metrics, "environment": environment()}
+    previous = run.evaluation(filename)
+    kept = {name: value for name, value in previous.items() if name not in evaluation}
+    if kept and previous.get("step") == step:
+        logger.info("kept from an earlier evaluation of this step: %s", ", ".join(kept))
+        evaluation |= kept
     write_json(run.workdir / filename, evaluation)
     return evaluation
 
@@ -195,6 +204,10 @@ def _log_summary(run: Run, dataset: Dataset, label_info: LabelInfo, devices: Dev
     if objective.uses_labels and (dataset.train_labels < 0).any():
         _log_labels(run, dataset)
     classes = len(dataset.class_names)
+    for name, value in _settings_without_effect(run.config, dataset, label_info).items():
+        logger.warning("%s of %g has no effect with these labels", name, value)
+    if run.config.fixed_latents == run.config.latents:
+        logger.warning("all %d latents are fixed at 0, so z holds nothing", run.config.latents)
     final = objective.final_unlabelled_capacity_c(label_info)
     if final > math.log(classes):
         logger.warning(
@@ -211,6 +224,22 @@ def _log_summary(run: Run, dataset: Dataset, label_info: LabelInfo, devices: Dev
 
         if hint := plotting.font_hint(names):
             logger.warning("%s", hint)
+
+
+def _settings_without_effect(
+    config: TrainConfig, dataset: Dataset, label_info: LabelInfo
+) -> dict[str, float]:
+    """Returns the settings that differ from their defaults but matter for other labels only."""
+    unused = {}
+    if config.labelled_per_batch(dataset.train_labels) is None:
+        unused["labelled_batch_fraction"] = config, TrainConfig
+    if isinstance(config.objective, Ours) and label_info.all_labelled:
+        unused["unlabelled_capacity_c"] = config.objective, Ours
+    return {
+        name: getattr(values, name)
+        for name, (values, defaults) in unused.items()
+        if getattr(values, name) != getattr(defaults, name)
+    }
 
 
 def _log_labels(run: Run, dataset: Dataset) -> None:

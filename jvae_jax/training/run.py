@@ -58,6 +58,9 @@ _IGNORED_ON_RESUME = (
     "process_id",
 )
 """Fields that may change when a run is resumed, and differ between processes."""
+"""Fields ignored when a run is resumed."""
+_SET_BY_EPOCHS = ("capacity_steps", "save_every")
+"""Settings that by default follow from epochs and batch_size, which say more if they differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,10 +181,10 @@ class Run:
         """Returns the run's random key for a purpose: init, train, test, samples or order."""
         return purpose_key(self.config.seed, purpose)
 
-    def evaluation(self) -> dict[str, Any]:
+    def evaluation(self, filename: str = "evaluation.json") -> dict[str, Any]:
         """Returns the metrics in evaluation.json; empty if the run wasn't evaluated."""
         try:
-            return dict(json.loads((self.workdir / "evaluation.json").read_text(encoding="utf-8")))
+            return dict(json.loads((self.workdir / filename).read_text(encoding="utf-8")))
         except (OSError, TypeError, ValueError):
             return {}
 
@@ -270,8 +273,13 @@ def plan_run(config: TrainConfig, dataset: Dataset) -> Run:
     """
     if config.workdir is None:
         raise ValueError("config must be resolved first: TrainConfig.resolve(dataset)")
+    workdir = Path(config.workdir).expanduser()
+    try:
+        str(workdir.absolute()).encode()
+    except UnicodeEncodeError as error:  # Orbax would fail to save the first checkpoint
+        raise ValueError(f"workdir {workdir} isn't UTF-8; choose another --workdir") from error
     info = DatasetInfo.from_dataset(training_view(config, dataset))
-    return Run(workdir=Path(config.workdir).expanduser(), config=config, data=info)
+    return Run(workdir=workdir, config=config, data=info)
 
 
 def check_folder(run: Run) -> None:
@@ -380,14 +388,19 @@ def dataset_name(config: TrainConfig) -> str:
 
 
 def _check_same(existing: Run, requested: Run) -> None:
-    differences = [
-        *_differences(settings(existing.config), settings(requested.config)),
-        *_differences(asdict(existing.data), asdict(requested.data)),
-    ]
-    if differences:
+    there, here = settings(existing.config), settings(requested.config)
+    if (there["epochs"], there["batch_size"]) != (here["epochs"], here["batch_size"]):
+        for name in _SET_BY_EPOCHS:
+            there.pop(name, None)
+    if differences := _differences(there, here):
         raise ValueError(
             f"{existing.workdir} contains another run: {'; '.join(differences)}. Resume with its "
             "settings, or choose another --workdir"
+        )
+    if differences := _differences(asdict(existing.data), asdict(requested.data)):
+        raise ValueError(
+            f"{existing.workdir} was trained on other data: {'; '.join(differences)}. Resume with "
+            "those data, or choose another --workdir"
         )
 
 
