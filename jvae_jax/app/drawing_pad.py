@@ -3,9 +3,10 @@
 # pyright: reportMissingImports=false
 
 import base64
-import binascii
 
 import gradio as gr
+
+from jvae_jax.app.request_filter import MAX_UPLOAD
 
 _SIDE = 280
 """Width and height of the canvas, in pixels."""
@@ -52,34 +53,45 @@ element.addEventListener("clear", () => {
     context.clearRect(0, 0, canvas.width, canvas.height);
     submit();
 });
+const upload = element.querySelector("input");
+upload.addEventListener("change", () => {
+    const file = upload.files[0];
+    const reader = new FileReader();
+    reader.onload = () => trigger("input", {image: reader.result});
+    if (file.size > maxSize) trigger("input", {is_too_large: true});
+    else reader.readAsDataURL(file);
+    upload.value = "";  // so that the same file can be chosen again
+});
 """
 CLEAR = """
 () => document.querySelector("#pad canvas").dispatchEvent(new Event("clear", {bubbles: true}))
 """
 """JavaScript that clears the canvas."""
-_PREFIX = "data:image/png;base64,"
+UPLOAD = """() => document.querySelector("#pad input").click()"""
+"""JavaScript that asks for an image file."""
 
 
 def drawing_pad() -> gr.HTML:
-    """Creates the canvas, which triggers ``input`` after each stroke."""
+    """Creates the canvas, which triggers ``input`` after each stroke and each upload."""
+    canvas = f'<canvas width="{_SIDE}" height="{_SIDE}"></canvas>'
     return gr.HTML(
-        html_template=f'<canvas width="{_SIDE}" height="{_SIDE}"></canvas>',
+        html_template=f'{canvas}<input type="file" accept="image/*" hidden>',
         css_template=_CSS,
-        js_on_load=_SCRIPT,
+        js_on_load=f"const maxSize = {MAX_UPLOAD};{_SCRIPT}",
         elem_id="pad",
     )
 
 
 def drawn_image(event: gr.EventData) -> bytes:
-    """Returns the image of an ``input`` event, as the content of a PNG file.
+    """Returns the image of an ``input`` event, as the content of an image file.
 
     Raises:
         ValueError: if the event has none.
     """
-    data = getattr(event, "image", None)
-    if not isinstance(data, str) or not data.startswith(_PREFIX):
-        raise ValueError("the event contains no PNG image")
+    if hasattr(event, "is_too_large"):
+        raise ValueError(f"the file is larger than {MAX_UPLOAD // 2**20} MB")
     try:
-        return base64.b64decode(data.removeprefix(_PREFIX), validate=True)
-    except binascii.Error as error:
-        raise ValueError("the event contains no PNG image") from error
+        _, encoded = event.image.split(";base64,")
+        return base64.b64decode(encoded, validate=True)
+    except (AttributeError, ValueError) as error:
+        raise ValueError("the event contains no image") from error

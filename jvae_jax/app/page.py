@@ -2,9 +2,14 @@
 
 # pyright: reportMissingImports=false
 
+import base64
+import errno
+import html
+import io
 import logging
+import os
+import socket
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -12,10 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from gradio.themes import Default
-from PIL import Image
+from gradio.utils import colab_check, is_hosted_notebook
+from starlette.middleware import Middleware
 
 from jvae_jax.animation import animation_frames
-from jvae_jax.app.drawing_pad import CLEAR, drawing_pad, drawn_image
+from jvae_jax.app.drawing_pad import CLEAR, UPLOAD, drawing_pad, drawn_image
+from jvae_jax.app.request_filter import RequestFilter
 from jvae_jax.trained_model import TrainedModel
 
 logger = logging.getLogger(__name__)
@@ -26,21 +33,36 @@ _MIN_KL = 0.01
 """KL divergence, in nats, below which a dimension of z is unused."""
 _MAX_WIDTH, _MAX_CELL_WIDTH = 520, 160
 """Maximum width of a grid and of a character, in pixels."""
-_MAX_UPLOAD = "20mb"
-_LIVE: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
+_EVENT: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+"""Options of events. Without Gradio's queue, nothing is kept of an event after its answer."""
+_LIVE: dict[str, Any] = _EVENT | {"trigger_mode": "always_last"}
 """Options of continuous events: of those that arrive during an update, only the last is handled."""
 _CSS = """
 .gradio-container {width: 100% !important; max-width: 1000px !important; margin: 0 auto !important}
 #sheet img, #redrawn img {width: 100%; height: auto; object-fit: contain; background: white}
 """
-_SAVE = """async () => {
-    const response = await fetch(document.querySelector("#sheet img").src);
+_SAVE = """() => {
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(await response.blob());
+    link.href = document.querySelector("#sheet img").src;
     link.download = "characters.png";
     link.click();
-    URL.revokeObjectURL(link.href);
 }"""
+
+
+class _Page(gr.Blocks):
+    """Blocks whose events take only numbers, and fail without a traceback."""
+
+    async def process_api(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            # In any other input, Gradio looks for dictionaries of files and downloads their URLs.
+            for value in inputs:
+                numbers = value if isinstance(value, list) else [value]
+                if not all(isinstance(number, (int, float)) for number in numbers):
+                    raise ValueError("inputs must be numbers or lists of numbers")
+            return await super().process_api(block_fn, inputs, *args, **kwargs)
+        except Exception as error:
+            logger.warning("a request failed: %.300r", error)
+            raise gr.Error("The request failed.", print_exception=False) from error
 
 
 def explorer(model: TrainedModel) -> gr.Blocks:
@@ -49,47 +71,44 @@ def explorer(model: TrainedModel) -> gr.Blocks:
     kl_per_latent = model.metrics.get("kl_z_per_latent", [np.inf] * latents)
     order = np.argsort(-np.array(kl_per_latent), kind="stable").tolist()
 
-    def update_grid(selected: list[int], *values: float) -> Any:
+    def update_grid(*values: Any) -> Any:
+        z = np.zeros(latents)
+        z[order] = values[:latents]
+        if not (np.abs(z) <= _MAX_Z).all():  # NaN isn't either
+            raise ValueError(f"z must be within {_MAX_Z} of 0, got {z}")
+        # A set, since a request may repeat a class millions of times.
+        selected = sorted(set(*values[latents:]))
         if model.has_classes and not selected:
             return gr.skip()
-        z = np.zeros(latents)
-        z[order] = values
-        return _generate(model, z, sorted(selected))
+        return _generate(model, z, selected)
 
     def sample_style() -> list[float]:
         return _slider_values(np.random.default_rng().standard_normal(latents))
 
-    with gr.Blocks(
-        title=model.name, analytics_enabled=False, fill_width=True, delete_cache=(600, 600)
-    ) as page:
-        gr.Markdown(f"## Any character in any style\n{model.name}")
+    with _Page(title=model.name, analytics_enabled=False, fill_width=True) as page:
+        gr.HTML(f"<h2>Any character in any style</h2>{html.escape(model.name)}")
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
-                grid = gr.Image(
-                    value=_generate(model, np.zeros(latents), range(len(model.category_names))),
-                    show_label=False,
-                    format="png",
-                    buttons=[],
-                    elem_id="sheet",
-                )
+                all_classes = range(len(model.category_names))
+                grid = gr.HTML(_generate(model, np.zeros(latents), all_classes), elem_id="sheet")
                 with gr.Row():
                     reset = gr.Button("Reset", min_width=90)
                     random = gr.Button("Random", variant="primary", min_width=90)
                     save = gr.Button("Save PNG", min_width=90)
                 sliders = _sliders(order, kl_per_latent)
-                selected = _class_selection(model) if model.has_classes else gr.State([])
+                selected = [_class_selection(model)] if model.has_classes else []
             if model.has_classes:
                 with gr.Column(scale=2, min_width=320):
                     _style_input(model, order, sliders)
-        changes: list[Any] = [component.change for component in (selected, *sliders)]
-        gr.on(changes, update_grid, [selected, *sliders], grid, **_LIVE)
-        reset.click(lambda: [0.0] * latents, None, sliders, show_progress="hidden")
-        random.click(sample_style, None, sliders, show_progress="hidden")
+        inputs: list[Any] = [*sliders, *selected]
+        gr.on([component.change for component in inputs], update_grid, inputs, grid, **_LIVE)
+        reset.click(lambda: [0.0] * latents, None, sliders, **_EVENT)
+        random.click(sample_style, None, sliders, **_EVENT)
         save.click(None, js=_SAVE)
     return page
 
 
-def _generate(model: TrainedModel, z: np.ndarray, selected: Sequence[int]) -> Image.Image:
+def _generate(model: TrainedModel, z: np.ndarray, selected: Sequence[int]) -> str:
     """Generates the selected classes in one style; one character if the model has no classes."""
     styles = jnp.asarray(z, jnp.float32)[None]
     if model.has_classes:
@@ -102,11 +121,15 @@ def _generate(model: TrainedModel, z: np.ndarray, selected: Sequence[int]) -> Im
     return _tile(images, columns=min(5, len(images)) if len(images) <= 10 else None)
 
 
-def _tile(images: np.ndarray, columns: int | None = None) -> Image.Image:
+def _tile(images: np.ndarray, columns: int | None = None) -> str:
+    """Returns an HTML element that contains the tiled images, so that no file is served."""
     (frame,) = animation_frames(
         images[None], columns=columns, max_width=_MAX_WIDTH, max_cell_width=_MAX_CELL_WIDTH
     )
-    return frame
+    png = io.BytesIO()
+    frame.save(png, "PNG")
+    encoded = base64.b64encode(png.getvalue()).decode()
+    return f'<img src="data:image/png;base64,{encoded}">'
 
 
 def _slider_values(z: np.ndarray) -> list[float]:
@@ -119,23 +142,24 @@ def _style_input(model: TrainedModel, order: list[int], sliders: list[gr.Slider]
     pad = drawing_pad()
     with gr.Row():
         clear = gr.Button("Clear", min_width=90)
-        upload = gr.UploadButton("Upload", file_types=["image"], min_width=90)
-    message = gr.Markdown(visible=False, elem_id="trouble")
+        upload = gr.Button("Upload", min_width=90)
+    message = gr.HTML(visible=False, elem_id="trouble")
     prediction = gr.Label(num_top_classes=3, label="Predicted class", visible=False, elem_id="read")
     with gr.Column(visible=False) as results:
         gr.Markdown("Input and reconstruction:")
-        reconstruction = gr.Image(show_label=False, format="png", buttons=[], elem_id="redrawn")
+        reconstruction = gr.HTML(elem_id="redrawn")
 
-    def encode(file: Path | bytes) -> list[Any]:
+    def encode(event: gr.EventData) -> list[Any]:
         hidden = gr.update(visible=False)
         try:
-            images = model.load_image(file)
+            images = model.load_image(drawn_image(event))
         except ValueError as error:
-            explanation = gr.update(value=f"This image can't be encoded ({error}).", visible=True)
-            return [explanation, hidden, hidden, None, *[gr.skip()] * len(sliders)]
+            explanation = html.escape(f"This image can't be encoded ({error}).")
+            shown = gr.update(value=explanation, visible=True)
+            return [shown, hidden, hidden, None, *[gr.skip()] * len(sliders)]
         posterior = model.encode(images)
-        assert posterior.logits is not None
-        probabilities = np.asarray(jax.nn.softmax(posterior.logits[0])).tolist()
+        logits: Any = posterior.logits  # not None, since the model has classes
+        probabilities = np.asarray(jax.nn.softmax(logits[0])).tolist()
         pair = np.concatenate([images / np.float32(255), np.asarray(model.reconstruct(images))])
         return [
             hidden,
@@ -147,16 +171,10 @@ def _style_input(model: TrainedModel, order: list[int], sliders: list[gr.Slider]
             *_slider_values(np.asarray(posterior.mean[0])[order]),
         ]
 
-    def encode_drawing(event: gr.EventData) -> list[Any]:
-        return encode(drawn_image(event))
-
-    def encode_upload(path: str) -> list[Any]:
-        return encode(Path(path))
-
     outputs = [message, prediction, results, reconstruction, *sliders]
-    pad.input(encode_drawing, None, outputs, **_LIVE)
-    upload.upload(encode_upload, upload, outputs, **_LIVE)
+    pad.input(encode, None, outputs, **_LIVE)
     clear.click(None, js=CLEAR)
+    upload.click(None, js=UPLOAD)
 
 
 def _sliders(order: list[int], kl_per_latent: list[float]) -> list[gr.Slider]:
@@ -191,9 +209,13 @@ def show(
 ) -> str:
     """Serves the page, and shows it inline in a notebook.
 
+    Requests of other sites are refused. Behind a proxy that is its task: on Colab, Kaggle and
+    SageMaker, and where ``$GRADIO_ROOT_PATH`` tells Gradio the page's path there.
+
     Args:
         page: the page, of :func:`explorer`.
-        host: address to listen on; the default accepts connections from this computer only.
+        host: address to listen on. The default accepts connections from this computer only;
+            0.0.0.0 accepts all, without a password and under any name.
         port: port to listen on; None: the first free one from 7860.
         wait: whether to block until interrupted. A notebook is never blocked.
 
@@ -201,27 +223,47 @@ def show(
         The URL of the page.
 
     Raises:
-        OSError: if the port isn't free.
+        OSError: if the host isn't an address of this computer, or the port isn't free.
+        ValueError: if there is no such port.
     """
-    # System fonts, so that the page loads nothing from other servers.
-    theme = Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
-    try:
-        _, url, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            prevent_thread_lock=True,
-            max_file_size=_MAX_UPLOAD,
-            theme=theme,
-            css=_CSS,
-            footer_links=[],
-            quiet=True,
-            ssr_mode=False,
-        )
-    except OSError as error:
-        ports = "no port from 7860 is" if port is None else f"port {port} isn't"
-        raise OSError(f"{ports} free at {host}; choose another one") from error
+    _check_address(host, port)
+    is_behind_proxy = (
+        colab_check() or is_hosted_notebook() or bool(os.environ.get("GRADIO_ROOT_PATH"))
+    )
+    request_filter = Middleware(RequestFilter, host=None if is_behind_proxy else host)
+    _, url, _ = page.launch(
+        server_name=f"[{host}]" if ":" in host and "[" not in host else host,
+        server_port=port,
+        share=False,
+        prevent_thread_lock=True,
+        app_kwargs={"middleware": [request_filter]},
+        num_workers=0,  # they would listen on other ports, without the filter
+        max_threads=1,  # so that many large images aren't decoded at once
+        state_session_capacity=1,  # the page's events depend on no earlier ones
+        run_history=False,  # it would keep drawings in the browser
+        # System fonts, so that the page loads nothing from other servers.
+        theme=Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+        css=_CSS,
+        footer_links=[],
+        quiet=True,
+        ssr_mode=False,
+    )
     logger.info("the page is at %s", url)
     if wait:
         page.block_thread()
     return url
+
+
+def _check_address(host: str, port: int | None) -> None:
+    """Tries to listen: Gradio would retry for minutes, and then say that all ports are in use."""
+    if port is not None and not 0 < port < 2**16:
+        raise ValueError(f"port must be between 1 and 65535, got {port}")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host.strip("[]"), port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        socket.create_server(address, family=family).close()
+    except OSError as error:
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise OSError(f"port {port} isn't free at {host}; choose another one") from error
+        raise OSError(f"{host} isn't an address of this computer") from error
