@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from jvae_jax import losses
+from jvae_jax.augmentation import random_affine
 from jvae_jax.objectives import (
     CVAE,
     OBJECTIVES,
@@ -198,3 +200,211 @@ def test_hyperparameters_are_parameters_of_the_loss_function(name):
     parameters = inspect.signature(getattr(losses, name)).parameters
     fields = {field.name for field in dataclasses.fields(OBJECTIVES[name])}
     assert fields - {"capacity_steps"} <= set(parameters)
+
+
+FLAGS = {
+    "vae": (False, False, False),
+    "cvae": (False, True, True),
+    "beta_vae": (False, False, False),
+    "annealed_vae": (False, False, False),
+    "joint_vae": (True, False, False),
+    "ours": (True, False, True),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_flags_describe_model_and_labels(name):
+    objective = OBJECTIVES[name]
+    assert objective.name == name
+    flags = objective.has_categorical, objective.conditional, objective.uses_labels
+    assert flags == FLAGS[name]
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_accepts_zero_for_all_weights_and_capacities(name):
+    objective = OBJECTIVES[name]
+    names = {field.name for field in dataclasses.fields(objective)}
+    names -= {"reconstruction_loss", "temperature"}
+    zeros = {each: 0 if each == "capacity_steps" else 0.0 for each in names}
+    assert dataclasses.asdict(objective(**zeros)).items() >= zeros.items()
+
+
+IMAGES = jax.random.uniform(jax.random.key(0), (4, 4, 4, 1))
+LABELS = jnp.array([2, -1, 0, -1])
+STEP = 15
+"""Of 60 steps of the capacity ramp, so that capacities are a quarter of the final ones."""
+ANNEALED = {"beta": 3.0, "capacity_z": 2.0, "capacity_steps": 60}
+JOINT = {**ANNEALED, "gamma": 7.0, "capacity_c": 0.4, "temperature": 0.5}
+OURS = {**JOINT, "unlabelled_capacity_c": 1.2}
+
+
+def linear_model(classes=3):
+    """A model whose posterior and reconstruction depend on images, labels and latents."""
+    weights = np.random.default_rng(1).normal(size=(16 + classes, 4 + classes))
+    decoder = np.random.default_rng(2).normal(size=(2 + classes, 16))
+
+    def encode(images, labels=None):
+        flat = images.reshape(len(images), -1)
+        if labels is None:
+            labels = jnp.zeros((len(images), classes))
+        flat = flat.repeat(len(labels) // len(flat), axis=0)
+        outputs = jnp.concatenate([flat, labels], axis=-1) @ weights.astype(np.float32)
+        return Posterior(outputs[:, :2], outputs[:, 2:4], outputs[:, 4:])
+
+    def decode(latents):
+        used = decoder[: latents.shape[1]].astype(np.float32)
+        return (latents @ used).reshape(-1, 4, 4, 1)
+
+    def classify(images):
+        return images.reshape(len(images), -1) @ weights[:16, 4:].astype(np.float32)
+
+    return SimpleNamespace(classes=classes, encode=encode, decode=decode, classify=classify)
+
+
+def per_example_keys():
+    return Keys(*(jax.random.split(key, len(IMAGES)) for key in KEYS))
+
+
+def direct_loss(name, keys, **arguments):
+    """Calls the function in ``losses`` with arguments written by hand."""
+    model = linear_model()
+    positional = {
+        "cvae": (model.encode, model.decode, model.classify, IMAGES, LABELS),
+        "ours": (model.encode, model.decode, IMAGES, LABELS),
+    }.get(name, (model.encode, model.decode, IMAGES))
+    if name in ("joint_vae", "ours"):
+        arguments["gumbel_key"] = keys.gumbel
+    return getattr(losses, name)(
+        *positional,
+        gaussian_key=keys.gaussian,
+        reconstruction_loss=losses.squared_error,
+        **arguments,
+    )
+
+
+PASSED = [
+    ("vae", {}, LabelInfo(), {}),
+    ("cvae", {"alpha": 5.0}, LabelInfo(), {"alpha": 5.0}),
+    (
+        "cvae",
+        {"alpha": 5.0},
+        LabelInfo(labelled_fraction=0.1),
+        {"alpha": 5.0, "labelled_fraction": 0.1},
+    ),
+    ("beta_vae", {"beta": 3.0}, LabelInfo(), {"beta": 3.0}),
+    ("annealed_vae", ANNEALED, LabelInfo(), {"beta": 3.0, "capacity_z": 0.5}),
+    (
+        "joint_vae",
+        JOINT,
+        LabelInfo(),
+        {"beta": 3.0, "capacity_z": 0.5, "gamma": 7.0, "capacity_c": 0.1, "temperature": 0.5},
+    ),
+    (
+        "ours",
+        OURS,
+        LabelInfo(labelled_fraction=0.1),
+        {
+            "beta": 3.0,
+            "capacity_z": 0.5,
+            "gamma": 7.0,
+            "capacity_c": 0.1,
+            "unlabelled_capacity_c": 0.3,
+            "labelled_fraction": 0.1,
+            "temperature": 0.5,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "hyperparameters", "label_info", "arguments"), PASSED)
+def test_loss_is_the_function_of_the_same_name(name, hyperparameters, label_info, arguments):
+    """Every hyperparameter has another value than by default, and all change the loss."""
+    keys = per_example_keys()
+    objective = OBJECTIVES[name](**hyperparameters, reconstruction_loss="squared_error")
+    options = {"step": STEP, "keys": keys, "label_info": label_info}
+    loss = objective.loss(linear_model(), IMAGES, LABELS, **options)
+    expected = direct_loss(name, keys, **arguments)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), loss, expected)
+
+
+def test_consistency_loss_compares_with_augmented_images():
+    keys = per_example_keys()
+    objective = Ours(**OURS, consistency_weight=4.0, reconstruction_loss="squared_error")
+    loss, terms = objective.loss(linear_model(), IMAGES, LABELS, step=STEP, keys=keys)
+    expected, _ = direct_loss(
+        "ours",
+        keys,
+        beta=3.0,
+        capacity_z=0.5,
+        gamma=7.0,
+        capacity_c=0.1,
+        unlabelled_capacity_c=0.3,
+        temperature=0.5,
+    )
+    logits = linear_model().encode(IMAGES).logits
+    augmented = linear_model().encode(random_affine(keys.augmentation, IMAGES)).logits
+    targets = np.where((LABELS >= 0)[:, None], np.eye(3)[LABELS], jax.nn.softmax(logits))
+    consistency = -(targets * jax.nn.log_softmax(augmented)).sum(axis=1)
+    np.testing.assert_allclose(terms.consistency, consistency, rtol=1e-4)
+    np.testing.assert_allclose(loss, expected + 4 * consistency.mean(), rtol=1e-5)
+
+
+def test_cvae_skips_sum_over_classes_only_if_all_images_are_labelled():
+    encoded = []
+    model = linear_model()
+    encode = model.encode
+    model.encode = lambda images, labels: encoded.append(len(labels)) or encode(images, labels)
+    labels = jnp.array([2, 1, 0, 1])
+    results = [
+        CVAE().loss(
+            model,
+            IMAGES,
+            labels,
+            step=0,
+            keys=KEYS,
+            label_info=LabelInfo(all_labelled=all_labelled),
+        )[0]
+        for all_labelled in (True, False)
+    ]
+    assert encoded == [4, 12]
+    np.testing.assert_allclose(*results, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "hyperparameters"),
+    [
+        ("annealed_vae", {"capacity_z": 8.0, "capacity_steps": 0}),
+        ("joint_vae", {"capacity_z": 8.0, "capacity_c": 0.5, "capacity_steps": 0}),
+        ("ours", {"capacity_z": 8.0, "capacity_c": 0.5, "capacity_steps": 0}),
+        ("cvae", {}),
+    ],
+)
+def test_loss_uses_means_over_the_device_axis(name, hyperparameters):
+    """Mean losses and gradients of two shards equal those of the whole batch.
+
+    |KL - C| and the labelled fraction differ between the shards, so that means within shards would
+    give another result.
+    """
+    objective, keys = OBJECTIVES[name](**hyperparameters), per_example_keys()
+    info = LabelInfo(labelled_fraction=0.1) if objective.uses_labels else LabelInfo()
+    # The first shard has one label, the second one none; its posteriors are close to the prior.
+    labels = jnp.array([2, -1, -1, -1])
+    images = IMAGES * jnp.array([2.0, 2.0, 0.1, 0.1])[:, None, None, None]
+
+    def loss(images, labels, keys, axis_name=None):
+        return objective.loss(
+            linear_model(),
+            images,
+            labels,
+            step=1,
+            keys=keys,
+            label_info=info,
+            axis_name=axis_name,
+        )[0]
+
+    shards = jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), (images, labels, keys))
+    sharded = jax.vmap(partial(loss, axis_name="devices"), axis_name="devices")(*shards)
+    alone = jax.vmap(loss)(*shards)
+    whole = loss(images, labels, keys)
+    np.testing.assert_allclose(sharded.mean(), whole, rtol=1e-5)
+    assert abs(alone.mean() - whole) > 1e-3 * abs(whole)
