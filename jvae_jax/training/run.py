@@ -58,7 +58,6 @@ _IGNORED_ON_RESUME = (
     "process_id",
 )
 """Fields that may change when a run is resumed, and differ between processes."""
-"""Fields ignored when a run is resumed."""
 _SET_BY_EPOCHS = ("capacity_steps", "save_every")
 """Settings that by default follow from epochs and batch_size, which say more if they differ."""
 

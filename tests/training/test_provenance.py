@@ -1,33 +1,99 @@
-"""What a run keeps of its environment."""
+"""Versions, machine and commit that results record."""
 
 import os
-import shutil
+import platform
 import subprocess
 
+import jax
+import numpy as np
+import optax
 import pytest
 
 from jvae_jax.training import provenance
 
 
+def test_environment_has_versions_devices_and_machine():
+    environment = provenance.environment()
+    assert list(environment) == [
+        "commit",
+        "python",
+        "jvae_jax",
+        "jax",
+        "jaxlib",
+        "flax",
+        "optax",
+        "orbax-checkpoint",
+        "numpy",
+        "scikit-learn",
+        "devices",
+        "machine",
+    ]
+    assert environment["python"] == platform.python_version()
+    assert environment["jax"] == jax.__version__
+    assert environment["numpy"] == np.__version__
+    assert environment["optax"] == optax.__version__
+    assert environment["devices"] == ["cpu", "cpu"]
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    assert environment["machine"].startswith(machine)
+
+
+def test_machine_names_the_processor(monkeypatch):
+    """Linux lists a processor once for each core."""
+    cores = 2 * "processor\t: 0\nmodel name\t: Some CPU: 3 GHz\nflags\t\t: fpu\n\n"
+    read = lambda path, *_, **__: cores if str(path) == "/proc/cpuinfo" else ""  # noqa: E731
+    monkeypatch.setattr(provenance.Path, "read_text", read)
+    assert provenance.environment()["machine"].endswith(" cores, Some CPU: 3 GHz")
+
+
+def test_machine_without_processor_name(monkeypatch):
+    def unreadable(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(provenance.Path, "read_text", unreadable)
+    assert provenance.environment()["machine"].endswith(" cores")
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    command = ["git", *identity, *arguments]
+    return subprocess.run(
+        command, cwd=folder, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """The package in a folder, whose name isn't UTF-8, that becomes a checkout."""
+    module = tmp_path / os.fsdecode(b"caf\xe9") / "jvae_jax" / "training" / "provenance.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("")
+    monkeypatch.setattr(provenance, "__file__", str(module))
+    return module.parents[1]
+
+
 @pytest.mark.fault(
     "environment", "a checkout in a folder whose name isn't UTF-8", "its commit is kept"
 )
-def test_commit_of_a_checkout(tmp_path, monkeypatch):
-    checkout = tmp_path / os.fsdecode(b"caf\xe9")
-    module = checkout / "jvae_jax" / "training" / "provenance.py"
-    module.parent.mkdir(parents=True)
-    shutil.copy(provenance.__file__, module)
-    monkeypatch.setattr(provenance, "__file__", str(module))
-    assert provenance.environment()["commit"] is None
-
-    def git(*arguments):
-        author = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
-        return subprocess.check_output(["git", *author, *arguments], cwd=checkout, text=True)
-
-    git("init", "--quiet")
-    git("add", ".")
-    git("commit", "--quiet", "--message=Start")
-    commit = git("rev-parse", "HEAD")[:12]
+def test_commit_of_the_checkout_and_whether_it_is_modified(package):
+    git(package.parent, "init", "-q")
+    git(package.parent, "add", ".")
+    git(package.parent, "commit", "-q", "-m", "first")
+    git(package.parent, "tag", "v1")
+    commit = git(package.parent, "rev-parse", "HEAD")[:12]
     assert provenance.environment()["commit"] == commit
-    module.write_text("# changed")
+    (package / "training" / "provenance.py").write_text("changed")
     assert provenance.environment()["commit"] == f"{commit}-dirty"
+
+
+def test_no_commit_outside_a_checkout_of_the_package(package, tmp_path):
+    assert provenance.environment()["commit"] is None
+    # An environment within a checkout of something else.
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "-m", "other", "--allow-empty")
+    assert provenance.environment()["commit"] is None
+    del package
+
+
+def test_no_commit_without_git(package, monkeypatch):
+    monkeypatch.setenv("PATH", str(package))
+    assert provenance.environment()["commit"] is None
