@@ -1,5 +1,8 @@
 """Retention of checkpoints, and damage to each of their files."""
 
+import hashlib
+import json
+import math
 import shutil
 import subprocess
 import sys
@@ -13,6 +16,7 @@ import pytest
 from jvae_jax.training.checkpoints import (
     CheckpointError,
     CheckpointWriter,
+    metric_sums,
     restore_best,
     restore_latest,
     set_aside,
@@ -48,6 +52,74 @@ def test_keeps_latest_two_and_best(tmp_path):
     assert not damaged
     jax.tree.map(np.testing.assert_array_equal, latest, state_at(5))
     assert int(restore_best(tmp_path, state_at(0)).step) == 2
+
+
+def test_metric_sums_are_kept_with_their_step(tmp_path):
+    writer = CheckpointWriter(tmp_path)
+    writer.save(3, state_at(3), negative_elbo=1.0, metric_sums={"loss": 2.5, "kl_z": 0.125})
+    writer.save(4, state_at(4), negative_elbo=1.0, metric_sums={})
+    writer.close()
+    assert metric_sums(tmp_path, 3) == {"loss": 2.5, "kl_z": 0.125}
+    assert metric_sums(tmp_path, 4) == {}
+
+
+def test_infinite_negative_elbo_is_never_the_best(tmp_path):
+    """That of a checkpoint within an epoch."""
+    save_all(tmp_path, {1: math.inf, 2: 3.0, 3: math.inf, 4: math.inf, 5: math.inf})
+    assert steps_in(tmp_path) == [2, 4, 5]
+    assert int(restore_best(tmp_path, state_at(0)).step) == 2
+
+
+def checksum_of(step):
+    """SHA-256 of the dtype, shape and bytes of each array, as earlier versions wrote it."""
+    digest = hashlib.sha256(b"int32()" + np.int32(step).tobytes())
+    digest.update(b"float32(1000,)" + (np.arange(1000, dtype=np.float32) + step).tobytes())
+    return digest.hexdigest()
+
+
+def test_checksum_is_of_all_arrays(tmp_path):
+    save_all(tmp_path, {7: 1.0})
+    path = tmp_path / "7" / "metrics" / "metrics"
+    assert json.loads(path.read_text())["sha256"] == checksum_of(7)
+
+
+@pytest.mark.fault(
+    "checkpoints",
+    "arrays that were changed without an error of Orbax",
+    "recognised by their checksum, and the previous checkpoint is used",
+)
+def test_arrays_that_differ_from_their_checksum_are_damaged(tmp_path):
+    save_all(tmp_path, {1: 3.0, 2: 2.0})
+    shutil.rmtree(tmp_path / "2" / "state")
+    shutil.copytree(tmp_path / "1" / "state", tmp_path / "2" / "state")
+    restored, damaged = restore_latest(tmp_path, state_at(0))
+    assert restored is not None
+    assert int(restored.step) == 1
+    assert damaged == {2: "the checksum of its arrays doesn't match"}
+    with pytest.raises(CheckpointError, match="checksum of its arrays doesn't match"):
+        restore_best(tmp_path, state_at(0))
+
+
+def test_checkpoint_without_checksum_can_be_read(tmp_path):
+    """Those of earlier versions have none."""
+    save_all(tmp_path, {1: 3.0})
+    path = tmp_path / "1" / "metrics" / "metrics"
+    path.write_text('{"negative_elbo": 3.0}')
+    restored, damaged = restore_latest(tmp_path, state_at(0))
+    assert not damaged
+    jax.tree.map(np.testing.assert_array_equal, restored, state_at(1))
+    assert metric_sums(tmp_path, 1) == {}
+
+
+def test_damaged_step_is_moved_beside_the_checkpoints(tmp_path):
+    """A second time under another name."""
+    for _ in range(2):
+        save_all(tmp_path / "checkpoints", {1: 3.0})
+        aside = set_aside(tmp_path / "checkpoints", [1])
+    assert aside == tmp_path / "damaged_checkpoints"
+    assert steps_in(tmp_path / "checkpoints") == []
+    assert [path.name.split("-")[0] for path in aside.iterdir()] == ["1", "1"]
+    assert all((path / "state").is_dir() for path in aside.iterdir())
 
 
 def test_empty_folder_has_no_checkpoint(tmp_path):

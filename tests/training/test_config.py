@@ -2,9 +2,12 @@
 
 import json
 import math
-from dataclasses import asdict, fields, replace
+from dataclasses import FrozenInstanceError, asdict, fields, replace
+from functools import partial
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from helpers import make_dataset
 from simple_parsing.docstring import get_attribute_docstring
@@ -22,6 +25,100 @@ def test_defaults_are_the_papers(toy):
     assert isinstance(objective, Ours)
     assert (objective.beta, objective.gamma, objective.temperature) == (30.0, 30.0, 0.67)
     assert (objective.capacity_z, objective.capacity_c) == (5.0, 0.0)
+
+
+def test_other_defaults():
+    config = TrainConfig()
+    assert (config.dataset, config.workdir, config.seed) == ("auto", None, 0)
+    assert (config.ema_decay, config.num_labels, config.labelled_batch_fraction) == (
+        0.999,
+        "all",
+        0.25,
+    )
+    assert (config.balance_classes, config.fixed_latents, config.precision) == (False, 0, "float32")
+    assert (config.save_every, config.profile) == (None, False)
+    assert (config.coordinator, config.num_processes, config.process_id) == (None, None, None)
+
+
+def test_accepts_values_at_their_limits():
+    TrainConfig(
+        epochs=1,
+        batch_size=1,
+        latents=1,
+        learning_rate=1e-9,
+        ema_decay=0.0,
+        fixed_latents=0,
+        seed=0,
+        save_every=1,
+        image_size=8,
+        labelled_batch_fraction=1e-9,
+        num_labels=0,
+    )
+    TrainConfig(fixed_latents=10, latents=10, ema_decay=0.9999)
+    assert TrainConfig(num_labels="12").num_labels == 12
+    assert TrainConfig(num_labels="0").num_labels == 0
+    assert TrainConfig(objective=VAE(), num_labels="all").num_labels == "all"
+    assert TrainConfig(balance_classes=True).balance_classes
+
+
+def test_config_is_frozen_hashable_and_keyword_only():
+    config = TrainConfig()
+    assert hash(config) == hash(TrainConfig())
+    with pytest.raises(FrozenInstanceError):
+        config.seed = 1
+    with pytest.raises(TypeError):
+        TrainConfig(Ours())
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs", "expected"),
+    [(48, 7, 21), (500, 7, 2), (700, 7, 1), (1600, 7, 1), (5000, 7, 1), (4, 7, 1000)],
+)
+def test_saves_about_every_thousand_steps(images, epochs, expected):
+    """Rounded to epochs, of one image a step; four images don't fill the last batch size."""
+    config = TrainConfig(batch_size=8 if images == 4 else 1, epochs=epochs)
+    assert config.resolve(make_dataset(train=images)).save_every == expected
+    assert replace(config, save_every=3).resolve(make_dataset(train=images)).save_every == 3
+
+
+def test_resolve_keeps_given_workdir(toy):
+    assert TrainConfig(workdir="mine").resolve(toy).workdir == "mine"
+    assert TrainConfig().resolve(make_dataset(size=16)).image_size == 16
+
+
+def test_resolve_rejects_unlabelled_images_of_balanced_classes(toy):
+    config = TrainConfig(balance_classes=True)
+    assert config.resolve(toy).balance_classes
+    toy.train_labels[5] = -1
+    with pytest.raises(ValueError, match="1 of 48 training images have none"):
+        config.resolve(toy)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "fraction", "expected"),
+    [(8, 0.25, 2), (8, 0.44, 4), (64, 0.25, 16), (2, 0.9, 1), (4, 0.95, 3), (64, 0.0075, 1)],
+)
+def test_labelled_examples_per_batch(batch_size, fraction, expected):
+    """The fraction, rounded, but at least one and not all."""
+    labels = np.full(1000, -1)
+    labels[:5] = 0
+    config = TrainConfig(batch_size=batch_size, labelled_batch_fraction=fraction)
+    assert config.labelled_per_batch(labels) == expected
+
+
+def test_batches_are_uniform_from_the_labelled_fraction_on():
+    labels = np.where(np.arange(100) < 25, 0, -1)
+    assert TrainConfig().labelled_per_batch(labels) is None
+    labels[0] = -1
+    assert TrainConfig().labelled_per_batch(labels) == 16
+
+
+def test_network_has_the_settings_of_the_config():
+    make = partial(TrainConfig.make_network, image_shape=(16, 24, 3), classes=7)
+    network = make(TrainConfig(latents=4, fixed_latents=1))
+    assert network.image_shape == (16, 24, 3)
+    assert (network.latents, network.fixed_latents, network.dtype) == (4, 1, None)
+    assert make(TrainConfig(precision="bfloat16")).dtype == jnp.bfloat16
 
 
 def test_resolve_fills_in_defaults_from_data():
