@@ -1,11 +1,18 @@
-"""Atomic file writes."""
+"""Atomic file writes, and files of arrays with a checksum."""
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+_DIGEST = "sha256"
 
 
 def check_regular_file(path: Path) -> None:
@@ -15,7 +22,7 @@ def check_regular_file(path: Path) -> None:
     """
     if path.is_symlink() or (path.exists() and not path.is_file()):
         kind = "a symbolic link" if path.is_symlink() else "not a regular file"
-        raise FileExistsError(f"{path} is {kind}, and is not replaced; write to another place")
+        raise FileExistsError(f"{path} is {kind}; remove it, or write to another place")
 
 
 @contextmanager
@@ -45,6 +52,16 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+def append(path: Path, text: str) -> None:
+    """Appends text in UTF-8 to a regular file.
+
+    Raises:
+        OSError: if it can't be written; a part of the text may have been.
+    """
+    with _naming(path), path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
 @contextmanager
 def _naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
     """Names ``path`` in errors of writing, which name no file or the temporary one."""
@@ -64,3 +81,45 @@ def write_json(path: Path, contents: Any) -> None:
     text = json.dumps(contents, indent=2, ensure_ascii=False)
     with atomic_write(path) as file:
         file.write(f"{text}\n".encode(errors="backslashreplace"))
+
+
+def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Writes arrays atomically as safetensors, with a checksum in the metadata."""
+    # safetensors writes an array's memory regardless of its strides.
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    contents = save(contiguous, metadata={_DIGEST: _named_digest(contiguous)})
+    with atomic_write(path) as file:
+        file.write(contents)
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Loads the arrays of a safetensors file, and compares their checksum if there is one.
+
+    Raises:
+        ValueError: if the file is damaged.
+        OSError: if it can't be read.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            digest = (file.metadata() or {}).get(_DIGEST)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if digest not in (None, _named_digest(arrays)):
+        raise ValueError(f"{path} is damaged: the checksum of its arrays doesn't match")
+    return arrays
+
+
+def _named_digest(arrays: Mapping[str, np.ndarray]) -> str:
+    names = sorted(arrays)
+    return array_digest((arrays[name] for name in names), json.dumps(names))
+
+
+def array_digest(arrays: Iterable[Any], text: str = "") -> str:
+    """Returns the SHA-256 of arrays (their values, dtypes, shapes and order) and of a text."""
+    digest = hashlib.sha256()
+    for array in map(np.asarray, arrays):
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    digest.update(text.encode())
+    return digest.hexdigest()

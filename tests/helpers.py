@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -137,3 +138,21 @@ def write_files(folder, contents):
     folder.mkdir(exist_ok=True)
     for name, content in contents.items():
         (folder / name).write_bytes(content)
+
+
+@contextmanager
+def file_size_limit(size):
+    """Lets writes beyond a file size in bytes fail, in the middle, as on a full disk."""
+    import resource  # not on Windows
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # JAX would leave truncated programs in the compilation cache.
+    option = "jax_persistent_cache_min_compile_time_secs"
+    min_compile_time = getattr(jax.config, option)
+    jax.config.update(option, 1e9)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        jax.config.update(option, min_compile_time)

@@ -18,13 +18,11 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array, lax
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 from tqdm import tqdm
 
 from jvae_jax.augmentation import random_affine
 from jvae_jax.data import DATA_DIR, Dataset
-from jvae_jax.files import atomic_write
+from jvae_jax.files import load_arrays, save_arrays
 from jvae_jax.models import layers
 from jvae_jax.models.inference import EVAL_BATCH_SIZE, map_batches, scale_pixels
 from jvae_jax.numerics import default_numerics
@@ -219,19 +217,15 @@ def _select_labelled(
 
 def _save(classifier: EvalClassifier, path: Path) -> None:
     arrays: Any = flatten_dict(classifier.variables, sep="/")
-    arrays["accuracy"] = np.array(classifier.accuracy)
-    # safetensors writes an array's memory regardless of its strides.
-    contents = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
-    with atomic_write(path) as file:
-        file.write(contents)
+    save_arrays(path, {**arrays, "accuracy": np.array(classifier.accuracy)})
 
 
 def _load_cached(path: Path, dataset: Dataset) -> EvalClassifier | None:
     """Loads a cached classifier; None if the file is missing or damaged."""
     try:
-        arrays = load(path.read_bytes())
+        arrays = load_arrays(path)
         accuracy = float(arrays.pop("accuracy"))
-    except (OSError, KeyError, SafetensorError):
+    except (OSError, KeyError, ValueError):
         return None
     variables = unflatten_dict(arrays, sep="/")
     return EvalClassifier(len(dataset.class_names), variables, accuracy, dataset.image_shape)

@@ -14,17 +14,13 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import jax
-import numpy as np
 from flax.traverse_util import flatten_dict
-from safetensors.numpy import save
 
 from jvae_jax.data import DATA_DIR
 from jvae_jax.export.model_card import model_card
 from jvae_jax.export.onnx import export_onnx
-from jvae_jax.files import write_json
+from jvae_jax.files import save_arrays, write_json
 from jvae_jax.trained_model import TrainedModel
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.run import WEIGHTS, Run
@@ -61,12 +57,7 @@ def export(model: TrainedModel, run: Run, folder: Path, *, onnx: bool = True) ->
         write_json(temporary / "config.json", {**contents, "config": config.to_json()})
         if model.metrics:
             write_json(temporary / "evaluation.json", model.metrics)
-        # safetensors copies memory without regard to strides.
-        arrays: Any = flatten_dict(
-            jax.tree.map(lambda array: np.asarray(array, order="C"), model.variables), sep="/"
-        )
-        # safetensors' own save_file creates a file that only its owner can read.
-        (temporary / WEIGHTS).write_bytes(save(arrays))
+        save_arrays(temporary / WEIGHTS, flatten_dict(model.variables, sep="/"))
         if onnx:
             export_onnx(model, temporary)
         card = model_card(model, run, contents.get("environment", {}), onnx=onnx)

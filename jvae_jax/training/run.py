@@ -28,13 +28,11 @@ import optax
 from filelock import FileLock, Timeout
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from jvae_jax import data
 from jvae_jax.data import Dataset
 from jvae_jax.data.dataset import DatasetInfo
-from jvae_jax.files import write_json
+from jvae_jax.files import load_arrays, write_json
 from jvae_jax.memory import require_memory
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.sampling import purpose_key
@@ -226,10 +224,7 @@ class Run:
 
     def _exported_weights(self) -> Variables:
         path = self.workdir / WEIGHTS
-        try:
-            arrays = load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+        arrays = load_arrays(path)
         expected = flatten_dict(self.state_shape().average, sep="/")
         for name in sorted(expected.keys() | arrays.keys()):
             found, required = _describe(arrays.get(name)), _describe(expected.get(name))

@@ -61,6 +61,20 @@ def test_foreign_cache_file_is_replaced(contents, tmp_path, monkeypatch, toy_cla
     assert path.read_bytes() == written
 
 
+@pytest.mark.fault(
+    "data files", "flipped bit in the cached evaluation classifier", "detected, and trained again"
+)
+def test_cache_file_with_flipped_bit_is_replaced(tmp_path, monkeypatch, toy_classifier):
+    monkeypatch.setattr(classifier, "train", lambda _dataset: toy_classifier)
+    dataset = make_dataset()
+    classifier.load_or_train(dataset, tmp_path)
+    (path,) = (tmp_path / "eval_classifiers").iterdir()
+    written = path.read_bytes()
+    path.write_bytes(written[:-1] + bytes([written[-1] ^ 1]))
+    classifier.load_or_train(dataset, tmp_path)
+    assert path.read_bytes() == written
+
+
 def test_cache_keeps_values_of_strided_arrays(tmp_path, monkeypatch):
     """Arrays from a device may be in another order than C."""
     kernel = np.arange(6, dtype=np.float32).reshape(2, 3).T

@@ -77,7 +77,7 @@ def test_failed_export_leaves_no_files(run, tmp_path, monkeypatch):
     def fail(*_args, **_options):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(folder, "save", fail)
+    monkeypatch.setattr(folder, "save_arrays", fail)
     with pytest.raises(OSError, match="No space left"):
         export(run.model, run, tmp_path / "model", onnx=False)
     assert not list(tmp_path.iterdir())
@@ -86,7 +86,8 @@ def test_failed_export_leaves_no_files(run, tmp_path, monkeypatch):
 def test_damaged_files_are_rejected(exported):
     path = exported / "model.safetensors"
     intact = path.read_bytes()
-    for damaged in (intact[:-10], b"", intact[:5]):
+    flipped = intact[:-1] + bytes([intact[-1] ^ 1])
+    for damaged in (intact[:-10], b"", intact[:5], flipped):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"model.safetensors is damaged"):
             jvae_jax.load(exported)
