@@ -166,7 +166,7 @@ def run(
         config = parse(config_class, args, description=description, prog=prog)
         _set_compilation_cache()
         if not debug:
-            _hide_closed_event_loops()
+            _hide_thread_errors()
         with _warnings_in_one_line(), _logging_to_stdout(), default_numerics():
             main(config)
 
@@ -351,8 +351,8 @@ def _logging_to_stdout() -> Iterator[None]:
         logger.propagate = propagate
 
 
-def _hide_closed_event_loops() -> None:
-    """Suppresses the errors of Orbax's threads after a failed read, which is reported already."""
+def _hide_thread_errors() -> None:
+    """Suppresses the errors of Orbax's threads if it can't read or write: one is reported."""
     previous = sys.unraisablehook
     if getattr(previous, "__name__", "") == "except_closed_event_loops":
         return
@@ -363,6 +363,7 @@ def _hide_closed_event_loops() -> None:
 
     sys.unraisablehook = except_closed_event_loops
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    logging.getLogger("absl").addFilter(lambda r: "_SignalingThread" not in r.getMessage())
 
 
 def _set_compilation_cache() -> None:

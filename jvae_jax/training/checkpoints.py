@@ -1,20 +1,30 @@
 """Checkpoints of a run, by Orbax: the latest two and the best.
 
+A checkpoint is the folder of a step: ``state``, written by Orbax, and ``metrics/metrics``, JSON
+with a checksum of both. It is written under a temporary name and renamed, so it is there whole or
+not at all.
+
 Trees are saved from and restored to the host, so the number of devices may change when a run is
 resumed. Reading never changes a folder. Orbax is imported lazily, so that ``import
 jvae_jax`` doesn't import it.
 """
 
-import hashlib
 import json
+import math
+import os
+import re
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
+
+from jvae_jax.files import array_digest
 
 Tree = TypeVar("Tree")
 
@@ -22,16 +32,8 @@ _LATEST = 2
 """Number of latest checkpoints to keep; the second is a fallback if the first is damaged."""
 _METRIC, _SUMS, _DIGEST = "negative_elbo", "sums", "sha256"
 _ITEM = "state"
-
-
-def _this_process_only() -> Any:
-    """Options without barriers: the state is the same in all processes, and one saves it."""
-    from orbax.checkpoint.options import MultiprocessingOptions
-
-    this = jax.process_index()
-    return MultiprocessingOptions(
-        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process_{this}"
-    )
+_TEMPORARY = ".orbax-checkpoint-tmp"
+"""Suffix of a step that is being written or removed, as Orbax names it."""
 
 
 class CheckpointError(RuntimeError):
@@ -55,43 +57,52 @@ def restore_latest(folder: Path, like: Tree) -> tuple[Tree | None, dict[int, str
     damaged = {}
     for step in sorted(_steps(folder), reverse=True):
         try:
-            # Orbax won't open a folder in which a metric can't be read.
-            _metric(folder, step)
-            return _restore(folder, step, like), damaged
+            return _restore(folder, step, like)[1], damaged
         except Exception as error:  # the type depends on which file is damaged
             damaged[step] = _one_line(error)
+    _check_not_all_damaged(folder, damaged)
+    return None, damaged
+
+
+def restore_best(folder: Path, like: Tree) -> tuple[Tree | None, dict[int, str]]:
+    """Restores the checkpoint with the lowest negative ELBO on the test split.
+
+    Args:
+        folder: folder of the checkpoints; it may be missing.
+        like: tree of arrays, or of shapes and dtypes, of the structure to restore.
+
+    Returns:
+        The tree, on the host, or None if there are no checkpoints; and all damaged steps, each with
+        the reason. One of them may have been the best.
+
+    Raises:
+        CheckpointError: if there are checkpoints, but all are damaged.
+    """
+    lowest, best, damaged = math.inf, None, {}
+    for step in sorted(_steps(folder)):
+        try:
+            metric, tree = _restore(folder, step, like)
+        except Exception as error:  # the type depends on which file is damaged
+            damaged[step] = _one_line(error)
+        else:
+            if metric <= lowest:
+                lowest, best = metric, tree
+    if best is None:
+        _check_not_all_damaged(folder, damaged)
+    return best, damaged
+
+
+def _check_not_all_damaged(folder: Path, damaged: Mapping[int, str]) -> None:
     if damaged:
         reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
         raise CheckpointError(
             f"no checkpoint in {folder} can be read, and nothing was removed: {reasons}"
         )
-    return None, damaged
 
 
 def metric_sums(folder: Path, step: int) -> dict[str, float]:
     """Returns the metric sums saved with a step; empty if an epoch ended there."""
     return dict(_metrics(folder, step).get(_SUMS, {}))
-
-
-def restore_best(folder: Path, like: Tree) -> Tree:
-    """Restores the checkpoint with the lowest negative ELBO on the test split.
-
-    Args:
-        folder: folder of the checkpoints.
-        like: tree of arrays, or of shapes and dtypes, of the structure to restore.
-
-    Raises:
-        CheckpointError: if there is none, or it is damaged.
-    """
-    try:
-        metrics = {step: _metric(folder, step) for step in _steps(folder)}
-        if metrics:
-            return _restore(folder, min(metrics, key=metrics.__getitem__), like)
-    except Exception as error:  # the type depends on which file is damaged
-        raise CheckpointError(
-            f"the best checkpoint in {folder} can't be read: {_one_line(error)}"
-        ) from error
-    raise CheckpointError(f"there is no checkpoint in {folder}")
 
 
 def set_aside(folder: Path, steps: Iterable[int]) -> Path:
@@ -104,32 +115,27 @@ def set_aside(folder: Path, steps: Iterable[int]) -> Path:
 
 
 class CheckpointWriter:
-    """Saves checkpoints; keeps the latest two and the one with the lowest negative ELBO."""
+    """Saves checkpoints; keeps the latest two and the one with the lowest negative ELBO.
+
+    Orbax's CheckpointManager isn't used: if it can't create a folder, its threads wait for five
+    minutes and keep the process from ending, and it can't open a folder in which the metrics of any
+    step are damaged.
+    """
 
     def __init__(self, folder: Path) -> None:
-        """Opens or creates the folder. Damaged steps must have been set aside."""
-        import orbax.checkpoint as ocp
-        from orbax.checkpoint.checkpoint_managers import preservation_policy
+        """Opens or creates the folder. Damaged steps must have been set aside.
 
-        best = preservation_policy.BestN(
-            get_metric_fn=lambda metrics: metrics[_METRIC], reverse=True, n=1
-        )
+        Raises:
+            CheckpointError: if the folder can't be written.
+        """
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=preservation_policy.AnyPreservationPolicy(
-                    [preservation_policy.LatestN(_LATEST), best]
-                ),
-                # Orbax writes metrics only if there is a best_fn.
-                best_fn=lambda metrics: metrics[_METRIC],
-                best_mode="min",
-                cleanup_tmp_directories=True,
-                create=False,
-                multiprocessing_options=_this_process_only(),
-            ),
-        )
+        self._saving: Future[None] | None = None
+        # In the main thread, Orbax warns that saving blocks it.
+        self._executor = ThreadPoolExecutor(max_workers=1)
+        with self._reporting_errors():
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.glob(f"*{_TEMPORARY}*"):
+                shutil.rmtree(path)
 
     def save(
         self, step: int, tree: Any, *, negative_elbo: float, metric_sums: Mapping[str, float]
@@ -143,17 +149,18 @@ class CheckpointWriter:
             metric_sums: sums of the metrics of the epoch so far, if it isn't finished.
 
         Raises:
-            CheckpointError: if this checkpoint or the previous one can't be written.
+            CheckpointError: if the previous checkpoint can't be written.
         """
-        from orbax.checkpoint import args
+        self._wait()
+        # On CPU, device_get may return the memory of a buffer that the next step reuses.
+        tree = jax.tree.map(np.array, jax.device_get(tree))
+        metrics = {_METRIC: negative_elbo, _SUMS: dict(metric_sums)}
+        self._saving = self._executor.submit(_save, self._folder, step, tree, metrics)
 
-        tree = jax.device_get(tree)
-        with self._reporting_errors():
-            self._manager.save(
-                step,
-                args=args.Composite(**{_ITEM: args.StandardSave(tree)}),
-                metrics={_METRIC: negative_elbo, _SUMS: dict(metric_sums), _DIGEST: _digest(tree)},
-            )
+    def check(self) -> None:
+        """Raises CheckpointError if a checkpoint can't be written, without waiting for it."""
+        if self._saving is not None and self._saving.done():
+            self._wait()
 
     def close(self) -> None:
         """Waits until all checkpoints are on disk.
@@ -161,9 +168,16 @@ class CheckpointWriter:
         Raises:
             CheckpointError: if one can't be written.
         """
-        with self._reporting_errors():
-            self._manager.wait_until_finished()
-            self._manager.close()
+        try:
+            self._wait()
+        finally:
+            self._executor.shutdown()
+
+    def _wait(self) -> None:
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            with self._reporting_errors():
+                saving.result()
 
     @contextmanager
     def _reporting_errors(self) -> Iterator[None]:
@@ -181,43 +195,107 @@ class CheckpointWriter:
             ) from error
 
 
+def _save(folder: Path, step: int, tree: Any, metrics: dict[str, Any]) -> None:
+    """Writes a checkpoint, and removes those that are neither the latest nor the best."""
+    from orbax.checkpoint import args
+
+    temporary = _temporary(folder, step)
+    (temporary / "metrics").mkdir(parents=True)
+    with _checkpointer() as checkpointer:
+        checkpointer.save((temporary / _ITEM).absolute(), args=args.StandardSave(tree))
+    digest = array_digest(jax.tree.leaves(tree), _describe(step, metrics))
+    contents = json.dumps({**metrics, _DIGEST: digest})
+    (temporary / "metrics" / "metrics").write_text(contents)
+    temporary.rename(folder / str(step))
+    for obsolete in _obsolete(folder):
+        # A step is there whole or not at all, also if its removal is interrupted.
+        temporary = (folder / str(obsolete)).rename(_temporary(folder, obsolete))
+        shutil.rmtree(temporary)
+
+
+def _obsolete(folder: Path) -> set[int]:
+    """Returns the steps to remove; never one that can't be read, which may be the best."""
+    metrics = {}
+    for step in sorted(_steps(folder), reverse=True):
+        with suppress(OSError, ValueError):
+            metrics[step] = _metrics(folder, step)[_METRIC]
+    # Of equal ones, the latest is the best.
+    return metrics.keys() - {*list(metrics)[:_LATEST], min(metrics, key=metrics.__getitem__)}
+
+
+def _temporary(folder: Path, step: int) -> Path:
+    return folder / f"{step}{_TEMPORARY}"
+
+
 def _steps(folder: Path) -> list[int]:
-    """Returns the finished steps: Orbax writes to a temporary name and renames at the end."""
+    """Returns the finished steps."""
     if not folder.is_dir():
         return []
-    return [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+    names = (path.name for path in folder.iterdir())
+    return [int(name) for name in names if name.isdecimal() and name == str(int(name))]
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
-
-
-def _metric(folder: Path, step: int) -> float:
-    return float(_metrics(folder, step)[_METRIC])
+    text = " ".join(str(error).split())
+    # In TensorStore's messages, the reason is far behind the path.
+    code = re.search(r"os_error_code='(\d+)'", text)
+    return text[:200] if code is None else f"{text[:120]} ... {os.strerror(int(code[1]))}"
 
 
 def _metrics(folder: Path, step: int) -> dict[str, Any]:
-    path = folder / str(step) / "metrics" / "metrics"
-    return dict(json.loads(path.read_text()))
+    """Reads the metrics of a step.
+
+    Raises:
+        ValueError: if they are damaged, or the step contains a link or a special file.
+        OSError: if they can't be read.
+    """
+    path = folder / str(step)
+    for entry in (path, *path.rglob("*")):
+        if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+            kind = "a symbolic link" if entry.is_symlink() else "neither a file nor a folder"
+            raise ValueError(f"{entry} is {kind}")
+    path = path / "metrics" / "metrics"
+    try:
+        metrics = json.loads(path.read_text())
+        numbers = [metrics[_METRIC], *metrics.get(_SUMS, {}).values()]
+        if any(type(number) not in (int, float) or math.isnan(number) for number in numbers):
+            raise ValueError("not all are numbers")
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is invalid: {error}") from error
+    return metrics
 
 
-def _restore(folder: Path, step: int, like: Tree) -> Tree:
-    import orbax.checkpoint as ocp
+def _restore(folder: Path, step: int, like: Tree) -> tuple[float, Tree]:
+    """Returns the negative ELBO and the tree of a step."""
+    from orbax.checkpoint import args
 
+    metrics = _metrics(folder, step)
     host = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
     path = (folder / str(step) / _ITEM).absolute()
-    with ocp.StandardCheckpointer(multiprocessing_options=_this_process_only()) as checkpointer:
-        restored: Any = checkpointer.restore(path, host)
+    with _checkpointer() as checkpointer:
+        restored: Any = checkpointer.restore(path, args=args.StandardRestore(host))
     # Orbax doesn't detect a flipped bit in an array.
-    if _metrics(folder, step).get(_DIGEST, digest := _digest(restored)) != digest:
-        raise ValueError("the checksum of its arrays doesn't match")
-    return restored
+    if (digest := metrics.pop(_DIGEST, None)) is not None:
+        leaves = jax.tree.leaves(restored)
+        # Earlier checksums were of the arrays only.
+        if digest not in (array_digest(leaves, _describe(step, metrics)), array_digest(leaves)):
+            raise ValueError("the checksum of its arrays and metrics doesn't match")
+    return metrics[_METRIC], restored
 
 
-def _digest(tree: Any) -> str:
-    """Returns a hash of a tree of arrays: of their values, dtypes and shapes."""
-    digest = hashlib.sha256()
-    for array in map(np.asarray, jax.tree.leaves(tree)):
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+def _describe(step: int, metrics: Mapping[str, Any]) -> str:
+    """Returns what the checksum covers beside the arrays."""
+    return json.dumps({"step": step, **metrics}, sort_keys=True)
+
+
+def _checkpointer() -> Any:
+    """Returns a checkpointer without barriers: one process saves, the state is the same in all."""
+    import orbax.checkpoint as ocp
+    from orbax.checkpoint.options import MultiprocessingOptions
+
+    this = jax.process_index()
+    options = MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process_{this}"
+    )
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=options)

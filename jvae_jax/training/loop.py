@@ -23,7 +23,6 @@ from jvae_jax.training import checkpoints, distributed, parallel
 from jvae_jax.training.batching import balanced_order, epoch_order, mixed_order
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.distributed import StopRequest, stop_on_signals
-from jvae_jax.training.progress import ProgressReport
 from jvae_jax.training.provenance import environment, numerics
 from jvae_jax.training.run import (
     Run,
@@ -331,7 +330,7 @@ def _train(
     with stop_on_signals() as stop, RunWriter(run, step, on_samples) as writer:
         sums = writer.metric_sums
         for epoch in range(step // steps_per_epoch + 1, run.config.epochs + 1):
-            state, sums = trainer.train_epoch(state, epoch, sums, writer.progress, stop)
+            state, sums = trainer.train_epoch(state, epoch, sums, writer, stop)
             step = int(state.step)
             if step < epoch * steps_per_epoch:
                 writer.save_checkpoint(state, negative_elbo=math.inf, metric_sums=sums)
@@ -389,7 +388,7 @@ class _Trainer:
         state: TrainState,
         epoch: int,
         sums: Mapping[str, float],
-        progress: ProgressReport,
+        writer: RunWriter,
         stop: StopRequest,
     ) -> tuple[TrainState, dict[str, float]]:
         """Trains to the end of an epoch, or until all processes agree to stop.
@@ -398,7 +397,7 @@ class _Trainer:
             state: state at the beginning of the epoch, or within it.
             epoch: number of the epoch, from 1.
             sums: sums of the metrics of the epoch's steps so far.
-            progress: where finished steps are reported.
+            writer: where finished steps are reported.
             stop: checked after each dispatch.
 
         Returns:
@@ -406,6 +405,7 @@ class _Trainer:
 
         Raises:
             DivergedError: if a metric is not finite.
+            CheckpointError: if a checkpoint can't be written.
         """
         run = self._run
         order, state = parallel.place((self._order(epoch), state), self._devices)
@@ -422,7 +422,7 @@ class _Trainer:
             dispatch_sums = {name: float(metrics.sums[name]) for name in self._names}
             sums = {name: sums[name] + dispatch_sums[name] for name in self._names}
             means = {name: total / (next_step - step) for name, total in dispatch_sums.items()}
-            progress.steps(next_step, means)
+            writer.steps(next_step, means)
             if stop.synchronize():
                 break
         return state, sums

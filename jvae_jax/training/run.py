@@ -15,6 +15,7 @@ damaged_checkpoints/      checkpoints that could not be read, if any
 """
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -42,6 +43,8 @@ from jvae_jax.training.config import TrainConfig, parameter_bytes
 from jvae_jax.training.provenance import environment, numerics
 from jvae_jax.training.step import TrainState, init_state, state_shape
 from jvae_jax.types import Devices, Variables
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
 """File that the folder of an exported model has instead of checkpoints."""
@@ -201,7 +204,8 @@ class Run:
 
         Raises:
             ValueError: if ``checkpoint`` is neither.
-            CheckpointError: if there is no checkpoint yet, or it can't be read.
+            CheckpointError: if there is no checkpoint yet, the latest one is damaged, or none can
+                be read.
         """
         if checkpoint not in ("latest", "best"):
             raise ValueError(f"checkpoint must be latest or best, got {checkpoint!r}")
@@ -209,13 +213,21 @@ class Run:
             raise checkpoints.CheckpointError(
                 f"{self.workdir} contains an exported model, which has no checkpoints"
             )
-        like = self.state_shape()
-        if checkpoint == "best":
-            return checkpoints.restore_best(self.checkpoints_path, like)
-        state, damaged = checkpoints.restore_latest(self.checkpoints_path, like)
+        is_best = checkpoint == "best"
+        restore = checkpoints.restore_best if is_best else checkpoints.restore_latest
+        state, damaged = restore(self.checkpoints_path, self.state_shape())
         if state is None:
             raise checkpoints.CheckpointError(f"{self.workdir} has no checkpoint yet")
         for step, reason in damaged.items():
+            if is_best:
+                logger.warning(
+                    "the checkpoint of step %d in %s is damaged (%s); this is the best of the "
+                    "others",
+                    step,
+                    self.workdir,
+                    reason,
+                )
+                continue
             raise checkpoints.CheckpointError(
                 f"the checkpoint of step {step} in {self.workdir} is damaged ({reason}); training "
                 f"again resumes from step {int(state.step)}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jvae_jax.files import atomic_write
+from jvae_jax.files import append, atomic_write
 from jvae_jax.training import checkpoints, distributed
 from jvae_jax.training.checkpoints import CheckpointWriter
 from jvae_jax.training.progress import ProgressReport
@@ -66,14 +66,23 @@ class RunWriter:
     def __exit__(self, *_: object) -> None:
         self._closing.close()
 
+    def steps(self, step: int, terms: Mapping[str, float]) -> None:
+        """Reports that all steps up to ``step`` are finished, with their mean terms.
+
+        Raises:
+            CheckpointError: if a checkpoint can't be written.
+        """
+        self.progress.steps(step, terms)
+        if self._checkpoints is not None:
+            self._checkpoints.check()
+
     def write_epoch(
         self, epoch: int, step: int, train: Mapping[str, float], test: Mapping[str, float]
     ) -> None:
         """Appends the mean terms of an epoch to metrics.jsonl and reports them."""
         record = {"epoch": epoch, "step": step, "train": dict(train), "test": dict(test)}
         if self._writes:
-            with self._run.metrics_path.open("a", encoding="utf-8") as metrics:
-                metrics.write(json.dumps(record) + "\n")
+            append(self._run.metrics_path, json.dumps(record) + "\n")
         self.progress.epoch(step, train, test)
 
     def save_checkpoint(
@@ -104,6 +113,6 @@ class RunWriter:
 
 def _truncate_lines(path: Path, count: int) -> None:
     """Keeps the first ``count`` lines of a file, which may not exist yet."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     with atomic_write(path) as file:
-        file.write("".join(lines[:count]).encode())
+        file.writelines(lines[:count])

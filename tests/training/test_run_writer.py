@@ -1,20 +1,23 @@
-"""Files of a run while it trains."""
+"""Files of a run while it trains, and on a full disk."""
 
 import io
 import json
+import shutil
 import sys
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
-from helpers import SMALL, make_dataset
+from helpers import SMALL, file_size_limit, make_dataset
 from PIL import Image
 
 from jvae_jax import plotting
 from jvae_jax.objectives import VAE
 from jvae_jax.trained_model import TrainedModel
-from jvae_jax.training import distributed
+from jvae_jax.training import distributed, loop
+from jvae_jax.training.checkpoints import CheckpointError
+from jvae_jax.training.loop import fit
 from jvae_jax.training.run import open_run, plan_run
 from jvae_jax.training.run_writer import RunWriter
 from jvae_jax.training.step import TrainState
@@ -113,3 +116,61 @@ def test_other_processes_write_nothing(tmp_path, monkeypatch, capsys):
     assert writer.metric_sums == {}
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr() == ("", "")
+
+
+FILES = ("metrics.jsonl", "evaluation.json", "samples.png")
+
+
+def contents_of(run):
+    return {name: (run.workdir / name).read_bytes() for name in FILES}
+
+
+@pytest.mark.fault(
+    "run folder",
+    "full disk at the write of any file",
+    "one sentence that names the file; the same command resumes once there is room",
+)
+@pytest.mark.parametrize(
+    ("limit", "error", "message"),
+    [
+        (200, OSError, r"File too large: .*/run/config.json"),
+        (400, OSError, r"File too large: .*/run/metrics.jsonl"),
+        (5_000, OSError, r"File too large: .*/run/samples.png"),
+        (50_000, CheckpointError, r"can't be written to .*/run/checkpoints .*File too large\)"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # Orbax's threads
+def test_run_resumes_after_full_disk(limit, error, message, reference, tmp_path, capsys):
+    """The limit in bytes is below the size of the file that can't be written."""
+    del capsys  # Otherwise output is captured in a file, to which the limit applies.
+    run, _ = reference
+    config = replace(SMALL, workdir=str(tmp_path / "run"), save_every=4)
+    if limit == 400:
+        open_run(config.resolve(make_dataset()), make_dataset())
+    with file_size_limit(limit), pytest.raises(error, match=message) as info:
+        fit(config, make_dataset())
+    assert "\n" not in str(info.value)
+    files = [path for path in (tmp_path / "run").iterdir() if path.is_file()]
+    assert [path.name for path in files if path.name.startswith(".")] == [".lock"]
+    if limit == 400:
+        first, partial = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+        assert json.loads(first)["epoch"] == 1
+        with pytest.raises(json.JSONDecodeError):
+            json.loads(partial)
+    assert contents_of(fit(config, make_dataset())) == contents_of(run)
+
+
+@pytest.mark.fault(
+    "run folder",
+    "full disk when metrics of the test split are written",
+    "one sentence that names the file, which stays as it was",
+)
+def test_evaluation_is_kept_on_full_disk(reference, tmp_path, capsys):
+    del capsys
+    run, _ = reference
+    shutil.copytree(run.workdir, tmp_path / "run")
+    copy = replace(run, workdir=tmp_path / "run")
+    message = r"File too large: .*/run/evaluation.json"
+    with file_size_limit(500), pytest.raises(OSError, match=message):
+        loop.evaluate_run(copy, make_dataset(), run.model.variables, step=24)
+    assert contents_of(copy) == contents_of(run)
