@@ -33,7 +33,7 @@ from jax import Array
 from jvae_jax import data
 from jvae_jax.data import Dataset
 from jvae_jax.data.dataset import DatasetInfo
-from jvae_jax.files import load_arrays, write_json
+from jvae_jax.files import check_regular_file, load_arrays, write_json
 from jvae_jax.memory import require_memory
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.sampling import purpose_key
@@ -61,6 +61,8 @@ _IGNORED_ON_RESUME = (
 """Fields that may change when a run is resumed, and differ between processes."""
 _SET_BY_EPOCHS = ("capacity_steps", "save_every")
 """Settings that by default follow from epochs and batch_size, which say more if they differ."""
+_WRITTEN_FILES = (".lock", "config.json", "metrics.jsonl", "samples.png", "evaluation.json")
+_WRITTEN_FOLDERS = ("checkpoints", "damaged_checkpoints", "profile")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,7 @@ class Run:
             ValueError: if the exported weights are damaged.
             CheckpointError: if there is no checkpoint yet, or it can't be read.
         """
-        if (self.workdir / WEIGHTS).exists():
+        if (self.workdir / WEIGHTS).is_file():
             return self.make_model(self._exported_weights())
         return self.make_model(self.load_state(checkpoint).average)
 
@@ -183,8 +185,9 @@ class Run:
 
     def evaluation(self, filename: str = "evaluation.json") -> dict[str, Any]:
         """Returns the metrics in evaluation.json; empty if the run wasn't evaluated."""
+        path = self.workdir / filename
         try:
-            return dict(json.loads((self.workdir / filename).read_text(encoding="utf-8")))
+            return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
         except (OSError, TypeError, ValueError):
             return {}
 
@@ -209,7 +212,7 @@ class Run:
         """
         if checkpoint not in ("latest", "best"):
             raise ValueError(f"checkpoint must be latest or best, got {checkpoint!r}")
-        if (self.workdir / WEIGHTS).exists():
+        if (self.workdir / WEIGHTS).is_file():
             raise checkpoints.CheckpointError(
                 f"{self.workdir} contains an exported model, which has no checkpoints"
             )
@@ -290,7 +293,8 @@ def plan_run(config: TrainConfig, dataset: Dataset) -> Run:
 
 def check_folder(run: Run) -> None:
     """Raises ValueError unless the run's folder is missing, empty, or that of the same run."""
-    workdir = run.workdir
+    workdir = _check_workdir(run.workdir)
+    _check_entries(workdir)
     if (workdir / WEIGHTS).exists():
         raise ValueError(f"{workdir} contains an exported model; choose another --workdir")
     if (workdir / "config.json").exists():
@@ -359,8 +363,10 @@ def load_run(workdir: str | Path) -> Run:
         ValueError: if its config.json is invalid, has another format, or describes a model that
             exceeds the machine's memory.
     """
-    workdir = Path(workdir).expanduser()
+    workdir = _check_workdir(Path(workdir).expanduser())
     path = workdir / "config.json"
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a file")
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
         found = contents.get("format", 1)
@@ -387,10 +393,45 @@ def load_run(workdir: str | Path) -> Run:
 def dataset_name(config: TrainConfig) -> str:
     """Resolves ``auto`` to the dataset of the run that is resumed, if any."""
     if config.dataset == "auto" and config.workdir is not None:
-        workdir = Path(config.workdir).expanduser()
+        workdir = _check_workdir(Path(config.workdir).expanduser())
         if (workdir / "config.json").exists():
             return load_run(workdir).config.dataset
     return config.dataset
+
+
+def _check_workdir(workdir: Path) -> Path:
+    """Returns the path of a folder that exists or can be created.
+
+    Raises:
+        ValueError: if no path can be like this.
+        OSError: if it or a part of it can't be a folder.
+    """
+    try:
+        workdir.stat()
+    except FileNotFoundError as error:
+        for path in (workdir, *workdir.parents):
+            if path.is_symlink() and not path.exists():
+                raise FileNotFoundError(
+                    f"{path} is a symbolic link to {path.readlink()}, which doesn't exist; create "
+                    "that folder or choose another --workdir"
+                ) from error
+    except (OSError, ValueError) as error:  # a loop of links, a file on the way, length, NUL
+        is_os_error = isinstance(error, OSError)
+        reason = error.strerror if is_os_error else error
+        message = f"{str(workdir)[:200]!r} can't be the folder of a run: {reason}"
+        raise (OSError if is_os_error else ValueError)(message) from error
+    return workdir
+
+
+def _check_entries(workdir: Path) -> None:
+    """Raises FileExistsError where training would write through a link or into a special file."""
+    for name in _WRITTEN_FILES:
+        check_regular_file(workdir / name)
+    for name in _WRITTEN_FOLDERS:
+        path = workdir / name
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            kind = "a symbolic link" if path.is_symlink() else "not a folder"
+            raise FileExistsError(f"{path} is {kind}; remove it, or choose another --workdir")
 
 
 def _check_same(existing: Run, requested: Run) -> None:

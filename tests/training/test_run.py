@@ -1,6 +1,8 @@
 """The folder of a run: compatibility checks, format, and loading."""
 
+import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -57,6 +59,9 @@ def test_rejects_other_number_of_channels(reference):
         loop.evaluate_run(run, make_dataset(channels=3), variables, step=24)
 
 
+@pytest.mark.fault(
+    "run folder", "workdir that is a file or contains something else", "refused, unchanged"
+)
 def test_rejects_folder_that_is_not_a_run(tmp_path):
     (tmp_path / "thesis.tex").write_text("ten years")
     with pytest.raises(ValueError, match="contains something that isn't a run"):
@@ -90,6 +95,26 @@ def contents_of(folder):
         path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
         for path in folder.rglob("*")
     }
+
+
+def dangling_link(folder):
+    (folder / "run").symlink_to(folder / "nothing")
+    return folder / "run"
+
+
+def below_dangling_link(folder):
+    return dangling_link(folder) / "mnist"
+
+
+def loop_of_links(folder):
+    (folder / "run").symlink_to(folder / "again")
+    (folder / "again").symlink_to(folder / "run")
+    return folder / "run"
+
+
+def below_file(folder):
+    (folder / "file").write_text("")
+    return folder / "file" / "run" / "mnist"
 
 
 @pytest.mark.fault(
@@ -226,6 +251,117 @@ def test_resuming_in_same_environment_warns_of_nothing(reference, tmp_path):
     assert not resume(tmp_path / "run", lambda contents: contents.pop("environment"))
 
 
+@pytest.mark.fault(
+    "run folder",
+    "workdir that is a dangling link, a loop of links, below a file, too long, or with a NUL",
+    "one short sentence; nothing is created",
+)
+@pytest.mark.parametrize(
+    ("make_path", "error", "message"),
+    [
+        (dangling_link, FileNotFoundError, "run is a symbolic link to .*nothing, which doesn't"),
+        (below_dangling_link, FileNotFoundError, "run is a symbolic link to .*nothing, which"),
+        (loop_of_links, OSError, "run' can't be the folder of a run: Too many levels of symbolic"),
+        (below_file, OSError, "file/run/mnist' can't be the folder of a run: Not a directory"),
+        (lambda folder: folder / ("x" * 300), OSError, "xxx' can't be .*: File name too long"),
+        (lambda folder: folder / ("x/" * 5000), OSError, "can't be .*: File name too long"),
+        (lambda folder: folder / "a\0b", ValueError, r"a\\x00b' can't be .*: embedded null byte"),
+    ],
+)
+def test_rejects_impossible_workdir(make_path, error, message, tmp_path):
+    path = make_path(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    config = replace(SMALL, workdir=str(path))
+    calls = [
+        lambda: fit(config, make_dataset()),
+        lambda: load(path),
+        lambda: dataset_name(replace(config, dataset="auto")),
+    ]
+    for call in calls:
+        with pytest.raises(error, match=message) as info:
+            call()
+        assert "\n" not in str(info.value)
+        assert len(str(info.value)) < 500
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_workdir_may_be_link_to_folder(reference, tmp_path):
+    run, _ = reference
+    shutil.copytree(run.workdir, tmp_path / "disk" / "run")
+    (tmp_path / "run").symlink_to(tmp_path / "disk" / "run")
+    with log_messages() as messages:
+        fit(replace(SMALL, workdir=str(tmp_path / "run")), make_dataset())
+    assert "is finished" in messages[-1]
+    assert load(tmp_path / "run").class_names == run.data.class_names
+
+
+SPECIAL = {
+    "FIFO": lambda path, _: os.mkfifo(path),
+    "folder": lambda path, _: path.mkdir(),
+    "link to a file": lambda path, outside: path.symlink_to(outside / "file"),
+    "link to a folder": lambda path, outside: path.symlink_to(outside),
+    "dangling link": lambda path, outside: path.symlink_to(outside / "nothing"),
+    "file": lambda path, _: path.write_text("mine"),
+}
+
+
+def state_of(folder):
+    states = {path: path.lstat() for path in folder.rglob("*")}
+    return {path: (state.st_mode, state.st_mtime_ns) for path, state in states.items()}
+
+
+@pytest.mark.fault(
+    "run folder",
+    "link, FIFO, folder or file where training writes another kind of file",
+    "refused before training, naming it; nothing is changed, here or elsewhere",
+)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *itertools.product(
+            ["config.json", "metrics.jsonl", "samples.png", "evaluation.json"],
+            sorted(SPECIAL.keys() - {"file"}),
+        ),
+        *itertools.product(
+            ["checkpoints", "damaged_checkpoints", "profile"], sorted(SPECIAL.keys() - {"folder"})
+        ),
+    ],
+)
+def test_training_refuses_special_files(name, kind, reference, tmp_path):
+    run, _ = reference
+    workdir, outside = tmp_path / "run", tmp_path / "outside"
+    shutil.copytree(run.workdir, workdir, ignore=shutil.ignore_patterns(name))
+    outside.mkdir()
+    (outside / "file").write_text("mine")
+    SPECIAL[kind](workdir / name, outside)
+    before = state_of(tmp_path)
+    reason = "a symbolic link" if "link" in kind else "not a regular file|not a folder"
+    with pytest.raises(FileExistsError, match=f"run/{name} is ({reason}); remove it, or"):
+        fit(replace(SMALL, workdir=str(workdir)), make_dataset())
+    assert state_of(tmp_path) == before
+
+
+@pytest.mark.fault(
+    "run folder", "FIFO or folder in the place of config.json", "reading it is refused"
+)
+@pytest.mark.parametrize("kind", ["FIFO", "folder"])
+def test_load_refuses_special_config(kind, tmp_path):
+    SPECIAL[kind](tmp_path / "config.json", tmp_path)
+    with pytest.raises(ValueError, match="json is not a file"):
+        load(tmp_path)
+    with pytest.raises(ValueError, match="json is not a file"):
+        dataset_name(TrainConfig(workdir=str(tmp_path)))
+
+
+def test_load_doesnt_wait_for_fifo(reference, tmp_path):
+    run, _ = reference
+    shutil.copytree(run.workdir, tmp_path / "run")
+    (tmp_path / "run" / "evaluation.json").unlink()
+    for name in ("evaluation.json", "model.safetensors"):
+        os.mkfifo(tmp_path / "run" / name)
+    assert load(tmp_path / "run").metrics == {}
+
+
 def test_load_run_rejects_missing_or_invalid_config(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a run: it has no config"):
         load_run(tmp_path)
@@ -275,6 +411,30 @@ def test_reports_run_without_checkpoint(reference, tmp_path):
     for checkpoint in ("latest", "best"):
         with pytest.raises(checkpoints.CheckpointError, match="no checkpoint"):
             load_run(tmp_path).load_state(checkpoint)
+
+
+@pytest.mark.fault(
+    "checkpoints",
+    "evaluate --checkpoint=best with a damaged checkpoint",
+    "a warning names it; the best of the others is evaluated",
+)
+def test_best_of_undamaged_checkpoints(reference, tmp_path):
+    run, _ = reference
+    shutil.copytree(run.workdir, tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoints"
+    steps = sorted(int(path.name) for path in folder.iterdir())
+    metrics = {
+        step: json.loads((folder / str(step) / "metrics" / "metrics").read_text())["negative_elbo"]
+        for step in steps
+    }
+    damaged, best = sorted(metrics, key=metrics.__getitem__)[:2]
+    (folder / str(damaged) / "metrics" / "metrics").write_text("[]")
+    with log_messages() as messages:
+        state = load_run(tmp_path / "run").load_state("best")
+    assert int(state.step) == best
+    (message,) = messages
+    assert message.startswith(f"the checkpoint of step {damaged} in {tmp_path / 'run'} is damaged")
+    assert message.endswith("this is the best of the others")
 
 
 def test_rejects_unknown_checkpoint(reference):
