@@ -347,12 +347,11 @@ def _train(
                 run.key("test"),
                 label_info,
             )
+            _check_test_terms(run, epoch, test_terms)
             writer.write_epoch(epoch, step, train_terms, test_terms)
             is_last = epoch == run.config.epochs
             if stop.synchronize() or is_last or epoch % save_every == 0:
                 negative_elbo = sum(test_terms.get(name, 0.0) for name in _ELBO_TERMS)
-                if math.isnan(negative_elbo):
-                    negative_elbo = math.inf
                 # Before the checkpoint: an epoch with a checkpoint isn't trained again, so its
                 # samples wouldn't be rewritten.
                 writer.write_samples(variables)
@@ -360,6 +359,16 @@ def _train(
             if stop:
                 stop.exit()
     return state
+
+
+def _check_test_terms(run: Run, epoch: int, terms: Mapping[str, float]) -> None:
+    nonfinite = [name for name, mean in terms.items() if not math.isfinite(mean)]
+    if nonfinite:
+        raise DivergedError(
+            f"not finite on the test split after epoch {epoch}: {', '.join(nonfinite)}. "
+            f"{run.checkpoints_path} has the last finite state, if any; try a lower "
+            "--learning_rate or a larger --batch_size in another --workdir"
+        )
 
 
 class _Trainer:

@@ -225,6 +225,47 @@ def test_divergence_keeps_last_finite_checkpoint(tmp_path, monkeypatch):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.variables))
 
 
+@pytest.mark.fault(
+    "processes",
+    "term that isn't finite on the test split",
+    "training ends with its name and the epoch; the last finite checkpoint is kept",
+)
+@pytest.mark.parametrize(
+    ("name", "value"), [("reconstruction", np.nan), ("kl_z", np.inf), ("kl_c", -np.inf)]
+)
+def test_nonfinite_test_terms_end_training(name, value, tmp_path, monkeypatch):
+    original = loop.mean_test_terms
+    calls = []
+
+    def diverging(*args):
+        calls.append(args)
+        terms = original(*args)
+        return {**terms, name: value} if len(calls) == 3 else terms
+
+    monkeypatch.setattr(loop, "mean_test_terms", diverging)
+    message = f"^not finite on the test split after epoch 3: {name}. .*run/checkpoints has"
+    with pytest.raises(DivergedError, match=message):
+        fit(replace(SMALL, workdir=str(tmp_path / "run")), make_dataset())
+    run = load_run(tmp_path / "run")
+    assert int(run.load_state().step) == 12
+    assert [line["epoch"] for line in metrics_of(run)] == [1, 2]
+
+
+@pytest.mark.long
+@pytest.mark.fault(
+    "flags",
+    "batch_size of 1, with which batch normalisation can't train",
+    "training ends with the terms that aren't finite",
+)
+def test_batch_of_one_diverges(tmp_path):
+    """A dense layer's variance over one image is 0, and so the running variance falls to 0."""
+    dataset = make_dataset(train=4000)
+    config = TrainConfig(epochs=1, batch_size=1, latents=2, workdir=str(tmp_path / "run"))
+    with pytest.raises(DivergedError, match="not finite on the test split after epoch 1: "):
+        fit(config, dataset, devices=jax.devices()[:1])
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
 def test_warns_that_capacity_c_is_capped(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_train", lambda _run, _dataset, state, *_: state)
     monkeypatch.setattr(loop, "evaluate_run", lambda *_, **__: None)
