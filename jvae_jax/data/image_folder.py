@@ -1,9 +1,11 @@
 """Image folders: one sub-folder of images for each class."""
 
+import contextlib
 import hashlib
 import logging
 import os
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -58,18 +60,38 @@ def load(directory: Path, image_size: int) -> Dataset:
         file for split in (train, test) for files in split.values() for file in files
     )
     key = f"{directory}\0{image_size}".encode(errors="surrogateescape")
-    path = cache.CACHE_DIR.expanduser() / "folders" / f"{hashlib.sha256(key).hexdigest()[:12]}.npz"
-    data = cache.read(path, origin)
-    if data is None:
-        data = _prepare(images, class_names, image_size, directory, has_test=bool(test))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            cache.write(path, data, origin)
-        except OSError as error:
-            logger.warning("decoded images are not cached: %s", error)
+    path = cache.CACHE_DIR / "folders" / f"{hashlib.sha256(key).hexdigest()[:12]}.npz"
+    data = _read_or_prepare(
+        path,
+        origin,
+        lambda: _prepare(images, class_names, image_size, directory, has_test=bool(test)),
+    )
     for note in data.notes:
         logger.warning("%s", note)
     return Dataset(name="folder", class_names=class_names, **data.arrays)
+
+
+def _read_or_prepare(path: Path, origin: str, prepare: Callable[[], PreparedData]) -> PreparedData:
+    """Reads the cache file ``path``, or prepares the data and writes it, if it can be written."""
+    with contextlib.ExitStack() as stack:
+        try:
+            path = path.expanduser()
+            if data := cache.read(path, origin):
+                return data
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(cache.lock(path.with_suffix(".lock")))
+        except (OSError, RuntimeError) as error:  # RuntimeError: no home folder, or no file locks
+            logger.warning("decoded images are not cached: %s", error)
+            return prepare()
+        # Another process may have prepared the data while this one waited for the lock.
+        if data := cache.read(path, origin):
+            return data
+        data = prepare()
+        try:
+            cache.write(path, data, origin)
+        except OSError as error:
+            logger.warning("decoded images are not cached: %s", error)
+        return data
 
 
 def _prepare(

@@ -1,10 +1,14 @@
 """Image folders: layouts, caching and invalid content."""
 
+import errno
 import hashlib
 import io
 import logging
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ from helpers import encode_image, stroke_image
 from PIL import Image
 
 from jvae_jax import data
-from jvae_jax.data import cache
+from jvae_jax.data import cache, image_folder
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +109,7 @@ def test_caches_outside_the_folder_until_a_file_changes(root, cache_dir, caplog)
     first = load(root)
     messages = caplog.messages
     assert sorted(root.rglob("*")) == before
-    (cached,) = (cache_dir / "folders").iterdir()
+    (cached,) = (cache_dir / "folders").glob("*.npz")
     written = cached.stat().st_mtime_ns
     caplog.clear()
     again = load(root)
@@ -125,6 +129,51 @@ def test_caches_outside_the_folder_until_a_file_changes(root, cache_dir, caplog)
     assert load(root).fingerprint == first.fingerprint
 
 
+@pytest.mark.fault("processes", "two prepare the same data at once", "the second waits, and reads")
+def test_concurrent_loads_prepare_once(root, monkeypatch, caplog):
+    prepare, prepared = image_folder._prepare, []
+    is_waiting = threading.Event()
+
+    def prepare_slowly(*args, **kwargs):
+        prepared.append(args)
+        assert is_waiting.wait(60)
+        return prepare(*args, **kwargs)
+
+    def emit(record):
+        if "waiting for another process" in record.getMessage():
+            is_waiting.set()
+
+    monkeypatch.setattr(image_folder, "_prepare", prepare_slowly)
+    monkeypatch.setattr(caplog.handler, "emit", emit)
+    with ThreadPoolExecutor() as threads:
+        datasets = list(threads.map(load, [root, root]))
+    assert len(prepared) == 1
+    assert datasets[0].fingerprint == datasets[1].fingerprint
+
+
+@pytest.mark.fault(
+    "environment", "cache folder that can't be written", "not cached, with a warning"
+)
+def test_loads_without_writable_lock(root, cache_dir, monkeypatch, caplog):
+    def read_only(_path):
+        raise PermissionError(errno.EROFS, "Read-only file system", str(cache_dir))
+
+    monkeypatch.setattr(cache, "FileLock", read_only)
+    assert len(load(root).train_images) == 18
+    assert "decoded images are not cached: " in caplog.messages[0]
+    assert "Read-only file system" in caplog.messages[0]
+
+
+@pytest.mark.fault("environment", "no home folder", "not cached, with a warning")
+def test_loads_without_home(root, monkeypatch, caplog):
+    monkeypatch.setattr(cache, "CACHE_DIR", Path("~no_such_user/cache"))
+    assert len(load(root).train_images) == 18
+    assert "decoded images are not cached: Could not determine home" in caplog.messages[0]
+
+
+@pytest.mark.fault(
+    "environment", "cache folder that can't be written", "not cached, with a warning"
+)
 def test_loads_without_writable_cache(root, cache_dir, caplog):
     cache_dir.write_text("a file instead of a folder")
     dataset = load(root)
@@ -244,7 +293,7 @@ def test_reports_invalid_folders(root, cache_dir, corrupt, message):
     corrupt(root)
     with pytest.raises(ValueError, match=message):
         load(root)
-    assert corrupt is one_image_per_class or not cache_dir.exists()
+    assert corrupt is one_image_per_class or not list(cache_dir.rglob("*.npz"))
 
 
 def test_reports_missing_folders(tmp_path):
