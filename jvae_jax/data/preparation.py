@@ -1,10 +1,14 @@
 """Preparation of released datasets by tensorflow-datasets, with an .npz cache of the result.
 
-Both write to temporary paths that are renamed on completion, and a lock file excludes concurrent
+Without tensorflow-datasets or array_record, which has no release for Windows, the files are
+downloaded and decoded directly into the cache.
+
+All write to temporary paths that are renamed on completion, and a lock file excludes concurrent
 preparation by several processes.
 """
 
 import contextlib
+import http.client
 import logging
 import os
 import shutil
@@ -13,15 +17,18 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from filelock import FileLock
+from tqdm import tqdm
 
 from jvae_jax.data import cache
 from jvae_jax.data.dataset import Dataset
 from jvae_jax.data.source import PreparedData, Source, fingerprint
+from jvae_jax.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
 _TIMEOUT_SECONDS = 5.0
+_DOWNLOAD_TIMEOUT_SECONDS = 60.0
+"""Seconds without any byte after which a download fails."""
 
 
 def load(source: Source, directory: Path) -> Dataset:
@@ -80,7 +87,7 @@ class _PreparedPaths:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Excludes other processes, and removes the temporary folders of killed ones."""
-        with FileLock(self.home / ".jvae_jax.lock"):
+        with cache.lock(self.home / ".jvae_jax.lock"):
             for folder in (*self.folder.glob("incomplete.*"), *self.downloads.glob("*.tmp.*")):
                 shutil.rmtree(folder)
             yield
@@ -89,16 +96,51 @@ class _PreparedPaths:
 def _prepare(
     source: Source, files: Mapping[str, Path] | None, paths: _PreparedPaths, origin: str | None
 ) -> PreparedData:
-    # Imported here because importing tensorflow-datasets takes seconds.
-    from jvae_jax.data import tfds
-
-    if origin is not None:  # The prepared data may stem from other files.
-        shutil.rmtree(paths.folder, ignore_errors=True)
-    data = tfds.prepare(
-        source, files, config=paths.name, data_dir=paths.home, downloads=paths.downloads
-    )
+    try:
+        # Imported here because importing tensorflow-datasets takes seconds.
+        from jvae_jax.data import tfds
+    except ImportError as error:
+        logger.info("preparing %s without tensorflow-datasets (%s)", source.name, error)
+        data = source.read(files) if files is not None else _download(source, paths.downloads)
+    else:
+        if origin is not None:  # The prepared data may stem from other files.
+            shutil.rmtree(paths.folder, ignore_errors=True)
+        data = tfds.prepare(
+            source, files, config=paths.name, data_dir=paths.home, downloads=paths.downloads
+        )
     cache.write(paths.cache, data, origin)
     return data
+
+
+def _download(source: Source, downloads: Path) -> PreparedData:
+    """Downloads a source's files, unless they are in ``downloads`` already, and reads them."""
+    folder = downloads / source.name.split("/")[0]  # the splits of EMNIST share an archive
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {name: folder / name for name in source.urls}
+    try:
+        for name, url in source.urls.items():
+            if not files[name].exists():
+                _download_file(url, files[name])
+        return source.read(files)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(error, ValueError):  # A file is damaged.
+            for file in files.values():
+                file.unlink(missing_ok=True)
+        raise ConnectionError(f"downloading {source.name} failed: {error}") from error
+
+
+def _download_file(url: str, path: Path) -> None:
+    cache.remove_leftovers(path)
+    with urllib.request.urlopen(url, timeout=_DOWNLOAD_TIMEOUT_SECONDS) as response:
+        size = int(response.headers.get("Content-Length") or 0)
+        with (
+            atomic_write(path) as file,
+            tqdm.wrapattr(file, "write", total=size, desc=path.name, disable=None) as output,
+        ):
+            while chunk := response.read(1 << 20):
+                output.write(chunk)
+            if size and file.tell() != size:
+                raise ConnectionError(f"{url} ended after {file.tell():,} of {size:,} bytes")
 
 
 def connection_failure(url: str) -> str | None:
@@ -111,7 +153,7 @@ def connection_failure(url: str) -> str | None:
             request = urllib.request.Request(url, method="HEAD")
             with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS):
                 result[0] = ""
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             result[0] = str(getattr(error, "reason", error))
 
     thread = threading.Thread(target=request_head, daemon=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import array_record.python.array_record_module  # noqa: F401  (tfds imports it only when it writes)
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image

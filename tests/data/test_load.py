@@ -4,6 +4,7 @@ import http.server
 import logging
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -157,6 +158,9 @@ def test_rejects_image_sizes(size):
             resize(size)
 
 
+@pytest.mark.fault(
+    "environment", "no network", "an error that names the missing files, or mnist_5k"
+)
 @pytest.mark.usefixtures("offline")
 def test_auto_falls_back_to_mnist_5k(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="jvae_jax"):
@@ -167,6 +171,17 @@ def test_auto_falls_back_to_mnist_5k(tmp_path, caplog):
     assert "no network" in reason
     assert message.startswith("data: mnist_5k, 4,000 train and 1,000 test images of 10 classes")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.fault("environment", "no home folder", "bundled data load; for others it is asked for")
+def test_needs_no_home_folder_for_bundled_data(monkeypatch):
+    def no_home(_path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    assert len(data.load("mnist_5k").train_images) == 4000
+    with pytest.raises(OSError, match=r"no home folder for ~/.cache/jvae_jax; set HOME, or --da"):
+        data.load("mnist")
 
 
 def test_folder_needs_data_dir():
@@ -193,6 +208,9 @@ def test_documents_licenses():
         assert licence in row
 
 
+@pytest.mark.fault(
+    "environment", "no network", "an error that names the missing files, or mnist_5k"
+)
 def test_detects_missing_network_quickly():
     started = time.monotonic()
     assert preparation.connection_failure("https://name.invalid/")
@@ -200,6 +218,7 @@ def test_detects_missing_network_quickly():
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.fault("environment", "server that never answers", "reported within 5 seconds")
 def test_times_out_on_silent_hosts(monkeypatch):
     """The server accepts connections and never answers."""
     monkeypatch.setattr(preparation, "_TIMEOUT_SECONDS", 0.5)

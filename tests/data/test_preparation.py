@@ -68,6 +68,9 @@ def test_prepares_local_files_once(tmp_path):
     assert cached.stat().st_size == len(content)
 
 
+@pytest.mark.fault(
+    "environment", "no network", "an error that names the missing files, or mnist_5k"
+)
 @pytest.mark.usefixtures("offline")
 def test_reports_missing_files_without_network(tmp_path):
     message = rf"k49 is not in {tmp_path}/new and .* \(no network\); put k49-train-imgs\.npz, k49"
@@ -85,6 +88,7 @@ def test_downloads_files(name, tmp_path):
     np.testing.assert_array_equal(dataset.test_images[..., 0], arrays[2])
 
 
+@pytest.mark.fault("data files", "truncated download", "removed, and downloaded again next time")
 def test_discards_truncated_downloads(tmp_path):
     first, content = next(iter(CONTENTS.items()))
     write_files(tmp_path / "web", CONTENTS | {first: content[: len(content) // 2]})
@@ -100,6 +104,7 @@ def test_discards_truncated_downloads(tmp_path):
         assert len(preparation.load(source, tmp_path / "new").train_labels) == 30
 
 
+@pytest.mark.fault("environment", "read-only folder of data", "cached in the user's cache folder")
 def test_caches_elsewhere_if_the_folder_is_read_only(tmp_path, monkeypatch):
     write_files(tmp_path / "data", CONTENTS)
     monkeypatch.setattr(cache, "CACHE_DIR", tmp_path / "cache")
@@ -110,6 +115,93 @@ def test_caches_elsewhere_if_the_folder_is_read_only(tmp_path, monkeypatch):
     assert len(preparation.load(KMNIST, tmp_path / "data").train_labels) == 30
     assert sorted((tmp_path / "data").iterdir()) == before
     assert (tmp_path / "cache" / "kmnist_28x28.npz").exists()
+
+
+@pytest.fixture(params=["array_record", "tensorflow_datasets"])
+def without_tfds(request, monkeypatch):
+    """One of the packages can't be imported, as on Windows."""
+    monkeypatch.delitem(sys.modules, "jvae_jax.data.tfds", raising=False)
+    monkeypatch.delattr(data, "tfds", raising=False)
+    monkeypatch.setitem(sys.modules, request.param, None)
+    return request.param
+
+
+WITHOUT_TFDS = pytest.mark.fault(
+    "environment",
+    "array_record or tensorflow-datasets can't be imported, as on Windows",
+    "released files are downloaded, verified and cached without them",
+)
+
+
+@WITHOUT_TFDS
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("name", ["kmnist", "k49"])
+def test_prepares_local_files_without_tfds(name, without_tfds, tmp_path, caplog):
+    source, contents, arrays = make_release(RELEASES[name])
+    write_files(tmp_path, contents)
+    with caplog.at_level(logging.INFO, logger="jvae_jax"):
+        dataset = preparation.load(source, tmp_path)
+    assert f"preparing {name} without tensorflow-datasets (" in caplog.messages[0]
+    assert without_tfds in caplog.messages[0]
+    np.testing.assert_array_equal(dataset.train_images[..., 0], arrays[0])
+    np.testing.assert_array_equal(dataset.test_labels, arrays[3])
+    for file in contents:
+        (tmp_path / file).unlink()
+    assert preparation.load(source, tmp_path).fingerprint == dataset.fingerprint
+
+
+@WITHOUT_TFDS
+@pytest.mark.usefixtures("without_tfds")
+def test_downloads_files_without_tfds(tmp_path):
+    write_files(tmp_path / "web", CONTENTS)
+    with serve(tmp_path / "web") as url:
+        source = replace(KMNIST, url=url)
+        dataset = preparation.load(source, tmp_path / "new")
+    assert len(dataset.train_labels) == 30
+    # The files are kept, for a cache that is removed or damaged.
+    (tmp_path / "new" / "kmnist_28x28.npz").write_bytes(b"")
+    with pytest.raises(ConnectionError, match="kmnist is not in"):
+        preparation.load(replace(source, url="http://127.0.0.1:9/"), tmp_path / "new")
+    write_files(tmp_path / "web", dict.fromkeys(CONTENTS, b"not downloaded again"))
+    with serve(tmp_path / "web") as url:
+        again = preparation.load(replace(source, url=url), tmp_path / "new")
+    assert again.fingerprint == dataset.fingerprint
+
+
+@WITHOUT_TFDS
+@pytest.mark.usefixtures("without_tfds")
+def test_discards_damaged_downloads_without_tfds(tmp_path):
+    first, content = next(iter(CONTENTS.items()))
+    write_files(tmp_path / "web", CONTENTS | {first: content[: len(content) // 2]})
+    with serve(tmp_path / "web") as url:
+        source = replace(KMNIST, url=url)
+        message = rf"downloading kmnist failed: .*{first} isn't the released file"
+        with pytest.raises(ConnectionError, match=message):
+            preparation.load(source, tmp_path / "new")
+        write_files(tmp_path / "web", CONTENTS)
+        assert len(preparation.load(source, tmp_path / "new").train_labels) == 30
+
+
+@WITHOUT_TFDS
+@pytest.mark.usefixtures("without_tfds")
+def test_discards_interrupted_downloads_without_tfds(tmp_path, monkeypatch):
+    """The server announces more bytes than it sends."""
+    write_files(tmp_path / "web", CONTENTS)
+    with serve(tmp_path / "web") as url:
+        source = replace(KMNIST, url=url)
+        with monkeypatch.context() as patch:
+            send = http.server.SimpleHTTPRequestHandler.send_header
+            patch.setattr(
+                http.server.SimpleHTTPRequestHandler,
+                "send_header",
+                lambda self, name, value: send(
+                    self, name, str(int(value) + 9) if name == "Content-Length" else value
+                ),
+            )
+            with pytest.raises(ConnectionError, match=r"kmnist failed: .* ended after .* bytes"):
+                preparation.load(source, tmp_path / "new")
+        assert not list((tmp_path / "new").rglob("*.gz*"))
+        assert len(preparation.load(source, tmp_path / "new").train_labels) == 30
 
 
 PROGRAM = """
@@ -129,6 +221,7 @@ def start(folder):
     return subprocess.Popen([sys.executable, "-c", program])
 
 
+@pytest.mark.fault("processes", "two prepare the same data at once", "the second waits, and reads")
 @pytest.mark.long
 def test_concurrent_processes_prepare_once(tmp_path):
     write_files(tmp_path, CONTENTS)
@@ -138,6 +231,7 @@ def test_concurrent_processes_prepare_once(tmp_path):
     assert len(preparation.load(KMNIST, tmp_path).train_labels) == 30
 
 
+@pytest.mark.fault("processes", "SIGKILL while data are prepared", "prepared again, nothing left")
 @pytest.mark.long
 def test_recovers_from_sigkill_at_any_stage(tmp_path):
     write_files(tmp_path, CONTENTS)
