@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import SMALL, make_dataset
+from helpers import SMALL, encode_image, make_dataset, stroke_image
 
 from jvae_jax import VAE, fit
 
-ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).parents[2] / "experiments" / "explore.py"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 BROWSER_FLAGS = [
     "--no-sandbox",
@@ -39,41 +39,18 @@ def browser():
         yield session.chromium.launch(executable_path=CHROMIUM, args=BROWSER_FLAGS)
 
 
-@pytest.fixture(scope="module")
-def serve():
-    """Serves a run's page with the script, and returns its URL."""
-    processes = []
-
-    def start(workdir):
-        script = [sys.executable, str(ROOT / "experiments" / "explore.py"), f"--workdir={workdir}"]
-        process = subprocess.Popen(
-            script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        processes.append(process)
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if match := re.search(r"http://127\.0\.0\.1:\d+", line):
-                return match.group()
-        raise AssertionError("".join(lines))
-
-    yield start
-    for process in processes:
-        with process:  # closes its pipe
-            process.terminate()
-
-
 class Visit:
     """A browser page, with its errors and its requests to other servers."""
 
     def __init__(self, browser, url, size):
         width, height = size
-        self.errors, self.external_requests = [], []
+        self.errors, self.external_requests, self.dialogs = [], [], []
         self.page = browser.new_page(viewport={"width": width, "height": height})
         self.page.set_default_timeout(TIMEOUT)
         self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda request: self._on_request(request.url, url))
+        self.page.on("dialog", self._on_dialog)
         self.page.goto(url)
         self.page.wait_for_selector("#sheet img")
 
@@ -84,6 +61,10 @@ class Visit:
     def _on_request(self, url, own_url):
         if not url.startswith((own_url, "data:", "blob:")):
             self.external_requests.append(url)
+
+    def _on_dialog(self, dialog):
+        self.dialogs.append(dialog.message)
+        dialog.dismiss()
 
     @property
     def grid(self):
@@ -109,7 +90,7 @@ class Visit:
 @pytest.fixture(scope="module")
 def url(serve, reference, browser):
     del browser  # skips before anything is served
-    return serve(reference[0].workdir)
+    return serve(reference[0].workdir).url
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -155,7 +136,7 @@ def test_sliders_buttons_drawing_and_upload(browser, url, size, tmp_path):
 def test_only_sliders_without_classes(browser, serve, tmp_path):
     config = replace(SMALL, objective=VAE(), epochs=1, workdir=str(tmp_path / "vae"))
     run = fit(config, make_dataset())
-    visit = Visit(browser, serve(run.workdir), SIZES["desktop"])
+    visit = Visit(browser, serve(run.workdir).url, SIZES["desktop"])
     assert visit.page.locator("#pad").count() == 0
     assert visit.page.locator("input[type=range]").count() == 2
     initial = visit.grid
@@ -164,10 +145,83 @@ def test_only_sliders_without_classes(browser, serve, tmp_path):
     assert visit.errors == []
 
 
+def test_upload_button(browser, url, tmp_path):
+    visit = Visit(browser, url, SIZES["desktop"])
+    page = visit.page
+
+    def upload(content):
+        path = tmp_path / "image.png"
+        path.write_bytes(content)
+        with page.expect_file_chooser() as chooser:
+            page.get_by_role("button", name="Upload").click()
+        chooser.value.set_files(path)
+
+    image = encode_image(stroke_image())
+    upload(image.ljust(20 * 2**20 + 1, b"\0"))
+    page.wait_for_selector("#trouble")
+    assert "the file is larger than 20 MB" in page.locator("#trouble").inner_text()
+    for _ in range(2):  # the same file again, too
+        upload(image)
+        page.wait_for_selector("#redrawn img")
+        assert page.locator("#trouble").count() == 0
+        page.get_by_role("button", name="Clear").click()
+        page.wait_for_selector("#trouble")
+    assert visit.errors == []
+
+
+HTML_NAMES = (
+    "<img src=x onerror=alert(1)>",
+    "[link](javascript:alert(1)) **bold**",
+    "${alert(1)} {{value}} &lt;b&gt;",
+)
+HTML_TITLE = "</title></script><script>alert(1)</script><b>data</b> [x](javascript:alert(1)) ${1+1}"
+
+
+@pytest.mark.fault("page", "HTML and Markdown in names of classes and data", "shown as text")
+def test_names_are_text(browser, serve, tmp_path):
+    dataset = replace(make_dataset(name=HTML_TITLE), class_names=HTML_NAMES)
+    run = fit(replace(SMALL, workdir=str(tmp_path / "html")), dataset)
+    visit = Visit(browser, serve(run.workdir).url, SIZES["desktop"])
+    visit.draw()
+    visit.page.wait_for_selector("#redrawn img")
+    visit.page.get_by_role("button", name="Classes").click()
+    text = visit.page.locator("body").inner_text()
+    assert visit.page.title() == f"ours, {HTML_TITLE}"
+    assert HTML_TITLE in text
+    for name in HTML_NAMES:
+        assert visit.page.get_by_label(name, exact=True).is_visible()
+        assert name in visit.page.locator("#read").inner_text()
+    for element in ("img[src=x]", "[href^=javascript]", "strong", "b"):
+        assert visit.page.locator(element).count() == 0
+    assert visit.dialogs == []
+    assert visit.errors == []
+
+
+def explore(reference, *flags):
+    command = [sys.executable, str(SCRIPT), f"--workdir={reference[0].workdir}", *flags]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+
+
+@pytest.mark.fault("page", "port in use", "error in one line")
 def test_port_in_use(url, reference):
     port = url.rsplit(":", 1)[1]
-    script = [sys.executable, str(ROOT / "experiments" / "explore.py")]
-    flags = [f"--workdir={reference[0].workdir}", f"--port={port}"]
-    completed = subprocess.run([*script, *flags], capture_output=True, text=True, check=False)
+    completed = explore(reference, f"--port={port}")
     assert completed.returncode == 1
     assert completed.stderr == f"error: port {port} isn't free at 127.0.0.1; choose another one\n"
+
+
+@pytest.mark.fault("page", "address of another computer", "error in one line, at once")
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-name.invalid"])
+def test_address_of_another_computer(serve, reference, host):
+    del serve  # skips without Gradio
+    completed = explore(reference, f"--host={host}")
+    assert completed.returncode == 1
+    assert completed.stderr == f"error: {host} isn't an address of this computer\n"
+
+
+@pytest.mark.fault("page", "port out of range", "error in one line")
+def test_port_out_of_range(serve, reference):
+    del serve
+    completed = explore(reference, "--port=65536")
+    assert completed.returncode == 2
+    assert completed.stderr == "error: port must be between 1 and 65535, got 65536\n"
