@@ -53,14 +53,14 @@ element.addEventListener("clear", () => {
     context.clearRect(0, 0, canvas.width, canvas.height);
     submit();
 });
-const upload = element.querySelector("input");
-upload.addEventListener("change", () => {
-    const file = upload.files[0];
+const chooser = element.querySelector("input");
+chooser.addEventListener("change", () => {
+    const file = chooser.files[0];
     const reader = new FileReader();
     reader.onload = () => trigger("input", {image: reader.result});
     if (file.size > maxSize) trigger("input", {is_too_large: true});
     else reader.readAsDataURL(file);
-    upload.value = "";  // so that the same file can be chosen again
+    chooser.value = "";  // so that the same file can be chosen again
 });
 """
 CLEAR = """

@@ -39,6 +39,7 @@ _LIVE: dict[str, Any] = _EVENT | {"trigger_mode": "always_last"}
 """Options of continuous events: of those that arrive during an update, only the last is handled."""
 _CSS = """
 .gradio-container {width: 100% !important; max-width: 1000px !important; margin: 0 auto !important}
+.html-container {padding: 0 !important}
 #sheet img, #redrawn img {width: 100%; height: auto; object-fit: contain; background: white}
 """
 _SAVE = """() => {

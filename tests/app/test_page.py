@@ -189,7 +189,7 @@ def test_names_are_text(browser, serve, tmp_path):
     assert visit.page.title() == f"ours, {HTML_TITLE}"
     assert HTML_TITLE in text
     for name in HTML_NAMES:
-        assert visit.page.get_by_label(name, exact=True).is_visible()
+        assert visit.page.get_by_role("checkbox", name=name, exact=True).is_visible()
         assert name in visit.page.locator("#read").inner_text()
     for element in ("img[src=x]", "[href^=javascript]", "strong", "b"):
         assert visit.page.locator(element).count() == 0
