@@ -11,13 +11,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from jvae_jax.data import Dataset
 from jvae_jax.training.config import TrainConfig
+from jvae_jax.types import Posterior
 
 
 def make_dataset(*, train=48, test=20, size=8, channels=1, classes=3, seed=0, name="toy"):
@@ -44,6 +47,55 @@ def make_dataset(*, train=48, test=20, size=8, channels=1, classes=3, seed=0, na
 
 
 SMALL = TrainConfig(epochs=4, batch_size=8, latents=2, save_every=1)
+
+
+class TinyAutoencoder(nn.Module):
+    """A dense layer each way and batch normalisation, of 2 x 2 pixels: compiled in no time.
+
+    It has the interface of ``Autoencoder``; tests that use it need ``without_jaxtyping``.
+    """
+
+    classes: int = 3
+    conditional: bool = False
+    train: bool = False
+    axis_name: str | None = None
+    latents = 1
+    image_shape = (2, 2, 1)
+
+    def setup(self):
+        self.encoder = nn.Dense(2 * self.latents + (0 if self.conditional else self.classes))
+        self.decoder = nn.Dense(4)
+        self.norm = nn.BatchNorm(
+            use_running_average=not self.train, momentum=0.9, axis_name=self.axis_name
+        )
+        if self.conditional:
+            self.classifier = nn.Dense(self.classes)
+
+    def encode(self, images, labels=None):
+        inputs = self.norm(images.reshape(len(images), -1))
+        if labels is not None:
+            inputs = inputs.repeat(len(labels) // len(images), axis=0)
+            inputs = jnp.concatenate([inputs, labels], axis=-1)
+        mean, logvar, logits = jnp.split(self.encoder(inputs), [1, 2], axis=-1)
+        return Posterior(mean, logvar, logits if logits.shape[-1] else None)
+
+    def decode(self, latents):
+        return self.decoder(latents).reshape(-1, *self.image_shape)
+
+    def classify(self, images):
+        return self.classifier(images.reshape(len(images), -1))
+
+    def infer(self, images):
+        if not self.conditional:
+            return self.encode(images)
+        logits = self.classify(images)
+        one_hot = jnp.eye(self.classes)[logits.argmax(axis=-1)]
+        return self.encode(images, one_hot)._replace(logits=logits)
+
+    def __call__(self, images):
+        posterior = self.infer(images)
+        c = [] if posterior.logits is None else [posterior.logits]
+        return self.decode(jnp.concatenate([posterior.mean, *c], axis=-1))
 
 
 @contextmanager

@@ -52,3 +52,32 @@ def test_one_hot_argmax():
     np.testing.assert_array_equal(
         sampling.one_hot_argmax(jnp.array([[0.1, 3.0, -1.0]])), [[0.0, 1.0, 0.0]]
     )
+
+
+@pytest.mark.parametrize("per_example", [False, True])
+def test_uniform_has_requested_distribution(key, per_example):
+    key = jax.random.split(key, 5000) if per_example else key
+    draws = np.asarray(sampling.uniform(key, (5000, 2, 2), 0.15))
+    assert draws.shape == (5000, 2, 2)
+    assert stats.kstest(draws.ravel(), stats.uniform(-0.15, 0.3).cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("purpose", "number"), [("init", 0), ("train", 1), ("test", 2), ("samples", 3), ("order", 4)]
+)
+def test_keys_of_a_run(purpose, number):
+    """They must not change, so that a later version resumes a run with the same noise."""
+    expected = jax.random.fold_in(jax.random.key(7), number)
+    found = sampling.purpose_key(7, purpose)
+    np.testing.assert_array_equal(jax.random.key_data(found), jax.random.key_data(expected))
+
+
+def test_keys_of_a_step(key):
+    """The key folded with the step and the example's index, then split by source of noise."""
+    keys = sampling.example_keys(key, 5, jnp.array([2, 0]))
+    for row, example in enumerate((2, 0)):
+        expected = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 5), example), 3)
+        found = [each[row] for each in (keys.gaussian, keys.gumbel, keys.augmentation)]
+        np.testing.assert_array_equal(
+            [jax.random.key_data(each) for each in found], jax.random.key_data(expected)
+        )

@@ -1,7 +1,8 @@
 import jax
 import numpy as np
+import optax
 import pytest
-from helpers import make_dataset
+from helpers import log_messages, make_dataset
 from safetensors.numpy import save
 
 from jvae_jax import data
@@ -22,6 +23,65 @@ def test_learns_toy_classes(toy_classifier):
     assert features.shape == (20, classifier.FEATURES)
 
 
+def test_probabilities_are_a_linear_classification_of_the_features(toy_classifier):
+    images = scale_pixels(make_dataset(seed=5).test_images)
+    predicted, features = toy_classifier(images)
+    params = toy_classifier.variables["params"]["Dense_1"]
+    logits = np.asarray(features, np.float64) @ params["kernel"] + params["bias"]
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(toy_classifier.probabilities(images), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(predicted, logits.argmax(axis=1))
+    assert toy_classifier.classes == 3
+
+
+def test_network_halves_images_three_times(toy_classifier):
+    """Convolutions with 32, 64 and 128 filters, then 256 features."""
+    kernels = [
+        leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(toy_classifier.variables["params"])
+        if "kernel" in str(path[-1])
+    ]
+    assert [shape[-2:] for shape in kernels[:3]] == [(1, 32), (32, 64), (64, 128)]
+    assert kernels[3:] == [(128, 256), (256, 3)]
+
+
+def test_batches_of_a_split_are_classified_alike(toy_classifier):
+    """450 images are more than two batches."""
+    images = scale_pixels(make_dataset(test=450).test_images)
+    whole, _ = toy_classifier(images)
+    parts = [toy_classifier(part)[0] for part in (images[:200], images[200:400], images[400:])]
+    np.testing.assert_array_equal(whole, np.concatenate(parts))
+
+
+@pytest.mark.parametrize(
+    ("options", "chunks"),
+    [
+        ({"steps": 250}, [(0, 100), (100, 200), (200, 250)]),
+        ({}, [(n, n + 100) for n in range(0, 7000, 100)]),
+    ],
+)
+def test_trains_for_a_number_of_steps_on_labelled_images(monkeypatch, options, chunks):
+    dataset = make_dataset()
+    dataset.train_labels[::2] = -1
+    calls, schedules = [], []
+
+    def train_steps(_network, _optimizer, state, images, labels, _key, steps):
+        np.testing.assert_array_equal(images, dataset.train_images[1::2])
+        np.testing.assert_array_equal(labels, dataset.train_labels[1::2])
+        np.testing.assert_array_equal(steps, np.arange(int(steps[0]), int(steps[-1]) + 1))
+        calls.append((int(steps[0]), int(steps[-1]) + 1))
+        return state
+
+    original = optax.cosine_onecycle_schedule
+    monkeypatch.setattr(classifier, "_train_steps", train_steps)
+    monkeypatch.setattr(
+        optax, "cosine_onecycle_schedule", lambda *a: schedules.append(a) or original(*a)
+    )
+    classifier.train(dataset, **options)
+    assert calls == chunks
+    assert schedules == [(options.get("steps", 7000), 3e-3)]
+
+
 def test_accuracy_is_on_labelled_test_images():
     dataset = make_dataset()
     dataset.test_labels[:5] = (dataset.test_labels[:5] + 1) % 3
@@ -32,7 +92,11 @@ def test_accuracy_is_on_labelled_test_images():
 def test_cache(tmp_path, monkeypatch, toy_classifier):
     monkeypatch.setattr(classifier, "train", lambda _dataset: toy_classifier)
     dataset = make_dataset()
-    classifier.load_or_train(dataset, tmp_path)
+    with log_messages() as messages:
+        classifier.load_or_train(dataset, tmp_path)
+    assert messages == ["training the evaluation classifier, which takes some minutes on a CPU"]
+    (path,) = tmp_path.rglob("*.*")
+    assert path == tmp_path / "eval_classifiers" / f"{dataset.fingerprint}_1.safetensors"
     monkeypatch.setattr(classifier, "train", pytest.fail)
     cached = classifier.load_or_train(dataset, tmp_path)
     assert cached.accuracy == toy_classifier.accuracy

@@ -82,6 +82,79 @@ def test_confusion_counts_predictions_per_requested_class(model):
         assert accuracy == confusion[requested, requested] / 2000
 
 
+def features_of(images):
+    return np.asarray(images).reshape(len(images), -1)[:, 1:4] / 255
+
+
+@pytest.mark.parametrize("characters", [30, 31, 29])
+def test_frechet_distances_are_of_all_images_and_within_classes(model, characters):
+    """Ten generated characters of each class, 30 of the training images, and the test images."""
+    dataset = make_dataset()
+    metrics = compute_metrics(model, dataset, characters=characters)
+    z_key, subset_key, _ = jax.random.split(jax.random.key(0), 3)
+    z = np.asarray(jax.random.normal(z_key, (30, 2)), np.float64)
+    generated, requested = np.column_stack([z, np.zeros(30)]), np.arange(30) // 10
+    chosen = np.asarray(jax.random.permutation(subset_key, 48))[:30]
+    train, train_labels = features_of(dataset.train_images[chosen]), dataset.train_labels[chosen]
+    test, test_labels = features_of(dataset.test_images), dataset.test_labels
+
+    def within_classes(features, labels):
+        return np.mean(
+            [
+                conditional.frechet_distance(features[labels == k], test[test_labels == k])
+                for k in range(3)
+            ]
+        )
+
+    expected = {
+        "eval_classifier_accuracy": 0.5,
+        "frechet_distance": conditional.frechet_distance(generated, test),
+        "frechet_distance_real": conditional.frechet_distance(train, test),
+        "intra_class_frechet_distance": within_classes(generated, requested),
+        "intra_class_frechet_distance_real": within_classes(train, train_labels),
+    }
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+    matched = compute_metrics(model, dataset, characters=characters, category_to_class=[1, 2, 0])
+    assert matched["intra_class_frechet_distance"] == pytest.approx(
+        within_classes(generated, np.array([1, 2, 0])[requested]), rel=1e-4
+    )
+    assert matched["frechet_distance"] == metrics["frechet_distance"]
+
+
+def test_generates_at_least_one_character_per_class(model):
+    confusion = np.array(compute_metrics(model, characters=1)["confusion"])
+    np.testing.assert_array_equal(confusion.sum(axis=1), 1)
+
+
+def test_generates_ten_thousand_characters_by_default(model, monkeypatch):
+    counts = []
+    decode = lambda _model, _variables, z, labels: counts.append(len(z)) or fake_decode(z, labels)  # noqa: E731
+    monkeypatch.setattr(conditional, "decode", decode)
+    arguments = model, {}, FakeClassifier(), make_dataset(), jax.random.key(0)
+    conditional.conditional_metrics(*arguments)
+    monkeypatch.setattr(FakeModel, "classes", 0)
+    conditional.conditional_metrics(*arguments)
+    assert counts == [9999, 10_000]
+
+
+def test_traverses_twenty_styles_in_every_class(model, monkeypatch):
+    calls = []
+
+    def recording(model, variables, z, values, label):
+        calls.append((tuple(np.asarray(z).tolist()), label))
+        np.testing.assert_array_equal(values, np.arange(-4, 5) / 2)
+        return fake_traverse(model, variables, z, values, label)
+
+    monkeypatch.setattr(conditional, "traverse", recording)
+    compute_metrics(model, characters=30)
+    styles = jax.random.normal(jax.random.split(jax.random.key(0), 3)[2], (20, 2)).tolist()
+    assert calls == [(tuple(style), label) for style in styles for label in range(3)]
+    del calls[:]
+    monkeypatch.setattr(FakeModel, "classes", 0)
+    compute_metrics(model, characters=30)
+    assert calls == [(tuple(style), None) for style in styles]
+
+
 def test_category_to_class_maps_requested_class(model):
     identity, matched = compute_metrics(model), compute_metrics(model, category_to_class=[1, 2, 0])
     assert matched["conditional_accuracy"] == pytest.approx(1 - identity["conditional_accuracy"])
@@ -165,3 +238,22 @@ def test_most_confused_classes():
 
     assert conditional.most_confused(UncertainClassifier(), dataset) == [1, 2, 4]
     assert conditional.most_confused(UncertainClassifier(), dataset, 2) in ([1, 4], [2, 4])
+
+
+@pytest.mark.usefixtures("without_jaxtyping")
+def test_most_confused_classes_of_a_split_without_a_class():
+    """No test image of class 0 is labelled; class 1 is taken for 3, seldom for 2."""
+    dataset = make_dataset(classes=4)
+    dataset.test_labels[dataset.test_labels == 0] = -1
+
+    class UncertainClassifier:
+        classes = 4
+
+        def probabilities(self, images):
+            del images
+            rows = np.eye(4)
+            rows[1] = [0, 0.6, 0.1, 0.3]
+            return rows[dataset.test_labels]
+
+    assert conditional.most_confused(UncertainClassifier(), dataset, 2) == [1, 3]
+    assert conditional.most_confused(UncertainClassifier(), dataset) == [1, 2, 3]

@@ -6,6 +6,7 @@ from helpers import make_dataset
 from jvae_jax import Autoencoder
 from jvae_jax.evaluation.disentanglement import disentanglement, linear_probe_accuracy
 from jvae_jax.models.inference import scale_pixels
+from jvae_jax.types import Posterior
 
 
 def test_linear_probe_accuracy_of_informative_and_random_z():
@@ -17,6 +18,43 @@ def test_linear_probe_accuracy_of_informative_and_random_z():
     for z, low, high in ((informative, 0.99, 1.0), (noise, 0.2, 0.3)):
         accuracy = linear_probe_accuracy(z[:2000], labels[:2000], z[2000:], labels[2000:])
         assert low <= accuracy <= high
+
+
+@pytest.mark.usefixtures("without_jaxtyping")
+@pytest.mark.parametrize("has_classes", [True, False])
+def test_metrics_by_hand(monkeypatch, has_classes):
+    """z tells class 0 from the others; c is the class, but for two of the twelve test images."""
+    dataset = make_dataset(train=30, test=16)
+    dataset.test_labels[:] = np.repeat([0, 1, 2, -1], [6, 3, 3, 4])
+    dataset.train_labels[3:9] = -1
+    categories = np.repeat([0, 1, 2], [6, 4, 2])
+    categories[0] = 1
+
+    def encode(_model, _variables, images):
+        is_test = len(images) == 12
+        labels = dataset.test_labels[:12] if is_test else dataset.train_labels
+        labels = labels[labels >= 0]
+        original = dataset.test_images[:12] if is_test else dataset.train_images
+        np.testing.assert_array_equal(
+            images, original if is_test else original[dataset.train_labels >= 0]
+        )
+        mean = np.where(labels == 0, 5.0, -5.0)[:, None]
+        logits = np.eye(3)[categories if is_test else np.zeros(len(labels), int)]
+        return Posterior(mean, np.zeros_like(mean), logits if has_classes else None)
+
+    monkeypatch.setattr("jvae_jax.evaluation.disentanglement.encode", encode)
+    metrics = disentanglement(None, {}, dataset)
+    # All of class 0, and all of one of the two others.
+    assert metrics.pop("linear_probe_accuracy") == 9 / 12
+    assert metrics.pop("majority_class_accuracy") == 6 / 12
+    if has_classes:
+        joint = np.array([[5, 1, 0], [0, 3, 0], [0, 1, 2]]) / 12
+        p = joint[joint > 0]
+        products = np.outer(joint.sum(axis=1), joint.sum(axis=0))[joint > 0]
+        assert metrics.pop("mutual_information") == pytest.approx((p * np.log(p / products)).sum())
+        y = np.array([6, 3, 3]) / 12
+        assert metrics.pop("label_entropy") == pytest.approx(-(y * np.log(y)).sum())
+    assert metrics == {}
 
 
 @pytest.fixture

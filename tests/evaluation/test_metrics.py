@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import make_dataset
+from helpers import TinyAutoencoder, make_dataset
 from scipy.special import expit, log_expit
 
 from jvae_jax.evaluation import format_table, metrics
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.objectives import OBJECTIVES
+from jvae_jax.sampling import example_keys
 from jvae_jax.types import Batch
 
 
@@ -42,14 +43,22 @@ def test_metrics_match_numpy(split, kind, monkeypatch, key):
     images = np.asarray(split.images, np.float64) / 255
     infer = jax.jit(partial(model.apply, method="infer"))
     decode = jax.jit(partial(model.apply, method="decode"))
+    keys = example_keys(key, 0, jnp.arange(23))
+    noise = jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys.gaussian)
+    gumbel = jax.vmap(lambda key: jax.random.gumbel(key, (3,)))(keys.gumbel)
     errors, nlls, kls, uniform, label_kls, hits = [], [], [], [], [], []
-    for image, label in zip(images, split.labels, strict=True):
+    sampled_errors, sampled_nlls = [], []
+    for index, (image, label) in enumerate(zip(images, split.labels, strict=True)):
         one = jnp.array(image[None], jnp.float32)
         posterior = infer(variables, one)
         latents = np.asarray(posterior.mean, np.float64)
+        sampled = latents + np.exp(np.asarray(posterior.logvar) / 2) * noise[index]
         if posterior.logits is not None:
             q = np.exp(np.asarray(jax.nn.log_softmax(posterior.logits), np.float64))[0]
             latents = np.concatenate([latents, np.eye(3)[[q.argmax()]]], axis=1)
+            # A CVAE draws no label, but takes the most probable one.
+            scores = np.log(q) + (0 if kind == "conditional" else gumbel[index])
+            sampled = np.concatenate([sampled, np.eye(3)[[scores.argmax()]]], axis=1)
             uniform.append(np.log(3) + (q * np.log(q)).sum())
             label_kls.append(-np.log(q[label]))
             hits.append(q.argmax() == label)
@@ -57,6 +66,10 @@ def test_metrics_match_numpy(split, kind, monkeypatch, key):
         logits = np.asarray(logits, np.float64)[0]
         errors.append(((expit(logits) - image) ** 2).mean())
         nlls.append(-(image * log_expit(logits) + (1 - image) * log_expit(-logits)).sum())
+        logits = decode(variables, jnp.array(sampled, jnp.float32))
+        logits = np.asarray(logits, np.float64)[0]
+        sampled_errors.append(((expit(logits) - image) ** 2).mean())
+        sampled_nlls.append(-(image * log_expit(logits) + (1 - image) * log_expit(-logits)).sum())
         mean, logvar = np.asarray(posterior.mean[0]), np.asarray(posterior.logvar[0])
         kls.append(0.5 * (mean**2 + np.exp(logvar) - 1 - logvar))
     assert evaluation["examples"] == 23
@@ -64,12 +77,113 @@ def test_metrics_match_numpy(split, kind, monkeypatch, key):
     np.testing.assert_allclose(evaluation["reconstruction_nll"], np.mean(nlls), rtol=1e-4)
     np.testing.assert_allclose(evaluation["kl_z_per_latent"], np.mean(kls, 0), rtol=1e-4)
     np.testing.assert_allclose(evaluation["kl_z"], np.sum(np.mean(kls, 0)), rtol=1e-4)
+    np.testing.assert_allclose(evaluation["mse_sampled"], np.mean(sampled_errors), rtol=1e-4)
+    nll_sampled = evaluation["reconstruction_nll_sampled"]
+    np.testing.assert_allclose(nll_sampled, np.mean(sampled_nlls), rtol=1e-4)
     assert evaluation["mse_sampled"] != evaluation["mse"]
     assert ("accuracy" in evaluation) == (kind != "continuous")
     if hits:
         np.testing.assert_allclose(evaluation["kl_c_uniform"], np.mean(uniform), rtol=1e-3)
         np.testing.assert_allclose(evaluation["kl_c_label"], np.mean(label_kls), rtol=1e-3)
         assert evaluation["accuracy"] == np.mean(hits)
+
+
+def classifying_variables():
+    """The class scores are ten times the first three pixels, the mean of z is the last pixel."""
+    kernel = np.zeros((4, 5), np.float32)
+    kernel[3, 0] = 1
+    kernel[:3, 2:] = 10 * np.eye(3)
+    norm = {"scale": np.ones(4, np.float32), "bias": np.zeros(4, np.float32)}
+    params = {
+        "encoder": {"kernel": kernel, "bias": np.zeros(5, np.float32)},
+        "decoder": {"kernel": np.zeros((4, 4), np.float32), "bias": np.zeros(4, np.float32)},
+        "norm": norm,
+    }
+    statistics = {"mean": np.zeros(4, np.float32), "var": np.ones(4, np.float32)}
+    return {"params": params, "batch_stats": {"norm": statistics}}
+
+
+LABELS = np.array([0, 0, 1, 1, 1, 2, -1])
+CATEGORIES = np.array([0, 1, 2, 2, 1, 1, 0])
+"""Most probable category of each image."""
+
+
+def images_of(categories):
+    images = np.zeros((len(categories), 2, 2, 1), np.uint8)
+    images.reshape(-1, 4)[np.arange(len(categories)), categories] = 255
+    return images
+
+
+def classification_metrics(key, labels=LABELS, **options):
+    return metrics.evaluate(
+        TinyAutoencoder(),
+        classifying_variables(),
+        Batch(images_of(CATEGORIES), labels),
+        key,
+        **options,
+    )
+
+
+@pytest.mark.usefixtures("without_jaxtyping")
+def test_classification_metrics_by_hand(key):
+    evaluation = classification_metrics(key)
+    log_sum = np.log(np.exp(10) + 2)
+    # Images 0 and 4 are classified correctly, the last has no label.
+    assert evaluation["accuracy"] == pytest.approx(2 / 6)
+    assert evaluation["accuracy_per_class"] == pytest.approx([1 / 2, 1 / 3, 0])
+    assert evaluation["kl_c_label"] == pytest.approx(log_sum - 10 * 2 / 6, rel=1e-4)
+    q = np.exp([10 - log_sum, -log_sum, -log_sum])
+    assert evaluation["kl_c_uniform"] == pytest.approx(np.log(3) + (q * np.log(q)).sum(), rel=1e-4)
+    assert evaluation["mse"] == pytest.approx((3 * 0.25 + 0.25) / 4)
+    assert not evaluation.keys() & {"category_to_class", "accuracy_unlabelled"}
+
+
+@pytest.mark.usefixtures("without_jaxtyping")
+def test_categories_of_unlabelled_classes_are_matched_by_hand(key):
+    """Of the images of category 2, both are of class 1; of category 1, one is of each class."""
+    evaluation = classification_metrics(key, unlabelled_classes=(1, 2))
+    assert evaluation["category_to_class"] == [0, 2, 1]
+    # The classes are then 0, 2, 1, 1, 2, 2.
+    assert evaluation["accuracy"] == pytest.approx(4 / 6)
+    assert evaluation["accuracy_per_class"] == pytest.approx([1 / 2, 2 / 3, 1])
+    assert evaluation["accuracy_unlabelled"] == pytest.approx(3 / 4)
+    unsupervised = classification_metrics(key, unlabelled_classes=(0, 1, 2))
+    assert "accuracy_unlabelled" not in unsupervised
+    assert unsupervised["category_to_class"] == [0, 2, 1]
+
+
+@pytest.mark.usefixtures("without_jaxtyping")
+def test_class_without_test_labels_has_no_accuracy(key):
+    labels = np.where(LABELS == 2, -1, LABELS)
+    evaluation = classification_metrics(key, labels, unlabelled_classes=(2,))
+    assert evaluation["accuracy_per_class"] == [1 / 2, pytest.approx(1 / 3), None]
+    assert "accuracy_unlabelled" not in evaluation
+
+
+@pytest.mark.usefixtures("without_jaxtyping")
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_mean_terms_are_those_of_the_loss(name, key):
+    """With the running statistics of batch normalisation, and noise of each example's index."""
+    objective = OBJECTIVES[name]()
+    has_classes = objective.has_categorical or objective.conditional
+    model = TinyAutoencoder(3 if has_classes else 0, objective.conditional)
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (7, 2, 2, 1), np.uint8), LABELS
+    variables = model.init(jax.random.key(1), jnp.zeros((1, 2, 2, 1)))
+    statistics = jax.tree.map(lambda leaf: leaf + 0.3, variables["batch_stats"])
+    variables = {**variables, "batch_stats": statistics}
+    means = metrics.mean_test_terms(objective, model, variables, 5, Batch(images, labels), key)
+    _, terms = objective.loss(
+        model.bind(variables),
+        jnp.asarray(images, jnp.float32) / 255,
+        jnp.asarray(labels),
+        step=5,
+        keys=example_keys(key, 0, jnp.arange(7)),
+    )
+    expected = {
+        name: float(term.mean()) for name, term in terms._asdict().items() if term is not None
+    }
+    assert means == pytest.approx(expected, rel=1e-5)
 
 
 def test_unlabelled_images_are_ignored(split, key):

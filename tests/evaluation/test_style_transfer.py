@@ -52,9 +52,9 @@ def compute_metrics(encoded, monkeypatch, without_jaxtyping):
 
     def encode(_model, _variables, images):
         style = styles_of(images)
-        if len(images) == 900:  # restyled
+        if len(encoded) % 2:  # restyled
             style[:, 1] = 0.5
-            style[:, 0] += NOISE * rng.standard_normal(900)
+            style[:, 0] += NOISE * rng.standard_normal(len(images))
         encoded.append(style)
         return Posterior(style, np.zeros_like(style))
 
@@ -62,9 +62,9 @@ def compute_metrics(encoded, monkeypatch, without_jaxtyping):
     monkeypatch.setattr(style_transfer, "encode", encode)
     key = jax.random.key(0)
 
-    def compute(**options):
+    def compute(characters=900, **options):
         return style_transfer.style_transfer_metrics(
-            FakeModel(), {}, FakeClassifier(), dataset, key, characters=900, **options
+            FakeModel(), {}, FakeClassifier(), dataset, key, characters=characters, **options
         )
 
     return compute
@@ -93,6 +93,34 @@ def test_r2_matches_its_definition(compute_metrics, encoded):
     np.testing.assert_allclose(metrics["style_r2"], 1 - errors.sum() / variances.sum())
 
 
+@pytest.mark.parametrize(("characters", "images"), [(32, 10), (3, 2), (9000, 300)])
+def test_restyles_random_test_images_as_every_class(compute_metrics, encoded, characters, images):
+    """At least two images, and at most all."""
+    metrics = compute_metrics(characters)
+    original, restyled = encoded
+    assert (len(original), len(restyled)) == (images, 3 * images)
+    image_key, shuffle_key = jax.random.split(jax.random.key(0))
+    dataset = make_dataset(test=300)
+    dataset.test_images[:, 0, 1:3, 0] = np.random.default_rng(0).integers(0, 256, (300, 2))
+    chosen = np.asarray(jax.random.permutation(image_key, 300))[:images]
+    np.testing.assert_allclose(original, styles_of(dataset.test_images[chosen]))
+    shuffled = restyled[np.asarray(jax.random.permutation(shuffle_key, 3 * images))]
+    original = original.repeat(3, axis=0)
+    variance = ((original - original.mean(axis=0)) ** 2).sum()
+    expected = 1 - ((original - shuffled) ** 2).sum() / variance
+    assert metrics["style_r2_shuffled"] == pytest.approx(expected)
+
+
+def test_restyles_ten_thousand_images_by_default(monkeypatch, encoded, compute_metrics):
+    monkeypatch.setattr(FakeModel, "classes", 100)
+    dataset = make_dataset(test=300)
+    style_transfer.style_transfer_metrics(
+        FakeModel(), {}, FakeClassifier(), dataset, jax.random.key(0)
+    )
+    assert len(encoded[0]) == 100
+    del compute_metrics
+
+
 def test_category_to_class_maps_requested_class(compute_metrics):
     """c = 0, 1, 2 are classified as 0, 1, 0; their classes are 1, 0, 2."""
     assert compute_metrics(category_to_class=[1, 0, 2])["style_transfer_accuracy"] == 0
@@ -108,6 +136,17 @@ def test_r2_is_none_for_a_constant_latent(compute_metrics, monkeypatch):
     metrics = compute_metrics()
     assert metrics["style_r2_per_latent"][0] is None
     assert metrics["style_r2_per_latent"][1] == metrics["style_r2"]
+
+
+def test_r2_needs_a_standard_deviation_of_a_tenth(compute_metrics, monkeypatch):
+    def encode(_model, _variables, images):
+        style = styles_of(images) - 0.5
+        return Posterior(style * [0.11, 0.09] / style.std(axis=0), np.zeros_like(style))
+
+    monkeypatch.setattr(style_transfer, "encode", encode)
+    first, second = compute_metrics()["style_r2_per_latent"]
+    assert first is not None
+    assert second is None
 
 
 def test_no_r2_if_all_latents_are_constant(compute_metrics, monkeypatch):

@@ -18,3 +18,59 @@ def test_many_categories_are_not_listed():
     few = {"mse": 0.0, "category_to_class": [2, 0, 1]}
     assert "2 0 1" in format_table(few)
     assert "category_to_class" not in format_table({**few, "category_to_class": [0] * 21})
+
+
+DECIMALS = {
+    "mse": 4,
+    "mse_sampled": 4,
+    "reconstruction_nll": 2,
+    "reconstruction_nll_sampled": 2,
+    "kl_z": 3,
+    "kl_c_uniform": 4,
+    "kl_c_label": 4,
+    "accuracy": 4,
+    "accuracy_unlabelled": 4,
+    "mutual_information": 4,
+    "label_entropy": 4,
+    "linear_probe_accuracy": 4,
+    "majority_class_accuracy": 4,
+    "eval_classifier_accuracy": 4,
+    "conditional_accuracy": 4,
+    "style_transfer_accuracy": 4,
+    "style_r2": 4,
+    "style_r2_shuffled": 4,
+    "frechet_distance": 2,
+    "frechet_distance_real": 2,
+    "intra_class_frechet_distance": 2,
+    "intra_class_frechet_distance_real": 2,
+}
+
+
+def test_every_metric_has_a_row_with_its_decimals():
+    """In this order, whatever that of the evaluation, followed by the values per latent."""
+    per_latent = {
+        "kl_z_per_latent": [1 / 3, 2.0],
+        "class_flip_rate_per_latent": [0.125, 1.0],
+        "style_r2_per_latent": [None, -0.5],
+    }
+    evaluation = {**per_latent, **dict.fromkeys(reversed(DECIMALS), 2 / 3), "examples": 9}
+    rows = [line.split(maxsplit=2) for line in format_table(evaluation).splitlines()]
+    assert [(name, value) for name, value, _ in rows] == [
+        *((name, f"{2 / 3:.{decimals}f}") for name, decimals in DECIMALS.items()),
+        ("kl_z_per_latent", "0.33"),
+        ("class_flip_rate_per_latent", "0.12"),
+        ("style_r2_per_latent", "-"),
+    ]
+    assert [rest[:5] for *_, rest in rows[-3:]] == ["2.00 ", "1.00 ", "-0.50"]
+    width = len("intra_class_frechet_distance_real")
+    assert all(
+        line[width] == " " != line[width + 1 :].lstrip()[0]
+        for line in format_table(evaluation).splitlines()
+    )
+
+
+def test_twenty_categories_are_listed_and_none_are_not():
+    listed = format_table({"category_to_class": [*range(20)]})
+    assert listed.split()[:21] == ["category_to_class", *map(str, range(20))]
+    assert format_table({"category_to_class": []}) == ""
+    assert format_table({"unknown": 1}) == ""

@@ -262,6 +262,20 @@ def test_capacity_distance_uses_global_mean():
     np.testing.assert_allclose(gradients.mean(0), gradient, rtol=1e-3, atol=1e-4)
 
 
+def test_consistency_has_no_weight_by_default():
+    (encode, decode), (images, labels) = functions(), batch()
+    arguments = {**JOINT, "capacity_c": 0.0}
+    without, terms = losses.ours(encode, decode, images, labels, **arguments)
+    assert terms.consistency is None
+    loss, terms = losses.ours(
+        encode, decode, images, labels, augmented_images=images[::-1], **arguments
+    )
+    np.testing.assert_allclose(loss, without, rtol=1e-6)
+    assert terms.consistency is not None
+    assert terms.consistency.shape == (BATCH,)
+    assert terms.reconstruction.shape == (BATCH,)
+
+
 # --- use with other libraries, and errors ---
 
 
@@ -480,6 +494,16 @@ def test_rejects_wrong_shapes():
     encode_continuous = lambda images: encode(images)._replace(logits=None)  # noqa: E731
     with pytest.raises(ValueError, match="got logits=None"):
         losses.ours(encode_continuous, decode, images, labels, capacity_c=0.0, **JOINT)
+    with pytest.raises(ValueError, match=r"shape \(6,\), one per image, got \(6, 1\)"):
+        losses.cvae(
+            encode,
+            decode,
+            lambda images: images[:, 0, :, 0],
+            images,
+            labels[:, None],
+            gaussian_key=jax.random.key(1),
+            alpha=1.0,
+        )
     (encode, decode), each = functions(extra=CLASSES), jnp.zeros((BATCH, CLASSES))
     encode_once = lambda images, labels: encode(images, labels[:BATCH])  # noqa: E731
     with pytest.raises(

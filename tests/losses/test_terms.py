@@ -11,6 +11,7 @@ from jax.test_util import check_grads
 from scipy import stats
 
 from jvae_jax import losses
+from jvae_jax.losses._terms import population_weights
 
 SHAPE = (4, 4, 1)
 
@@ -118,3 +119,18 @@ def test_gradients_match_finite_differences():
     ):
         array_term = lambda *args, term=term: term(*map(jnp.asarray, args))  # noqa: E731
         check_grads(array_term, arguments, order=1, modes=["rev"], atol=2e-2, rtol=2e-2, eps=1e-2)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_weights_of_a_batch_with_or_without_labels_only(labelled):
+    """One group is missing, so the other has the weight of its fraction."""
+    weights = population_weights(jnp.full(3, labelled), 0.2, None)
+    np.testing.assert_allclose(weights, 0.2 if labelled else 0.8, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("without_jaxtyping")
+@pytest.mark.parametrize("term", [losses.bernoulli_nll, losses.squared_error])
+def test_reconstruction_rejects_other_shapes(term):
+    """Shapes that could be broadcast, too."""
+    with pytest.raises(ValueError, match=r"\(2, 4, 4, 1\).* shape \(2, 4, 4, 3\)"):
+        term(jnp.zeros((2, 4, 4, 1)), jnp.zeros((2, 4, 4, 3)))

@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from helpers import SMALL, make_dataset
 
 from jvae_jax.objectives import JointVAE
 from jvae_jax.training import loop
-from jvae_jax.training.batching import balanced_order
+from jvae_jax.training.batching import balanced_order, epoch_order, mixed_order
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.loop import fit
 
@@ -30,6 +31,30 @@ def test_balanced_order_depends_on_epoch_and_is_reproducible(key):
     orders = [np.asarray(balanced_order(key, epoch, labels)) for epoch in (1, 2, 1)]
     assert not np.array_equal(orders[0], orders[1])
     np.testing.assert_array_equal(orders[0], orders[2])
+
+
+def test_epoch_order_is_a_permutation_for_the_epoch(key):
+    expected = jax.random.permutation(jax.random.fold_in(key, 3), 10)
+    np.testing.assert_array_equal(epoch_order(key, 3, 10), expected)
+
+
+@pytest.mark.parametrize(("few", "per_batch", "steps"), [(3, 2, 5), (5, 1, 5), (2, 3, 5)])
+def test_mixed_order_visits_all_labelled_examples_before_any_again(key, few, per_batch, steps):
+    """40 examples fill five batches of eight; each round of the labelled ones is another order."""
+    examples = np.random.default_rng(0).permutation(40)
+    order = mixed_order(
+        key, 1, examples[:few], examples[few:], batch_size=8, labelled_per_batch=per_batch
+    )
+    batches = np.asarray(order).reshape(steps, 8)
+    visits = batches[:, :per_batch].ravel()
+    rounds = [visits[start : start + few] for start in range(0, len(visits), few)]
+    for each in rounds:
+        assert len(set(each)) == len(each)
+        assert set(each) <= set(examples[:few])
+    assert len({tuple(each) for each in rounds}) > 1 or len(rounds) == 1
+    unlabelled = batches[:, per_batch:].ravel()
+    assert len(set(unlabelled)) == len(unlabelled)
+    assert set(unlabelled) <= set(examples[few:])
 
 
 @pytest.mark.long

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import SMALL, make_dataset
+from helpers import SMALL, TinyAutoencoder, make_dataset
 
 from jvae_jax.objectives import Ours
 from jvae_jax.sampling import example_keys
@@ -19,34 +19,7 @@ from jvae_jax.training.step import (
     train_step,
     update_average,
 )
-from jvae_jax.types import Batch, LabelInfo, Posterior
-
-
-class TinyAutoencoder(nn.Module):
-    """Dense layers and batch normalisation, of images of 2 x 2 pixels."""
-
-    train: bool = False
-    axis_name: str | None = None
-    classes = 3
-    image_shape = (2, 2, 1)
-
-    def setup(self):
-        self.encoder, self.decoder = nn.Dense(5), nn.Dense(4)
-        self.norm = nn.BatchNorm(
-            use_running_average=not self.train, momentum=0.9, axis_name=self.axis_name
-        )
-
-    def encode(self, images):
-        outputs = self.encoder(self.norm(images.reshape(len(images), -1)))
-        return Posterior(outputs[:, :1], outputs[:, 1:2], outputs[:, 2:])
-
-    def decode(self, latents):
-        return self.decoder(latents).reshape(-1, 2, 2, 1)
-
-    def __call__(self, images):
-        posterior = self.encode(images)
-        return self.decode(jnp.concatenate([posterior.mean, posterior.logits], axis=-1))
-
+from jvae_jax.types import Batch, LabelInfo
 
 pytestmark = pytest.mark.usefixtures("without_jaxtyping")
 
