@@ -9,7 +9,7 @@ from pathlib import Path
 # The xdist processes inherit the environment, so that all tests share one compilation cache.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _cache = tempfile.TemporaryDirectory(prefix="jvae_jax_tests_")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ.get("JVAE_JAX_TESTS_CACHE", _cache.name)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 # Warnings are errors in the processes that tests start, too.
 os.environ["PYTHONWARNINGS"] = "error::DeprecationWarning,error::FutureWarning"

@@ -94,6 +94,11 @@ def test_no_commit_outside_a_checkout_of_the_package(package, tmp_path):
     del package
 
 
+def test_no_commit_before_the_first(package):
+    git(package.parent, "init", "-q")
+    assert provenance.environment()["commit"] is None
+
+
 def test_no_commit_without_git(package, monkeypatch):
     monkeypatch.setenv("PATH", str(package))
     assert provenance.environment()["commit"] is None
