@@ -56,6 +56,40 @@ def test_estimates_framing_from_images():
     assert estimate == Framing(extent=0.5, row=0.5, column=28 / 64, background=10.0, ink=210.0)
 
 
+def test_estimate_is_the_median_of_images_with_ink():
+    """Of bars of height 16, 32 and 48 in different places, and of a blank image."""
+    bars = [bar(64, 0, 0, 16, 8, 0, 200), bar(64, 16, 24, 32, 8, 10, 210)]
+    images = np.stack([*bars, bar(64, 16, 56, 48, 8, 40, 250), np.zeros((64, 64), np.uint8)])
+    estimate = framing.estimate_framing(images[..., None])
+    assert estimate == Framing(extent=0.5, row=0.5, column=28 / 64, background=10.0, ink=210.0)
+
+
+def test_ink_stands_out_by_half_of_the_greatest_contrast():
+    """Faint and small differences aren't ink; its brightness is the 90th percentile."""
+    pixels = np.full((64, 64), 20, np.uint8)
+    pixels[10:20, 10:20] = 119  # less than half of the contrast of 200
+    pixels[32:42, 30:40] = 121
+    pixels[32:34, 30:40] = 220
+    estimate = framing.estimate_framing(pixels[None, ..., None])
+    ink = np.percentile([121.0] * 80 + [220.0] * 20, 90)
+    assert estimate == Framing(extent=10 / 64, row=37 / 64, column=35 / 64, background=20, ink=ink)
+    for contrast, has_ink in ((24, False), (25, True)):
+        faint = bar(64, 16, 24, 32, 8, 100, 100 + contrast)[None, ..., None]
+        if has_ink:
+            assert framing.estimate_framing(faint).ink == 100 + contrast
+        else:
+            with pytest.raises(ValueError, match="none of 1 images"):
+                framing.estimate_framing(faint)
+
+
+def test_estimate_of_wide_images_is_relative_to_height_and_width():
+    """The extent is relative to the longer side."""
+    pixels = np.zeros((32, 64), np.uint8)
+    pixels[8:16, 16:48] = 200
+    estimate = framing.estimate_framing(pixels[None, ..., None])
+    assert estimate == Framing(extent=0.5, row=12 / 32, column=0.5, background=0.0, ink=200.0)
+
+
 def test_recovers_digits_from_simulated_photos():
     """MNIST digits, enlarged, dark on noisy paper and off-centre, are restored."""
     digits = data.load("mnist_5k").test_images[:200:10]

