@@ -43,6 +43,7 @@ def test_network_halves_images_three_times(toy_classifier):
     ]
     assert [shape[-2:] for shape in kernels[:3]] == [(1, 32), (32, 64), (64, 128)]
     assert kernels[3:] == [(128, 256), (256, 3)]
+    assert list(toy_classifier.variables["params"]["Dense_0"]) == ["kernel"]
 
 
 def test_batches_of_a_split_are_classified_alike(toy_classifier):

@@ -90,6 +90,17 @@ def test_metric_sums_are_kept_with_their_step(tmp_path):
     assert metric_sums(tmp_path, 4) == {}
 
 
+def test_unfinished_checkpoints_of_a_killed_process_are_removed(tmp_path):
+    folder = tmp_path / "new" / "checkpoints"
+    save_all(folder, {1: 1.0})
+    (folder / "2.orbax-checkpoint-tmp").mkdir()
+    restored, damaged = restore_latest(folder, state_at(0))
+    assert restored is not None
+    assert not damaged
+    save_all(folder, {3: 1.0})
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "3"]
+
+
 def test_infinite_negative_elbo_is_never_the_best(tmp_path):
     """That of a checkpoint within an epoch."""
     save_all(tmp_path, {1: math.inf, 2: 3.0, 3: math.inf, 4: math.inf, 5: math.inf})

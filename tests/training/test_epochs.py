@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ import pytest
 from helpers import SMALL, log_messages, make_dataset
 
 from jvae_jax.data.labels import keep_labels
-from jvae_jax.objectives import Ours
+from jvae_jax.objectives import VAE, JointVAE, Ours
 from jvae_jax.training import checkpoints, distributed, loop, parallel, run_writer
 from jvae_jax.training.checkpoints import CheckpointWriter
 from jvae_jax.training.loop import DivergedError, fit
@@ -348,6 +349,93 @@ def test_logs_that_nothing_is_labelled(config):
         fit(replace(config, num_labels=0), make_dataset())
     assert "no training image is labelled, so c is unsupervised" in messages
     assert not [message for message in messages if "are labelled" in message]
+
+
+@pytest.mark.usefixtures("recorder")
+def test_logs_nothing_of_labels_if_there_are_all(config):
+    with log_messages() as messages:
+        fit(config, make_dataset())
+    assert messages == [
+        f"ours: 30 steps (epochs: 5, steps per epoch: 6) on 2 x cpu, in {config.workdir}",
+        "capacities increase from 0 over 8 steps",
+        "evaluating on 20 test images",
+    ]
+
+
+@pytest.mark.usefixtures("recorder")
+def test_logs_no_capacities_if_the_objective_has_none(config):
+    with log_messages() as messages:
+        fit(replace(config, objective=VAE()), make_dataset())
+    assert len(messages) == 2
+
+
+@pytest.mark.usefixtures("recorder")
+@pytest.mark.parametrize(("capacity", "is_capped"), [(1.1, True), (1.09, False)])
+def test_warns_of_a_capacity_above_log_of_the_classes(config, capacity, is_capped):
+    """log 3 is 1.0986."""
+    with log_messages() as messages:
+        fit(replace(config, objective=JointVAE(capacity_c=capacity)), make_dataset())
+    capped = [message for message in messages if message.startswith("C_c is capped at log 3")]
+    assert len(capped) == is_capped
+
+
+@pytest.mark.usefixtures("recorder")
+@pytest.mark.parametrize(
+    ("objective", "names", "hints"),
+    [(Ours(), "aいc", 1), (Ours(), "abc", 0), (JointVAE(), "aいc", 0), (VAE(), "aいc", 0)],
+)
+def test_warns_if_no_font_has_the_names_in_the_grid(config, monkeypatch, objective, names, hints):
+    """Unlabelled categories are named c0, c1 and c2."""
+    monkeypatch.setattr("jvae_jax.plotting.font_hint", lambda names: f"no font for {names}")
+    dataset = replace(make_dataset(), class_names=tuple(names))
+    with log_messages() as messages:
+        fit(replace(config, objective=objective), dataset)
+    assert messages.count(f"no font for {tuple(names)}") == hints
+    assert len([message for message in messages if "no font" in message]) == hints
+
+
+@pytest.mark.usefixtures("recorder")
+def test_logs_number_of_processes(config, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(distributed, "broadcast_from_first", lambda tree: tree)
+    monkeypatch.setattr(distributed, "maximum", lambda number: number)
+    with log_messages() as messages:
+        fit(config, make_dataset())
+    assert " on 2 x cpu of 2 processes, in " in messages[0]
+
+
+@pytest.mark.parametrize("step", [30, 24, None])
+def test_finished_run_is_evaluated_unless_it_was(recorder, config, step):
+    """By the step of its evaluation; None if it has none."""
+    run = fit(config, make_dataset())
+    if step is not None:
+        (run.workdir / "evaluation.json").write_text(json.dumps({"step": step}))
+    del recorder.dispatches[:], recorder.evaluations[:], recorder.saved[:]
+    with log_messages() as messages:
+        fit(config, make_dataset())
+    assert recorder.dispatches == recorder.saved == []
+    assert [evaluated for *_, evaluated in recorder.evaluations] == ([] if step == 30 else [30])
+    finished = f"{run.workdir} is finished: all 30 steps are done and evaluated"
+    assert (finished in messages) == (step == 30)
+
+
+def test_profiles_the_second_dispatch_only(recorder, config, monkeypatch):
+    """The first one compiles."""
+    traced = []
+
+    @contextmanager
+    def trace(folder, *, create_perfetto_trace):
+        before = len(recorder.dispatches)
+        yield
+        traced.append((folder, create_perfetto_trace, before, len(recorder.dispatches)))
+
+    monkeypatch.setattr(jax.profiler, "trace", trace)
+    fit(config, make_dataset())
+    assert traced == []
+    workdir = f"{config.workdir}-profiled"
+    del recorder.dispatches[:]
+    run = fit(replace(config, workdir=workdir, profile=True), make_dataset())
+    assert traced == [(run.workdir / "profile", True, 1, 2)]
 
 
 @pytest.mark.usefixtures("recorder")
