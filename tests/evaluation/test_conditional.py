@@ -200,6 +200,12 @@ def test_frechet_distance_matches_scipy_sqrtm():
     assert conditional.frechet_distance(second, first) == pytest.approx(expected)
 
 
+def test_moments_are_computed_in_float64():
+    features = np.full((50_000, 2), 1000.1, np.float32)
+    distance = conditional.frechet_distance(features, features.astype(np.float64))
+    assert distance == pytest.approx(0, abs=1e-9)
+
+
 def test_frechet_distance_with_singular_covariances():
     """Fewer examples than features."""
     few = np.random.default_rng(0).standard_normal((4, 10))
@@ -210,6 +216,11 @@ def test_unlabelled_test_images_belong_to_no_class(model):
     dataset = make_dataset()
     labels = np.where(dataset.test_labels == 2, -1, dataset.test_labels)
     metrics = compute_metrics(model, replace(dataset, test_labels=labels), characters=60)
+    assert np.isfinite(metrics["intra_class_frechet_distance"])
+
+
+def test_intra_class_distance_with_two_images_per_class(model):
+    metrics = compute_metrics(model, make_dataset(test=6), characters=6)
     assert np.isfinite(metrics["intra_class_frechet_distance"])
 
 

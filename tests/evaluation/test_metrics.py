@@ -1,6 +1,7 @@
 """Metrics against NumPy in float64, one image at a time."""
 
 import itertools
+import math
 from functools import partial
 
 import jax
@@ -14,7 +15,7 @@ from jvae_jax.evaluation import format_table, metrics
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.objectives import OBJECTIVES
 from jvae_jax.sampling import example_keys
-from jvae_jax.types import Batch
+from jvae_jax.types import Batch, LossTerms
 
 
 def perturbed_variables(model):
@@ -221,6 +222,34 @@ def test_mean_terms_do_not_depend_on_the_batch_size(name, split, key, monkeypatc
     monkeypatch.setattr(metrics, "EVAL_BATCH_SIZE", 9)
     parts = metrics.mean_test_terms(*arguments)
     np.testing.assert_allclose(list(whole.values()), list(parts.values()), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("without_jaxtyping")
+def test_means_are_computed_in_float64(split, key, monkeypatch):
+    rng = np.random.default_rng(0)
+    names = "squared_error", "reconstruction_nll", "kl_c_uniform", "kl_c_label"
+    outputs = {name: rng.random(23).astype(np.float32) for name in names}
+    outputs |= {f"{name}_sampled": outputs[name] for name in names[:2]}
+    outputs |= {"kl_z": rng.random((23, 2)).astype(np.float32)}
+    outputs |= {"most_probable": np.zeros(23, int)}
+    monkeypatch.setattr(metrics, "over_split", lambda *_: dict(outputs))
+    evaluation = metrics.evaluate(Autoencoder((8, 8, 1), 2, 3), {}, split, key)
+    for name in ("reconstruction_nll", "reconstruction_nll_sampled", "kl_c_uniform", "kl_c_label"):
+        expected = math.fsum(outputs[name].tolist()) / 23
+        assert evaluation[name] == pytest.approx(expected, rel=1e-12)
+    expected = math.fsum(outputs["kl_z"].ravel().tolist()) / 23
+    assert evaluation["kl_z"] == pytest.approx(expected, rel=1e-12)
+    terms = LossTerms(*(outputs[name] for name in names[:2]))
+    monkeypatch.setattr(metrics, "over_split", lambda *_: terms)
+    means = metrics.mean_test_terms(OBJECTIVES["vae"](), None, {}, 0, split, key)
+    expected = math.fsum(outputs["squared_error"].tolist()) / 23
+    assert means["reconstruction"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_categories_that_no_image_has_are_matched():
+    matched = metrics.match_categories(np.array([0, 1, 1]), np.array([0, 1, 0]), 4, (1, 2, 3))
+    assert matched.tolist()[:2] == [0, 1]
+    assert sorted(matched) == [0, 1, 2, 3]
 
 
 def test_match_categories_against_every_permutation():

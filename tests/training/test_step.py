@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import SMALL, TinyAutoencoder, make_dataset
 
-from jvae_jax.objectives import Ours
+from jvae_jax.objectives import VAE, Ours
 from jvae_jax.sampling import example_keys
 from jvae_jax.training.run import plan_run
 from jvae_jax.training.step import (
@@ -160,3 +160,11 @@ def test_metrics_of_steps_are_summed_and_first_nonfinite_steps_kept():
         metrics = metrics.add(jnp.int32(step), named)
     np.testing.assert_array_equal(list(metrics.sums.values()), values.sum(axis=0))
     assert [int(step) for step in metrics.first_nonfinite_step.values()] == [-1, -1, 8, 9, -1]
+
+
+def test_metrics_that_are_not_finite_from_the_first_step_on():
+    metrics = StepMetrics.empty(VAE())
+    for step in range(3):
+        nonfinite = dict.fromkeys(metrics.sums, jnp.float32(np.nan))
+        metrics = metrics.add(jnp.int32(step), nonfinite)
+    assert set(map(int, metrics.first_nonfinite_step.values())) == {0}
