@@ -55,6 +55,9 @@ ARCHIVES = [
 ]
 
 
+@pytest.mark.fault(
+    "data files", "random damage to npz, IDX and image files", "valid data or one sentence"
+)
 @fuzzed
 @given(content=damaged(ARCHIVES) | st.binary(max_size=200))
 def test_npz_files(content, tmp_path):
@@ -78,6 +81,9 @@ FILES = dict.fromkeys(INTACT, "")
 RELEASE = Release(name="fuzzed", url="", files=FILES, class_names=("a", "b"))
 
 
+@pytest.mark.fault(
+    "data files", "random damage to npz, IDX and image files", "valid data or one sentence"
+)
 @fuzzed
 @given(
     name=st.sampled_from(list(INTACT)),
@@ -101,6 +107,9 @@ ENCODED = [
 ]
 
 
+@pytest.mark.fault(
+    "data files", "random damage to npz, IDX and image files", "valid data or one sentence"
+)
 @fuzzed
 @given(content=damaged(ENCODED))
 def test_images(content):
@@ -126,6 +135,7 @@ locations = st.sampled_from(
 )
 
 
+@pytest.mark.fault("run folder", "random damage to config.json", "a valid run or one sentence")
 @fuzzed
 @given(changes=st.lists(st.tuples(locations, values), min_size=1, max_size=3))
 def test_configs(changes, tmp_path, without_jaxtyping):
@@ -140,6 +150,7 @@ def test_configs(changes, tmp_path, without_jaxtyping):
     check(json.dumps(contents), tmp_path)
 
 
+@pytest.mark.fault("run folder", "random damage to config.json", "a valid run or one sentence")
 @fuzzed
 @given(text=st.text(max_size=60) | values.map(json.dumps))
 def test_arbitrary_configs(text, tmp_path, without_jaxtyping):

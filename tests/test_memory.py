@@ -127,9 +127,8 @@ print(peak() - before)
 
 
 @needs_linux
-@pytest.mark.parametrize(
-    ("size", "channels"), [(80, 3), pytest.param(128, 1, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("size", "channels"), [(80, 3), (128, 1)])
 def test_estimate_of_resizing(size, channels, limit):
     """In a process of its own, whose peak is the one of resizing."""
     program = RESIZE.format(tests=str(Path(__file__).parent), size=size, channels=channels)

@@ -111,6 +111,9 @@ def test_unresolved_capacity_steps_are_the_papers(name):
         (Ours, {"consistency_weight": -1.0}, "consistency_weight must be 0 or more, got -1.0"),
     ],
 )
+@pytest.mark.fault(
+    "flags", "values out of range or of another type", "refused with the name, the range, the value"
+)
 @pytest.mark.usefixtures("without_jaxtyping")
 def test_rejects_invalid_hyperparameters(objective, hyperparameters, message):
     with pytest.raises(ValueError, match=message):

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, cast
+from typing import Any
 
 import numpy as np
 
@@ -133,7 +133,8 @@ def _read_tar(archive: Path, select: PathFilter) -> Iterator[tuple[PurePosixPath
                 raise ValueError(f"{archive} is rejected: its member {path} is a link")
             yield path, content.read()
         # The checksum of a compressed archive is verified only at its end.
-        while cast(IO[bytes], file.fileobj).read(1 << 20):
+        stream: Any = file.fileobj
+        while stream.read(1 << 20):
             pass
 
 

@@ -98,16 +98,16 @@ class Dataset:
 
         Raises:
             ValueError: if the size isn't an integer above 0, or the machine has less memory than
-                is needed: 2 bytes per pixel and channel, and 4 more for the images that are resized
-                at a time.
+                is needed: a byte per value of all images, and either another one when they are
+                joined, or 4 per value of the images that are resized at a time.
         """
         check_image_size(size)
         if self.image_shape[:2] == (size, size):
             return self
         images = len(self.train_images) + len(self.test_images)
-        bytes_per_pixel = 2 * images + 4 * min(images, _RESIZED_AT_A_TIME)
+        at_a_time = min(max(len(self.train_images), len(self.test_images)), _RESIZED_AT_A_TIME)
         require_memory(
-            bytes_per_pixel * size**2 * self.image_shape[2],
+            (images + max(images, 4 * at_a_time)) * size**2 * self.image_shape[2],
             f"resizing {images:,} images to {size:,} x {size:,} pixels",
         )
 

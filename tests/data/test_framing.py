@@ -107,6 +107,7 @@ def test_recovers_digits_from_simulated_photos():
     assert np.median(errors) < 0.01  # the error of a blank image is 0.1
 
 
+@pytest.mark.fault("library input", "photo that is blank or unreadable", "refused with the reason")
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -79,6 +79,11 @@ def test_prepares_changed_archives_again(prepared, tmp_path):
     assert len(load(tmp_path).train_labels) == 3 * 73
 
 
+@pytest.mark.fault(
+    "data files",
+    "images that are truncated, of another format, or decompression bombs",
+    "skipped and reported",
+)
 def test_warns_of_unreadable_images_on_every_load(tmp_path, caplog):
     bad = {"hiragana73/U3042/bad.png": b"bad", "hiragana73/README.txt": b"not an image"}
     write_zip(tmp_path / "hiragana73.zip", make_files() | bad)
@@ -90,6 +95,7 @@ def test_warns_of_unreadable_images_on_every_load(tmp_path, caplog):
         assert "skipped 1 of 220 images as unreadable: U3042/bad.png" in caplog.messages[0]
 
 
+@pytest.mark.fault("data files", "split archive without all parts", "refused, naming the class")
 def test_reports_missing_parts(tmp_path):
     write_as_parts(tmp_path)
     incomplete = {name: content for name, content in make_files().items() if "U3042" not in name}
@@ -100,6 +106,9 @@ def test_reports_missing_parts(tmp_path):
         load(tmp_path)
 
 
+@pytest.mark.fault(
+    "data files", "archive that is truncated, flipped or encrypted", "refused, naming the file"
+)
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -28,7 +28,10 @@ def test_selection_depends_on_the_seed():
     assert largest == {0, 1, 2}  # the class of the surplus label is random
 
 
-@pytest.mark.parametrize("count", [-1, 94])
+@pytest.mark.fault(
+    "flags", "values out of range or of another type", "refused with the name, the range, the value"
+)
+@pytest.mark.parametrize("count", [-1, 94, 10**30])
 def test_rejects_counts_out_of_range(count):
     with pytest.raises(ValueError, match=f"must be from 0 to 93, .* got {count}"):
         keep_labels(LABELS, count, 0)

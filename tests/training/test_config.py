@@ -176,6 +176,9 @@ def test_label_info_describes_labels_of_the_objective(toy):
     assert replace(config, objective=VAE()).label_info(few) == LabelInfo()
 
 
+@pytest.mark.fault(
+    "flags", "values out of range or of another type", "refused with the name, the range, the value"
+)
 def test_rejects_images_of_unsupported_size():
     with pytest.raises(ValueError, match="image_size must be a multiple of 8 above 0, got 12"):
         TrainConfig().resolve(make_dataset(size=12))
@@ -198,6 +201,9 @@ def test_json_round_trip(name, toy):
     assert TrainConfig.from_json(contents) == resolved
 
 
+@pytest.mark.fault(
+    "run folder", "config.json with an unknown objective", "refused, listing the objectives"
+)
 def test_from_json_rejects_unknown_objective():
     contents = TrainConfig().to_json()
     contents["objective"]["name"] = "our"
