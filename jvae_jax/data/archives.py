@@ -78,14 +78,14 @@ def read_arrays(file: _File, names: Collection[str]) -> dict[str, np.ndarray]:
 
     Raises:
         ValueError: if the file is damaged or encrypted, an array is missing, damaged or of objects,
-            or three copies of the arrays exceed the memory.
+            or the arrays exceed the memory.
     """
     with _reporting_damage(), zipfile.ZipFile(file) as archive:
         members = _members_by_array(archive)
         if missing := [name for name in names if name not in members]:
             raise ValueError(f"it has no {missing[0]}")
         size = sum(members[name].file_size for name in names)
-        require_memory(3 * size, f"reading {size:,} bytes of arrays")
+        require_memory(size, f"reading {size:,} bytes of arrays")
         return {name: _read_array(archive, members[name], name) for name in names}
 
 

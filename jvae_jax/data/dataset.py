@@ -45,8 +45,7 @@ class Dataset:
     class_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        check_class_names(self.class_names)
-        object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
+        object.__setattr__(self, "class_names", check_class_names(self.class_names))
         for split in ("train", "test"):
             images = np.asarray(as_pixels(getattr(self, f"{split}_images"), name=f"{split} images"))
             labels = as_class_indices(
@@ -192,8 +191,8 @@ class DatasetInfo:
         return cls(**{**contents, **tuples})
 
 
-def check_class_names(names: Iterable[str], source: str = "class_names") -> None:
-    """Raises ValueError unless class names are distinct and can be printed and listed.
+def check_class_names(names: Iterable[str], source: str = "class_names") -> tuple[str, ...]:
+    """Returns class names as a tuple, if they are distinct and can be printed and listed.
 
     Control characters and terminal escapes aren't printable; ``--labels`` separates names by
     commas, with optional spaces.
@@ -201,10 +200,13 @@ def check_class_names(names: Iterable[str], source: str = "class_names") -> None
     Args:
         names: class names.
         source: where they come from, for the message.
+
+    Raises:
+        ValueError: if they aren't.
     """
-    if isinstance(names, str):
-        raise ValueError(f"{source} must be one name for each class, got the text {names!r}")
-    seen = set()
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise ValueError(f"{source} must be a sequence of names, got {names!r}")
+    checked: dict[str, None] = {}  # an ordered set
     for name in names:
         if not isinstance(name, str):
             raise ValueError(f"{source} must be text, got {name!r}")
@@ -213,9 +215,10 @@ def check_class_names(names: Iterable[str], source: str = "class_names") -> None
                 f"{source} must be printable, not empty, and without commas and surrounding "
                 f"spaces, got {name!r}"
             )
-        if name in seen:
+        if name in checked:
             raise ValueError(f"{source} must be unique, got {name!r} twice")
-        seen.add(name)
+        checked[str(name)] = None
+    return tuple(checked)
 
 
 def check_image_size(size: int) -> None:

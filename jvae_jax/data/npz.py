@@ -119,5 +119,4 @@ def _text(names: np.ndarray, name: str) -> tuple[str, ...]:
         raise ValueError(
             f"{name} must be text of shape (classes,), got {names.dtype} of shape {names.shape}"
         )
-    check_class_names(names.tolist(), name)
-    return tuple(names.tolist())
+    return check_class_names(names.tolist(), name)

@@ -144,7 +144,8 @@ def test_rejects_invalid_arrays(change, message):
         (("a", "b", "\ud800"), r"got '\\ud800'"),
         (("a", "b", 3), "class_names must be text, got 3"),
         (("a", "b", None), "class_names must be text, got None"),
-        ("abc", "class_names must be one name for each class, got the text 'abc'"),
+        ("abc", "class_names must be a sequence of names, got 'abc'"),
+        (None, "class_names must be a sequence of names, got None"),
     ],
 )
 @pytest.mark.fault(

@@ -268,13 +268,17 @@ def test_reports_invalid_members(path, damage, message):
 def test_reports_decompression_bombs(path, monkeypatch):
     np.savez_compressed(path, images=np.zeros((400, 100, 100), np.uint8), labels=np.arange(400) % 2)
     assert path.stat().st_size < 20_000
-    size = 4_000_000 + 400 * 8 + 2 * 128
-    monkeypatch.setattr(memory, "memory_limit", lambda: 3 * size)
     monkeypatch.setattr(Dataset, "resized", lambda self, _: self)
+    size = 4_000_000 + 400 * 8 + 2 * 128
+    for limit, message in [
+        (size - 1, r"mine\.npz can't be read: reading 4,003,456 bytes of arrays needs about"),
+        (12_000_000 - 1, r"padding images of .*mine\.npz to 100 x 100 pixels needs about"),
+    ]:
+        monkeypatch.setattr(memory, "memory_limit", lambda limit=limit: limit)
+        with pytest.raises(ValueError, match=message):
+            load(path)
+    monkeypatch.setattr(memory, "memory_limit", lambda: 12_000_000)
     assert load(path).image_shape == (100, 100, 1)
-    monkeypatch.setattr(memory, "memory_limit", lambda: 3 * size - 1)
-    with pytest.raises(ValueError, match=r"mine\.npz can't be read: reading 4,003,456 bytes"):
-        load(path)
 
 
 @pytest.mark.fault(
