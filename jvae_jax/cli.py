@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn, TextIO, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import simple_parsing
@@ -194,9 +194,12 @@ def exit_after(function: Callable[[], None], *, debug: bool = False) -> NoReturn
         debug: raise errors instead of reporting them.
     """
     _open_closed_descriptors()
-    stdout, stderr = _Output(sys.stdout, escape=True), _Output(sys.stderr)
-    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):  # type: ignore
-        status: Any = 0
+    status: Any = 0
+    with contextlib.ExitStack() as closing:
+        null = closing.enter_context(Path(os.devnull).open("w"))
+        stdout, stderr = _Output(sys.stdout or null, escape=True), _Output(sys.stderr or null)
+        closing.enter_context(contextlib.redirect_stdout(stdout))
+        closing.enter_context(contextlib.redirect_stderr(stderr))
         try:
             function()
         except SystemExit as stop:
@@ -226,18 +229,17 @@ class _Output(io.TextIOBase):
 
     error: OSError | None = None
 
-    def __init__(self, stream: TextIO | io.TextIOBase | None, *, escape: bool = False) -> None:
+    def __init__(self, stream: Any, *, escape: bool = False) -> None:
         """Wraps a stream.
 
         Args:
-            stream: the stream; None if it was closed when Python started.
+            stream: the text stream.
             escape: whether to escape control characters but the end of a line.
         """
-        # The null device stays open until the process ends, as stdout does.
-        self._stream = open(os.devnull, "w") if stream is None else stream  # noqa: PTH123, SIM115
+        self._stream = stream
         self._escape = escape
-        if isinstance(self._stream, io.TextIOWrapper):
-            self._stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
         self._try(self._stream.write, _escape(text, keep="\n") if self._escape else text)

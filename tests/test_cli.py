@@ -1,11 +1,13 @@
 """Flags, help, errors, logging and the compilation cache of the command line."""
 
+import io
 import logging
 import os
 import re
 import subprocess
 import sys
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Literal
 
 import jax
@@ -96,6 +98,9 @@ def test_boolean_flags_accept_values(flag, expected):
     assert parse("--workdir=x", flag).verbose == expected
 
 
+@pytest.mark.fault(
+    "flags", "unknown, incomplete or mistyped flag", "one line that names it; exit status 2"
+)
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -255,6 +260,9 @@ def failing_with(error):
     [
         (ValueError("bad\nvalue 3"), 2, "error: bad value 3\n"),
         (OSError(28, "No space left on device"), 1, "error: No space left on device\n"),
+        (OSError(28, "No space", "a.png"), 1, "error: can't write a.png: No space\n"),
+        (OSError(2, "No such file", "a.png"), 1, "error: a.png: No such file\n"),
+        (OSError("no home"), 1, "error: no home\n"),
         (ArithmeticError("not finite"), 1, "error: not finite\n"),
         (KeyError("x"), 1, "error: 'x' (KeyError; --debug shows where)\n"),
         (KeyboardInterrupt(), 130, ""),
@@ -314,6 +322,7 @@ def test_caches_compiled_programs_per_machine(cache_dir, tmp_path, monkeypatch, 
     assert cache_dir() == str(folder)
 
 
+@pytest.mark.fault("environment", "home folder that is a file", "commands work without a cache")
 def test_unwritable_home_is_no_error(cache_dir, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
@@ -321,3 +330,191 @@ def test_unwritable_home_is_no_error(cache_dir, tmp_path, monkeypatch, capsys):
     before = cache_dir()
     assert run_and_exit(lambda _config: None, capsys=capsys) == (0, "")
     assert cache_dir() == before
+
+
+@pytest.mark.fault(
+    "environment",
+    "no home folder: HOME unset, user unknown",
+    "commands work without a cache of compiled programs",
+)
+def test_missing_home_is_no_error(cache_dir, monkeypatch, capsys):
+    pwd = pytest.importorskip("pwd")
+
+    def unknown(_uid):
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    before = cache_dir()
+    assert run_and_exit(lambda _config: None, capsys=capsys) == (0, "")
+    assert cache_dir() == before
+
+
+COMPILE_TWICE = """
+import pathlib, sys, jax
+from jvae_jax import cli
+from jvae_jax.commands.export import ExportFlags
+
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+def compile():
+    jax.clear_caches()
+    for factor in (2, 3):
+        assert jax.jit(lambda x: x * factor)(1) == factor
+
+def main(flags):
+    folder = pathlib.Path(flags.output)
+    if folder.is_dir():
+        compile()
+        entries = [path for path in folder.iterdir() if path.name.endswith("-cache")]
+        assert len(entries) >= 2
+        for path in entries:
+            path.write_bytes(b"garbage")
+    compile()
+
+cli.run(main, ExportFlags, description="", args=["--workdir=x", f"--output={sys.argv[1]}"])
+"""
+
+
+@pytest.mark.fault(
+    "environment",
+    "cache of compiled programs that is damaged or no folder",
+    "one warning, and the command works",
+)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        pytest.param("file", "FileExistsError", marks=pytest.mark.long),
+        ("folder", "decompress"),
+    ],
+)
+def test_unusable_compilation_cache_is_one_warning(name, message, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / name
+    process = subprocess.run(
+        [sys.executable, "-c", COMPILE_TWICE, path],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(path)},
+    )
+    assert process.returncode == 0, process.stderr
+    start = f"warning: error reading the compilation cache in {path}: "
+    assert process.stderr.startswith(start)
+    assert message in process.stderr
+    assert process.stderr.count("\n") == 1
+
+
+def print_and_log(_config):
+    """More than the buffers of Python and of a pipe hold."""
+    for _ in range(200):
+        print("x" * 1000, flush=True)
+        logging.getLogger("jvae_jax").info("message")
+    done.append(True)
+
+
+done = []
+
+
+@pytest.fixture
+def status_with(monkeypatch, capsys):
+    """Returns the status of a command that prints to a stream, which must be done, and stderr."""
+
+    def call(stream, main=print_and_log):
+        done.clear()
+        monkeypatch.setattr(sys, "stdout", stream)
+        status, error = run_and_exit(main, capsys=capsys)
+        assert main is not print_and_log or done == [True]
+        return status, error
+
+    return call
+
+
+@pytest.mark.fault(
+    "output",
+    "stdout closed early, as by `| head -1`",
+    "the command does its work quietly; exit status 141",
+)
+def test_stdout_closed_early(status_with):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        assert status_with(stream) == (141, "")
+
+
+@pytest.mark.fault(
+    "output", "stdout on a full device", "the command does its work; one line and exit status 1"
+)
+def test_full_stdout(status_with):
+    with Path("/dev/full").open("w") as stream:
+        message = "error: can't write to stdout: No space left on device\n"
+        assert status_with(stream) == (1, message)
+
+
+@pytest.mark.fault("output", "stdout closed from the start", "the command does its work")
+def test_no_stdout(status_with):
+    assert status_with(None) == (0, "")
+
+
+@pytest.mark.fault(
+    "output",
+    "failure of a command whose stdout is closed",
+    "its own exit status and message",
+)
+def test_error_matters_more_than_closed_stdout(status_with):
+    def main(config):
+        print_and_log(config)
+        raise ValueError("bad")
+
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        assert status_with(stream, main) == (2, "error: bad\n")
+
+
+@pytest.mark.fault("output", "terminal that isn't UTF-8", "other characters are written as escapes")
+def test_stdout_that_lacks_characters(status_with):
+    def main(_config):
+        print("class い")
+        logging.getLogger("jvae_jax").warning("class り")
+
+    buffer = io.BytesIO()
+    stream = io.TextIOWrapper(buffer, encoding="ascii")
+    assert status_with(stream, main) == (0, "")
+    assert buffer.getvalue() == b"class \\u3044\nclass \\u308a\n"
+
+
+@pytest.mark.fault(
+    "output",
+    "control characters and terminal escapes in names, paths and flags",
+    "printed as escapes, in one line",
+)
+def test_escapes_control_characters(capsys):
+    name = "\x1b[31mred\x9b\u202e\nerror: forged"
+
+    def main(_config):
+        print("class \x1b[31m\r\u202e\tx")
+        logging.getLogger("jvae_jax").info("from %s", name)
+        raise OSError(2, "No such file", f"/tmp/{name}")
+
+    with pytest.raises(SystemExit):
+        cli.run(main, Config, description="A test.", args=["--workdir=x"])
+    out, err = capsys.readouterr()
+    assert out == ("class \\x1b[31m\\r\\u202e\\tx\nfrom \\x1b[31mred\\x9b\\u202e\\nerror: forged\n")
+    assert err == "error: /tmp/\\x1b[31mred\\x9b\\u202e error: forged: No such file\n"
+    with pytest.raises(SystemExit):
+        cli.parse(Config, ["--workdir=x", f"--{name}"], description="A test.", prog="PROG")
+    assert capsys.readouterr().err == (
+        "PROG: error: unknown argument --\\x1b[31mred\\x9b\\u202e error: forged; --help lists the "
+        "flags\n"
+    )
+
+
+@pytest.mark.fault("processes", "SIGINT while flags are read", "ends quietly; exit status 130")
+def test_interrupt_while_flags_are_read(monkeypatch, capsys):
+    def interrupt(*_args, **_flags):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "parse", interrupt)
+    assert run_and_exit(print_and_log, capsys=capsys) == (130, "")

@@ -2,10 +2,11 @@
 
 import gzip
 import json
+import os
+import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 
 from jvae_jax.commands import evaluate, export, generate, train
 from jvae_jax.data.idx import RELEASES
+from jvae_jax.training.run import load_run
 
 COMMANDS = {
     "train": train.main,
@@ -72,6 +74,11 @@ def rejects(call, user, without_jaxtyping):
     return assert_rejects
 
 
+@pytest.mark.fault(
+    "flags",
+    "unknown, mistyped or invalid value of a flag",
+    "one line with the value and what is valid; exit status 2",
+)
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
@@ -128,6 +135,11 @@ def file_of(content):
 IMAGES, LABELS = np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2
 
 
+@pytest.mark.fault(
+    "data files",
+    "npz file that is damaged, or whose arrays have wrong names, types, shapes or values",
+    "one line that names the file; exit status 2",
+)
 @pytest.mark.parametrize(
     ("write", "message"),
     [
@@ -171,6 +183,11 @@ def folder_with(*files):
     return write
 
 
+@pytest.mark.fault(
+    "data files",
+    "image folder that is missing, empty or of unexpected structure",
+    "one line that names the folder or file; exit status 2",
+)
 @pytest.mark.parametrize(
     ("write", "message"),
     [
@@ -188,6 +205,11 @@ def test_invalid_image_folder(rejects, user, write, message):
     rejects("train", "--dataset=folder", "--data_dir=mine", message=message)
 
 
+@pytest.mark.fault(
+    "data files",
+    "IDX file that is empty, truncated or not compressed",
+    "one line that names the file; exit status 2",
+)
 @pytest.mark.parametrize(
     "content",
     [b"", b"not gzip", gzip.compress(b"\0\0\x08\x03", mtime=0), b"\x1f\x8b"],
@@ -200,6 +222,11 @@ def test_damaged_released_files(rejects, user, content):
     rejects("train", "--dataset=mnist", "--data_dir=.", message="train-images-idx3-ubyte.gz")
 
 
+@pytest.mark.fault(
+    "data files",
+    "archive that is empty, truncated or not one",
+    "one line that names the file; exit status 2",
+)
 @pytest.mark.parametrize("content", [b"", b"PK\3\4 and no more", b"not an archive"])
 def test_damaged_archive(rejects, user, content):
     (user / "hiragana73.zip").write_bytes(content)
@@ -265,6 +292,11 @@ CONFIGS = [
 ]
 
 
+@pytest.mark.fault(
+    "run folder",
+    "config.json that is damaged, of another format or with invalid values",
+    "one line that names the file; nothing is changed",
+)
 @pytest.mark.parametrize(("change", "message"), CONFIGS, ids=range(len(CONFIGS)))
 @pytest.mark.parametrize("name", ["train", "generate"])
 def test_invalid_config(rejects, user, finished, name, change, message):
@@ -279,6 +311,11 @@ def test_invalid_config(rejects, user, finished, name, change, message):
     rejects(name, "--workdir=run", *args, message=message)
 
 
+@pytest.mark.fault(
+    "run folder",
+    "folder that is missing or not a run",
+    "one line that names it; nothing is changed",
+)
 @pytest.mark.parametrize("name", ["evaluate", "generate", "export"])
 def test_missing_run(rejects, user, name):
     (user / "empty").mkdir()
@@ -287,6 +324,9 @@ def test_missing_run(rejects, user, name):
         rejects(name, f"--workdir={workdir}", *args, message="is not a run", code=1)
 
 
+@pytest.mark.fault(
+    "run folder", "training into a folder that holds something else", "refused; nothing is changed"
+)
 def test_train_rejects_folder_that_is_not_a_run(rejects, user):
     (user / "thesis").mkdir()
     (user / "thesis" / "chapter.tex").write_text("text")
@@ -294,10 +334,17 @@ def test_train_rejects_folder_that_is_not_a_run(rejects, user):
     rejects("train", *args, message="contains something that isn't a run")
 
 
+@pytest.mark.fault(
+    "run folder", "resuming with settings of another run", "refused with the settings that differ"
+)
 def test_train_rejects_other_run(rejects, user, finished):
     shutil.copytree(finished / "run", user / "run")
     args = ("--workdir=run", "--dataset=mnist_5k", *SMALL_FLAGS, "--seed=1")
     rejects("train", *args, message="seed is 0 there and 1 here")
+    # Not capacity_steps, which follows from epochs.
+    args = ("--workdir=run", "--dataset=mnist_5k", *SMALL_FLAGS, "--epochs=2")
+    message = "another run: epochs is 1 there and 2 here. Resume with its settings, or"
+    rejects("train", *args, message=message)
 
 
 def flip_byte(content):
@@ -313,6 +360,11 @@ DAMAGES = {
 }
 
 
+@pytest.mark.fault(
+    "checkpoints",
+    "each file of a checkpoint emptied, truncated, changed or removed",
+    "one line, or the same image; nothing is changed",
+)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's threads
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_checkpoint(damage, call, user, finished):
@@ -356,6 +408,7 @@ def test_damaged_checkpoint_in_separate_process(user, finished):
     assert process.stderr.count("\n") == 1
 
 
+@pytest.mark.fault("checkpoints", "run without a checkpoint", "one line that names it")
 def test_run_without_checkpoint(rejects, user, finished):
     shutil.copytree(finished / "run", user / "run")
     shutil.rmtree(user / "run" / "checkpoints")
@@ -363,12 +416,148 @@ def test_run_without_checkpoint(rejects, user, finished):
     rejects("evaluate", "--workdir=run", message="run has no checkpoint yet", code=1)
 
 
-def test_unwritable_outputs(rejects, user, finished):
+@pytest.fixture
+def outputs(user, finished):
+    """Things in the user's folder that a command might be told to write to."""
     shutil.copytree(finished / "run", user / "run")
-    rejects(
-        "generate", "--workdir=run", "--output=none/x.png", message="there is no folder", code=1
+    (user / "folder").mkdir()
+    (user / "file").write_text("mine")
+    (user / "link").symlink_to("file")
+    (user / "dangling").symlink_to("none")
+    os.mkfifo(user / "fifo")
+
+
+@pytest.mark.usefixtures("outputs")
+@pytest.mark.fault(
+    "output",
+    "output that is a device, FIFO, folder or link, in a missing folder or of unknown format",
+    "refused before the work, naming it; nothing is changed",
+)
+@pytest.mark.parametrize(
+    ("name", "output", "message", "code"),
+    [
+        ("generate", "none/x.png", "there is no folder none", 1),
+        ("generate", "file/x.png", "there is no folder file", 1),
+        ("generate", "folder", "folder is not a regular file", 1),
+        ("generate", "fifo", "fifo is not a regular file", 1),
+        ("generate", "/dev/null", "/dev/null is not a regular file", 1),
+        ("generate", "/dev/full", "/dev/full is not a regular file", 1),
+        ("generate", "link", "link is a symbolic link", 1),
+        ("generate", "dangling", "dangling is a symbolic link", 1),
+        ("generate", "x.tex", "x.tex: 'tex' is not supported; there are avif", 2),
+        ("generate", "", "output must be the path of a file, got ''", 2),
+        ("export", "file", "file exists and isn't a folder", 2),
+        ("export", "file/x", "file/x: Not a directory", 1),
+        ("export", "run", "run already exists and isn't empty", 2),
+        ("export", "fifo", "fifo exists and isn't a folder", 2),
+        ("export", "/dev/null", "/dev/null exists and isn't a folder", 2),
+        ("export", "link", "link exists and isn't a folder", 2),
+        ("export", "dangling", "dangling exists and isn't a folder", 2),
+        ("export", "", "expected the name of a folder to create, got '.'", 2),
+    ],
+)
+def test_unwritable_outputs(name, output, message, code, rejects, monkeypatch):
+    def work(*_args, **_options):
+        raise AssertionError("the work was begun")
+
+    monkeypatch.setattr(generate, "load", work)
+    rejects(name, "--workdir=run", f"--output={output}", message=message, code=code)
+
+
+@pytest.mark.usefixtures("outputs")
+@pytest.mark.fault(
+    "output",
+    "disk that is full while an image or a model is written",
+    "one line; the previous file is intact and no temporary one is left",
+)
+def test_full_disk(call, rejects):
+    resource = pytest.importorskip("resource")
+    # Compiled first, as programs can't be cached either.
+    assert call("generate", "--workdir=run", "--output=x.png") == (0, "")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        full = ": File too large"
+        rejects("generate", "--workdir=run", "--output=x.png", message=f"write x.png{full}", code=1)
+        rejects("export", "--workdir=run", "--output=folder", message=f"folder{full}", code=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.fault("flags", "path of a run that isn't UTF-8", "refused before training, naming it")
+def test_workdir_that_is_not_text(rejects):
+    args = ("--workdir=run\udcff", "--dataset=mnist_5k", *SMALL_FLAGS)
+    rejects("train", *args, message=r"workdir run\udcff isn't UTF-8")
+
+
+@pytest.mark.fault(
+    "run folder", "evaluation of an exported model", "refused before the data are loaded"
+)
+def test_evaluate_rejects_exported_model(rejects, user, finished):
+    shutil.copytree(finished / "run", user / "run")
+    path = user / "run" / "config.json"
+    contents = json.loads(path.read_text())
+    contents["config"]["dataset"] = "none.npz"
+    path.write_text(json.dumps(contents))
+    (user / "run" / "model.safetensors").touch()
+    message = "run contains an exported model, which has no checkpoints"
+    rejects("evaluate", "--workdir=run", message=message, code=1)
+
+
+@pytest.mark.fault(
+    "run folder",
+    "evaluation without the metrics of an earlier one",
+    "kept, with a message, if they are of the same step",
+)
+def test_evaluate_keeps_metrics_of_the_same_step(user, finished, capsys):
+    shutil.copytree(finished / "run", user / "run")
+    path = user / "run" / "evaluation.json"
+    evaluation = json.loads(path.read_text())
+    for step, kept in ((evaluation["step"], True), (evaluation["step"] - 1, False)):
+        path.write_text(json.dumps({**evaluation, "step": step, "conditional_accuracy": 0.25}))
+        with pytest.raises(SystemExit):
+            evaluate.main(["--workdir=run"])
+        expected = evaluation | ({"conditional_accuracy": 0.25} if kept else {})
+        assert json.loads(path.read_text()) == expected
+        message = "kept from an earlier evaluation of this step: conditional_accuracy\n"
+        assert (message in capsys.readouterr().out) == kept
+
+
+@pytest.mark.fault(
+    "output", "stdout and stderr closed early or from the start", "training ends as without"
+)
+@pytest.mark.parametrize(
+    "redirection",
+    ["2>&1 | head -0", pytest.param("<&- >&- 2>&-", marks=pytest.mark.long)],
+)
+def test_training_without_output(redirection, user, finished):
+    command = [sys.executable, "-m", "jvae_jax", "train", "--dataset=mnist_5k", *SMALL_FLAGS]
+    shell = f"{shlex.join([*command, '--workdir=run'])} {redirection}"
+    subprocess.run(shell, shell=True, check=True, cwd=user)
+    for name in ("metrics.jsonl", "samples.png", "evaluation.json"):
+        assert (user / "run" / name).read_bytes() == (finished / "run" / name).read_bytes()
+    assert load_run(user / "run").load_state().step == 20
+
+
+@pytest.mark.fault(
+    "environment",
+    "ASCII locale, without Python's UTF-8 mode",
+    "class names are understood as flags and written as escapes",
+)
+def test_ascii_locale(user, finished):
+    shutil.copytree(finished / "run", user / "run")
+    path = user / "run" / "config.json"
+    contents = json.loads(path.read_text())
+    contents["data"]["class_names"][:2] = "いり"
+    path.write_text(json.dumps(contents))
+    flags = ["--workdir=run", "--labels=い,ぬ"]
+    process = subprocess.run(
+        [sys.executable, "-m", "jvae_jax", "generate", *flags],
+        capture_output=True,
+        text=True,
+        cwd=user,
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     )
-    rejects("generate", "--workdir=run", "--output=x.tex", message="'tex' is not supported")
-    Path("file").touch()
-    rejects("export", "--workdir=run", "--output=file", message="file exists and isn't a folder")
-    rejects("export", "--workdir=run", "--output=file/x", message="file", code=1)
+    names = "\\u3044, \\u308a, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert process.stderr == f"error: unknown label \\u306c; there are {names}\n"
+    assert process.returncode == 2

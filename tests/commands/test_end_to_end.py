@@ -22,8 +22,10 @@ def script(name, *args):
     return [sys.executable, str(ROOT / "experiments" / f"{name}.py"), *map(str, args)]
 
 
-def call(name, *args, cwd):
-    return subprocess.run(script(name, *args), capture_output=True, text=True, cwd=cwd, check=False)
+def call(name, *args, cwd, python=()):
+    program, *rest = script(name, *args)
+    command = [program, *python, *rest]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +111,7 @@ def test_exported_model_generates_same_image(trained, tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
+@pytest.mark.fault("flags", "unknown or invalid flag of a script", "one line; nothing is written")
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
@@ -203,6 +206,26 @@ def test_hiragana73(hiragana73_files):
 
 
 @pytest.mark.long
+@pytest.mark.fault(
+    "processes",
+    "python -OO, and SIGKILL at random moments",
+    "the resumed run equals an uninterrupted one, bit for bit",
+)
+def test_killed_runs_without_assertions(tmp_path):
+    args = ["--kills=2", "--epochs=2", "--workdir=crash"]
+    process = call("crash", *args, cwd=tmp_path, python=["-OO"])
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-1].startswith("2 of 2 kills")
+    run = tmp_path / "crash" / "run-0"
+    assert crash.differences(tmp_path / "crash" / "uninterrupted", run) == []
+
+
+@pytest.mark.long
+@pytest.mark.fault(
+    "processes",
+    "SIGKILL at random moments",
+    "the resumed run equals an uninterrupted one, bit for bit",
+)
 def test_killed_runs_equal_uninterrupted_run(tmp_path):
     """Ten SIGKILLs at random moments between the start and the end of the process."""
     process = call("crash", "--kills=10", "--workdir=crash", cwd=tmp_path)

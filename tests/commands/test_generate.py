@@ -56,6 +56,11 @@ def test_animation_returns_to_first_style(generate, tmp_path):
         assert animation.info["loop"] == 0
 
 
+@pytest.mark.fault(
+    "flags",
+    "style, label or output that doesn't exist or doesn't fit the other flags",
+    "one line; nothing is written",
+)
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
@@ -77,6 +82,8 @@ def test_animation_returns_to_first_style(generate, tmp_path):
         (["--interpolate=styles", "--samples=1"], 2, "must be 2 or more to interpolate, got 1"),
         (["--seed=-1"], 2, "seed must be from 0 to 4,294,967,295, got -1"),
         (["--seed=4294967296"], 2, "seed must be from 0 to 4,294,967,295, got 4294967296"),
+        (["--style_index=1", "--samples=3"], 2, "samples has no effect on styles that are given"),
+        (["--style_index=1", "--seed=3"], 2, "seed has no effect on styles that are given"),
         (["--output=x.gif"], 2, "an animation needs --interpolate, got the output x.gif"),
         (["--output=x.bmp3"], 2, "'bmp3' is not supported"),
         (["--output=none/x.png"], 1, "there is no folder none"),

@@ -49,6 +49,7 @@ def test_version(call):
     assert call("--version") == (0, f"{importlib.metadata.version('jvae_jax')}\n", "")
 
 
+@pytest.mark.fault("flags", "unknown command", "one line that lists the commands; exit status 2")
 @pytest.mark.parametrize(("name", "hint"), [("trian", " (did you mean train?)"), ("--verbose", "")])
 def test_unknown_command_is_one_line_error(name, hint, call):
     commands = "train, evaluate, generate, explore, export"
@@ -65,6 +66,33 @@ def test_command_has_help_under_its_name(name, call):
     assert status == 2
     assert error.startswith(f"jvae {name}: error: ")
     assert error.count("\n") == 1
+
+
+@pytest.mark.fault(
+    "environment", "python -OO, which strips docstrings", "help explains every flag all the same"
+)
+def test_help_without_docstrings(call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    program = f"""
+import sys
+from jvae_jax.__main__ import main
+for name in {list(COMMANDS)}:
+    try:
+        main([name, "--help"])
+    except SystemExit:
+        print()
+"""
+    process = run_process("-OO", "-c", program, cwd=ROOT)
+    helps = [call(name, "--help")[1] for name in COMMANDS]
+    # Only the sentences about all flags of a command, and of an objective, are lost.
+    lost = "Defaults are the paper's|Joint-VAE with a label|(Evaluation|Generation|Export) flags\\."
+    lost += "|Flags of the page"
+    lines = [
+        line
+        for line in "\n".join(helps).splitlines()
+        if line and not re.match(rf"  ({lost})", line)
+    ]
+    assert [line for line in process.stdout.splitlines() if line] == lines
 
 
 def test_every_command_module_is_listed():

@@ -207,6 +207,16 @@ def test_studies_of_ours(small, monkeypatch):
         assert last["mse_by_protocol"] == mse
 
 
+@pytest.mark.fault("flags", "unknown command", "one line that lists the commands; exit status 2")
+def test_unknown_study_is_one_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        reproduce.reproduce("tabel1")
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("reproduce.py: error: unknown command tabel1 (did you mean table1?); ")
+    assert error.endswith(f" {', '.join(reproduce.COMMANDS)}\n")
+
+
 def test_validation_split_excludes_test_images():
     dataset = make_dataset(train=120)
     split = reproduce.studies.validation_split(dataset)

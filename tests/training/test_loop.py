@@ -16,6 +16,7 @@ from PIL import Image
 from jvae_jax.objectives import OBJECTIVES, AnnealedVAE, JointVAE, Ours
 from jvae_jax.training import checkpoints, loop, run_writer
 from jvae_jax.training.config import TrainConfig
+from jvae_jax.training.distributed import stop_on_signals
 from jvae_jax.training.loop import DivergedError, fit
 from jvae_jax.training.run import load_run
 
@@ -121,6 +122,50 @@ def test_resumes_after_interruption_at_last_checkpoint(reference, tmp_path, monk
         with pytest.raises(InterruptedTestError):
             fit(config, make_dataset())
     assert_same_result(fit(config, make_dataset()), reference[0])
+
+
+@pytest.mark.fault(
+    "flags", "settings that have no effect with the data's labels", "a warning names them"
+)
+def test_warns_of_settings_without_effect(tmp_path, monkeypatch):
+    """The warnings precede training."""
+
+    def train(*_args):
+        raise InterruptedTestError
+
+    monkeypatch.setattr(loop, "_train", train)
+    objective = Ours(unlabelled_capacity_c=3.0)
+    config = replace(
+        SMALL, epochs=1, objective=objective, labelled_batch_fraction=0.5, fixed_latents=2
+    )
+    expected = {
+        "all": {"labelled_batch_fraction of 0.5", "unlabelled_capacity_c of 3"},
+        30: {"labelled_batch_fraction of 0.5"},
+        6: set(),
+    }
+    for num_labels, settings in expected.items():
+        workdir = str(tmp_path / str(num_labels))
+        with log_messages() as messages, pytest.raises(InterruptedTestError):
+            fit(replace(config, num_labels=num_labels, workdir=workdir), make_dataset())
+        end = " has no effect with these labels"
+        assert {m.removesuffix(end) for m in messages if m.endswith(end)} == settings
+        assert "all 2 latents are fixed at 0, so z holds nothing" in messages
+
+
+@pytest.mark.fault("output", "signal while stderr is closed", "the request to stop is taken")
+def test_signal_with_closed_stderr():
+    reader, writer = os.pipe()
+    os.close(reader)
+    stderr = os.dup(2)
+    os.dup2(writer, 2)
+    os.close(writer)
+    try:
+        with stop_on_signals() as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.synchronize()
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 @pytest.mark.long

@@ -30,7 +30,9 @@ from jvae_jax.training.run import dataset_name, load_run, plan_run
             {"objective": Ours(beta=3.0), "seed": 1},
             "seed is 0 there and 1 here; beta is 30.0 there and 3.0 here",
         ),
-        ({"epochs": 5}, "epochs is 4 there and 5 here"),
+        # Neither settings that follow from epochs nor data that follow from num_labels.
+        ({"epochs": 5}, r"another run: epochs is 4 there and 5 here\. Resume"),
+        ({"num_labels": 9}, r"another run: num_labels is 'all' there and 9 here\. Resume"),
         ({"objective": JointVAE()}, "objective is 'ours' there and 'joint_vae' here"),
     ],
 )
