@@ -539,6 +539,29 @@ def test_training_without_output(redirection, user, finished):
     assert load_run(user / "run").load_state().step == 20
 
 
+@pytest.mark.long
+@pytest.mark.fault(
+    "environment",
+    "home folder, matplotlib's and the cache of programs that can't be created",
+    "the command works; one line says what matplotlib does",
+)
+def test_unusable_home(user, finished):
+    shutil.copytree(finished / "run", user / "run")
+    (user / "file").touch()
+    environment = {**os.environ, "HOME": str(user / "file")}
+    environment.pop("JAX_COMPILATION_CACHE_DIR")
+    process = subprocess.run(
+        [sys.executable, "-m", "jvae_jax", "generate", "--workdir=run", "--output=x.png"],
+        capture_output=True,
+        text=True,
+        cwd=user,
+        env=environment,
+    )
+    assert (process.returncode, process.stdout) == (0, "10 x 10 characters in x.png\n")
+    assert process.stderr.startswith("Matplotlib created a temporary cache directory at ")
+    assert process.stderr.count("\n") == 1
+
+
 @pytest.mark.fault(
     "environment",
     "ASCII locale, without Python's UTF-8 mode",
