@@ -85,7 +85,7 @@ def fit(
         DivergedError: if a metric is not finite; the last checkpoint precedes it.
         OSError: if the folder can't be written.
         RuntimeError: if another process or thread is training in the folder, or another of the
-            processes that train together can't begin.
+            processes that train together failed.
     """
     if not isinstance(config, TrainConfig) or not isinstance(dataset, Dataset):
         raise ValueError(
@@ -327,7 +327,10 @@ def _train(
     trainer = _Trainer(run, dataset, label_info, devices)
     steps_per_epoch = run.steps_per_epoch
     step = int(state.step)
-    with stop_on_signals() as stop, RunWriter(run, step, on_samples) as writer:
+    # Only the first process writes, so it alone can fail in these blocks.
+    with distributed.fail_together():
+        writer = RunWriter(run, step, on_samples)
+    with stop_on_signals() as stop, writer:
         sums = writer.metric_sums
         for epoch in range(step // steps_per_epoch + 1, run.config.epochs + 1):
             state, sums = trainer.train_epoch(state, epoch, sums, writer, stop)
@@ -348,14 +351,16 @@ def _train(
                 label_info,
             )
             _check_test_terms(run, epoch, test_terms)
-            writer.write_epoch(epoch, step, train_terms, test_terms)
+            with distributed.fail_together():
+                writer.write_epoch(epoch, step, train_terms, test_terms)
             is_last = epoch == run.config.epochs
             if stop.synchronize() or is_last or epoch % save_every == 0:
                 negative_elbo = sum(test_terms.get(name, 0.0) for name in _ELBO_TERMS)
                 # Before the checkpoint: an epoch with a checkpoint isn't trained again, so its
                 # samples wouldn't be rewritten.
-                writer.write_samples(variables)
-                writer.save_checkpoint(state, negative_elbo=negative_elbo, metric_sums=sums)
+                with distributed.fail_together():
+                    writer.write_samples(variables)
+                    writer.save_checkpoint(state, negative_elbo=negative_elbo, metric_sums=sums)
             if stop:
                 stop.exit()
     return state

@@ -252,6 +252,23 @@ def test_all_end_if_first_cannot_use_its_folder(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.fault(
+    "processes",
+    "the first process can't write while it trains",
+    "the others end at once with its error",
+)
+def test_all_end_if_first_cannot_write(tmp_path):
+    processes = start_processes(tmp_path, "--epochs=400", "--workdir=run", "--save_every=100")
+    wait_for(tmp_path, 0, "epoch 1/400")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    (tmp_path / "run" / "metrics.jsonl").mkdir()
+    assert wait_all(processes, START_SECONDS) == [1, 1]
+    error = "[Errno 21] Is a directory: 'run/metrics.jsonl'\n"
+    assert f"error: {error}" in output_of(tmp_path, 0)
+    assert f"error: process 0 failed: {error}" in output_of(tmp_path, 1)
+
+
+@pytest.mark.long
+@pytest.mark.fault(
     "run folder",
     "a second training of a run",
     "refused while the first lives; the first one's result is the same",
