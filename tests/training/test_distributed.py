@@ -119,6 +119,11 @@ def test_two_processes_match_one_device(tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.fault(
+    "processes",
+    "one of the processes is killed",
+    "the others end; the same commands resume to the same result",
+)
 def test_resumes_identically_after_a_process_is_killed(tmp_path, uninterrupted):
     flags = ["--epochs=12", "--workdir=killed"]
     first, second = start_processes(tmp_path, *flags)
@@ -305,6 +310,9 @@ def test_second_training_of_a_run_is_refused(tmp_path):
             "0 to num_processes - 1",
         ),
     ],
+)
+@pytest.mark.fault(
+    "flags", "flags of several processes that are incomplete", "refused, naming what is needed"
 )
 def test_rejects_incomplete_distributed_flags(flags, message):
     with pytest.raises(ValueError, match=message):

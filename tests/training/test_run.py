@@ -36,12 +36,18 @@ from jvae_jax.training.run import dataset_name, load_run, plan_run
         ({"objective": JointVAE()}, "objective is 'ours' there and 'joint_vae' here"),
     ],
 )
+@pytest.mark.fault(
+    "run folder", "resuming with other settings", "refused, naming each setting and both values"
+)
 def test_rejects_resuming_with_other_configuration(reference, changes, message):
     run, _ = reference
     with pytest.raises(ValueError, match=message):
         fit(replace(SMALL, workdir=str(run.workdir), **changes), make_dataset())
 
 
+@pytest.mark.fault(
+    "run folder", "resuming or evaluating with other data", "refused, naming the fingerprints"
+)
 def test_rejects_other_data(reference):
     run, _ = reference
     variables = run.model.variables
@@ -376,6 +382,9 @@ def test_load_run_rejects_missing_or_invalid_config(tmp_path):
 
 
 @pytest.mark.parametrize("found", [None, 1, 3, "2"])
+@pytest.mark.fault(
+    "run folder", "a run of another format", "refused, naming the formats, and nothing is changed"
+)
 def test_rejects_other_format(found, reference, tmp_path):
     """Format 1 had no field "format"; the folder isn't changed."""
     run, _ = reference
