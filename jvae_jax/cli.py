@@ -165,10 +165,6 @@ def run(
     def call() -> None:
         config = parse(config_class, args, description=description, prog=prog)
         _set_compilation_cache()
-        # Its next message says the same, and what matplotlib does instead.
-        logging.getLogger("matplotlib").addFilter(
-            lambda record: not record.getMessage().startswith("mkdir -p failed")
-        )
         if not debug:
             _hide_thread_errors()
         with _warnings_in_one_line(), _logging_to_stdout(), default_numerics():

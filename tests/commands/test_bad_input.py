@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -543,7 +544,7 @@ def test_training_without_output(redirection, user, finished):
 @pytest.mark.fault(
     "environment",
     "home folder, matplotlib's and the cache of programs that can't be created",
-    "the command works; one line says what matplotlib does",
+    "the command works; only matplotlib says what it does instead",
 )
 def test_unusable_home(user, finished):
     shutil.copytree(finished / "run", user / "run")
@@ -558,8 +559,10 @@ def test_unusable_home(user, finished):
         env=environment,
     )
     assert (process.returncode, process.stdout) == (0, "10 x 10 characters in x.png\n")
-    assert process.stderr.startswith("Matplotlib created a temporary cache directory at ")
-    assert process.stderr.count("\n") == 1
+    # Newer versions also print the error, in a line before.
+    *error, last = process.stderr.splitlines()
+    assert last.startswith("Matplotlib created a temporary cache directory at ")
+    assert not error or re.fullmatch("mkdir -p failed for path .*", *error)
 
 
 @pytest.mark.fault(
