@@ -19,6 +19,7 @@ from jvae_jax.objectives import VAE, JointVAE, Ours
 from jvae_jax.training import checkpoints, distributed, loop, parallel, run_writer
 from jvae_jax.training.checkpoints import CheckpointWriter
 from jvae_jax.training.loop import DivergedError, fit
+from jvae_jax.training.run import Run
 from jvae_jax.training.step import StepMetrics
 from jvae_jax.types import LabelInfo
 
@@ -52,6 +53,8 @@ class Recorder:
         self.test_terms = lambda step: {"reconstruction": 100.0 - step, "kl_z": 2.0, "kl_c": 0.5}
         self.signals = {}
         self.first_nonfinite = {}
+        # Initialization is compiled for each run.
+        monkeypatch.setattr(Run, "initial_state", lambda run: self.fill(run.state_shape(), 0))
         monkeypatch.setattr(parallel, "make_train_steps", self.make_train_steps)
         monkeypatch.setattr(loop, "mean_test_terms", self.mean_test_terms)
         monkeypatch.setattr(loop, "evaluate_run", self.evaluate_run)
@@ -67,6 +70,10 @@ class Recorder:
             save(writer, step, tree, negative_elbo=negative_elbo, metric_sums=metric_sums)
 
         monkeypatch.setattr(CheckpointWriter, "save", recording_save)
+
+    @staticmethod
+    def fill(tree, value):
+        return jax.tree.map(lambda leaf: np.full(leaf.shape, value, leaf.dtype), tree)
 
     @staticmethod
     def value(variables):
@@ -91,11 +98,10 @@ class Recorder:
             sums = {name: sum(metric(name, step) for step in range(first, stop)) for name in NAMES}
             if stop in self.signals:
                 os.kill(os.getpid(), self.signals.pop(stop))
-            fill = lambda tree, value: jax.tree.map(lambda x: jnp.full_like(x, value), tree)  # noqa: E731
             state = state._replace(
                 step=jnp.int32(stop),
-                variables=fill(state.variables, -stop),
-                average=fill(state.average, stop),
+                variables=self.fill(state.variables, -stop),
+                average=self.fill(state.average, stop),
             )
             nonfinite = {name: self.first_nonfinite.get(name, -1) for name in NAMES}
             return state, StepMetrics(
