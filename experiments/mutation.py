@@ -71,9 +71,8 @@ TESTS = {
     "jvae_jax/training/run.py": ["training/test_run_settings.py", "training/test_epochs.py"],
     "jvae_jax/training/distributed.py": ["training/test_stop_request.py"],
     "jvae_jax/training/parallel.py": ["training/test_step.py"],
-    "jvae_jax/evaluation": ["test_trained_model.py"],
 }
-"""Tests that notice changes of a module soon, or lie outside its folder."""
+"""Tests that run first, since they notice changes of a module soon or lie outside its folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
