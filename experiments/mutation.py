@@ -158,7 +158,7 @@ class _ChangeString:
 
     def mutate(self, node: Any, index: int) -> Any:
         del index
-        node.value += ' "_"'
+        node.value = f'"_" {node.value}'
         return node
 
 
@@ -244,7 +244,9 @@ def mutants_of(module: str) -> Iterator[tuple[tuple[int, int], Mutant]]:
 
 
 def _ignored(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Yields the ranges of annotations, docstrings, and arguments of errors and log messages."""
+    """Yields the ranges of annotations, docstrings, arguments of errors and log messages, and signs
+    of numbers.
+    """
     for node in ast.walk(tree):
         ignored: list[ast.expr | ast.stmt | None] = []
         match node:
@@ -262,6 +264,9 @@ def _ignored(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[int, int
                 ignored = [node.slice]
             case ast.Assign() if ast.unparse(node).startswith(("__all__", "logger")):
                 ignored = [node]
+            case ast.UnaryOp(operand=ast.Constant()):
+                # Of an array with two axes, -1 and 1 are the same one.
+                yield (node.lineno, node.col_offset), (node.lineno, node.col_offset + 1)
         for each in filter(None, ignored):
             end = int(each.end_lineno or 0), int(each.end_col_offset or 0)
             yield (each.lineno, each.col_offset), end
