@@ -22,7 +22,7 @@ def check_regular_file(path: Path) -> None:
     """
     if path.is_symlink() or (path.exists() and not path.is_file()):
         kind = "a symbolic link" if path.is_symlink() else "not a regular file"
-        raise FileExistsError(f"{path} is {kind}; remove it, or write to another place")
+        raise FileExistsError(f"{path} is {kind}, and is not replaced; write to another place")
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def append(path: Path, text: str) -> None:
     Raises:
         OSError: if it can't be written; a part of the text may have been.
     """
-    with _naming(path), path.open("a", encoding="utf-8") as file:
+    with _naming(path), path.open("a", encoding="utf-8", newline="\n") as file:
         file.write(text)
 
 

@@ -161,5 +161,9 @@ def _list_files(directory: Path) -> list[Path]:
 
 
 def _normalize(name: str) -> str:
-    """Composes characters, which file systems store composed or decomposed."""
+    """Composes characters, which file systems store composed or decomposed.
+
+    Names are UTF-8, whatever the locale says, as in ``LC_ALL=C PYTHONUTF8=0``.
+    """
+    name = os.fsencode(name).decode(errors="surrogateescape")
     return unicodedata.normalize("NFC", name)

@@ -23,7 +23,7 @@ from jvae_jax.training import checkpoints, distributed, parallel
 from jvae_jax.training.batching import balanced_order, epoch_order, mixed_order
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.distributed import StopRequest, stop_on_signals
-from jvae_jax.training.provenance import environment, numerics
+from jvae_jax.training.provenance import environment, numeric_environment
 from jvae_jax.training.run import (
     Run,
     check_folder,
@@ -278,7 +278,7 @@ def _shared_settings(config: TrainConfig, run: Run, devices: Devices) -> dict[st
         "dataset": run.config.dataset,
         "data with fingerprint": run.data.fingerprint,
         "devices": [device.id for device in devices],
-        **numerics(environment()),
+        **numeric_environment(environment()),
     }
 
 
@@ -436,7 +436,8 @@ class _Trainer:
             dispatch_sums = {name: float(metrics.sums[name]) for name in self._names}
             sums = {name: sums[name] + dispatch_sums[name] for name in self._names}
             means = {name: total / (next_step - step) for name, total in dispatch_sums.items()}
-            writer.steps(next_step, means)
+            with distributed.fail_together():
+                writer.steps(next_step, means)
             if stop.synchronize():
                 break
         return state, sums

@@ -51,6 +51,8 @@ def place(tree: Tree, devices: Devices) -> Tree:
 
 def check_batch(batch_size: int, examples: int, devices: int) -> None:
     """Raises ValueError unless the batch is divisible by the devices and the data fill one."""
+    if devices == 0:
+        raise ValueError("devices must not be empty")
     if batch_size % devices:
         raise ValueError(f"batch_size must be divisible by the {devices} devices, got {batch_size}")
     if examples < batch_size:

@@ -79,7 +79,7 @@ def environment(devices: Devices | None = None) -> dict[str, Any]:
     }
 
 
-def numerics(environment: Mapping[str, Any]) -> dict[str, Any]:
+def numeric_environment(environment: Mapping[str, Any]) -> dict[str, Any]:
     """Selects what decides the last bits of a result, beside the configuration and the data.
 
     Args:

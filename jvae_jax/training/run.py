@@ -40,7 +40,7 @@ from jvae_jax.sampling import purpose_key
 from jvae_jax.trained_model import TrainedModel
 from jvae_jax.training import checkpoints
 from jvae_jax.training.config import TrainConfig, parameter_bytes
-from jvae_jax.training.provenance import environment, numerics
+from jvae_jax.training.provenance import environment, numeric_environment
 from jvae_jax.training.step import TrainState, init_state, state_shape
 from jvae_jax.types import Devices, Variables
 
@@ -177,7 +177,9 @@ class Run:
         Args:
             devices: devices on which the run is continued.
         """
-        return _differences(numerics(self.environment), numerics(environment(devices)))
+        return _differences(
+            numeric_environment(self.environment), numeric_environment(environment(devices))
+        )
 
     def key(self, purpose: str) -> Array:
         """Returns the run's random key for a purpose: init, train, test, samples or order."""
