@@ -1,3 +1,5 @@
+from dataclasses import FrozenInstanceError, replace
+
 import jax
 import numpy as np
 import optax
@@ -32,6 +34,14 @@ def test_probabilities_are_a_linear_classification_of_the_features(toy_classifie
     np.testing.assert_allclose(toy_classifier.probabilities(images), expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(predicted, logits.argmax(axis=1))
     assert toy_classifier.classes == 3
+
+
+def test_classifier_is_compared_by_identity_and_frozen(toy_classifier):
+    """Its arrays have no single truth value."""
+    assert toy_classifier != replace(toy_classifier)
+    assert {toy_classifier: 1}[toy_classifier] == 1
+    with pytest.raises(FrozenInstanceError):
+        toy_classifier.accuracy = 1.0
 
 
 def test_network_halves_images_three_times(toy_classifier):

@@ -1,7 +1,7 @@
 """What a run is, what its folder accepts, and its checkpoints, without training."""
 
 import json
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
 import jax
 import numpy as np
@@ -42,6 +42,8 @@ def test_steps_and_paths(tmp_path):
     assert run.workdir == tmp_path / "run"
     assert run.metrics_path == run.workdir / "metrics.jsonl"
     assert run.checkpoints_path == run.workdir / "checkpoints"
+    with pytest.raises(FrozenInstanceError):
+        run.workdir = tmp_path
 
 
 def test_planned_run_has_no_folder(tmp_path):
