@@ -6,11 +6,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from helpers import SMALL, TinyAutoencoder, make_dataset
 
 from jvae_jax.objectives import VAE, Ours
 from jvae_jax.sampling import example_keys
+from jvae_jax.training import parallel
 from jvae_jax.training.run import plan_run
 from jvae_jax.training.step import (
     StepMetrics,
@@ -168,3 +170,35 @@ def test_metrics_that_are_not_finite_from_the_first_step_on():
         nonfinite = dict.fromkeys(metrics.sums, jnp.float32(np.nan))
         metrics = metrics.add(jnp.int32(step), nonfinite)
     assert set(map(int, metrics.first_nonfinite_step.values())) == {0}
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_dispatch_takes_consecutive_batches_of_the_order(devices):
+    """The second epoch, of three batches of four; the last two of 14 examples are left out."""
+    data, order = batch_of(0, 14), np.random.default_rng(1).permutation(14)
+    devices = jax.devices()[:devices]
+    options = {"label_info": INFO, "ema_decay": 0.05}
+    optimizer = optax.sgd(0.1)
+    train_steps = parallel.make_train_steps(
+        OBJECTIVE, MODEL, optimizer, batch_size=4, devices=devices, **options
+    )
+    state = init_state(MODEL, optimizer, jax.random.key(0))._replace(step=jnp.int32(3))
+    expected, sums = state, {}
+    step_fn = jax.jit(partial(train_step, OBJECTIVE, MODEL, optimizer, **options))
+    for step in range(3, 6):
+        indices = order[4 * (step - 3) : 4 * (step - 2)]
+        batch = Batch(data.images[indices], data.labels[indices])
+        expected, metrics = step_fn(expected, batch, keys_of(step, 4))
+        sums = {name: sums.get(name, 0) + metric for name, metric in metrics.items()}
+    state, totals = train_steps(
+        parallel.place(state, devices),
+        parallel.replicate(data, devices),
+        jnp.asarray(order),
+        RUN_KEY,
+        jnp.int32(6),
+    )
+    assert int(state.step) == 6
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, state.variables, expected.variables)
+    jax.tree.map(close, state.average, expected.average)
+    jax.tree.map(close, totals.sums, sums)
