@@ -49,7 +49,7 @@ def test_representations_are_short(model_without_classes):
     assert repr(model_without_classes) == f"TrainedModel{expected}"
     assert repr(make_dataset()) == "Dataset(name='toy', class_names=('a', 'b', 'c'))"
     eval_classifier = classifier.EvalClassifier(3, model_without_classes.variables, 0.5)
-    assert repr(eval_classifier) == "EvalClassifier(classes=3, accuracy=0.5)"
+    assert repr(eval_classifier) == "EvalClassifier(classes=3, accuracy=0.5, image_shape=None)"
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ def test_train_prints_evaluation_and_writes_run(trained):
     assert contents["data"]["train_examples"] == 4000
     files = {path.name for path in workdir.iterdir()}
     assert files == {
+        ".lock",
         "checkpoints",
         "config.json",
         "evaluation.json",

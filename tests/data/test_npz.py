@@ -94,7 +94,7 @@ def test_pads_to_squares_and_resizes(path):
             {"images": np.zeros(40, [("a", "u1")]), "labels": LABELS},
             r"images must be an array of numbers or text, got \[\('a', 'u1'\)\]",
         ),
-        ({"images": IMAGES, "labels": LABELS > 0}, "labels of .*npz must be signed .* got bool"),
+        ({"images": IMAGES, "labels": LABELS > 0}, "labels of .*npz must be integers, got bool"),
         ({"images": IMAGES, "labels": LABELS[:, None]}, r"labels of .*npz .* got \(40, 1\)"),
         ({"images": IMAGES, "labels": np.int32(1)}, r"labels of .*npz .* got \(\)"),
         (

@@ -494,7 +494,7 @@ def test_rejects_wrong_shapes():
     encode_continuous = lambda images: encode(images)._replace(logits=None)  # noqa: E731
     with pytest.raises(ValueError, match="got logits=None"):
         losses.ours(encode_continuous, decode, images, labels, capacity_c=0.0, **JOINT)
-    with pytest.raises(ValueError, match=r"shape \(6,\), one per image, got \(6, 1\)"):
+    with pytest.raises(ValueError, match=r"shape \(6,\), got \(6, 1\)"):
         losses.cvae(
             encode,
             decode,

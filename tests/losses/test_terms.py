@@ -124,7 +124,7 @@ def test_gradients_match_finite_differences():
 @pytest.mark.parametrize("labelled", [True, False])
 def test_weights_of_a_batch_with_or_without_labels_only(labelled):
     """One group is missing, so the other has the weight of its fraction."""
-    weights = population_weights(jnp.full(3, labelled), 0.2, None)
+    weights = population_weights(jnp.full(3, labelled), 0.2, None, jnp.float32)
     np.testing.assert_allclose(weights, 0.2 if labelled else 0.8, rtol=1e-6)
 
 

@@ -59,14 +59,14 @@ def test_population_weights_make_mixed_batches_unbiased():
     """Over all batches of two of 3 labelled and three of 7 unlabelled examples."""
     values = np.random.default_rng(0).normal(size=10)
     labelled = jnp.array([True, True, False, False, False])
-    weights = population_weights(labelled, 0.3, None)
+    weights = population_weights(labelled, 0.3, None, jnp.float32)
     means = [
         np.mean(weights * values[[*two_labelled, *three_unlabelled]])
         for two_labelled in itertools.combinations(range(3), 2)
         for three_unlabelled in itertools.combinations(range(3, 10), 3)
     ]
     assert np.mean(means) == pytest.approx(values.mean(), rel=1e-5)
-    np.testing.assert_array_equal(population_weights(labelled, None, None), 1)
+    np.testing.assert_array_equal(population_weights(labelled, None, None, jnp.float32), 1)
 
 
 def encode(images, labels=None):
