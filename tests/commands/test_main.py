@@ -109,6 +109,7 @@ def test_script_only_calls_the_command(name):
     assert statements == [f"from jvae_jax.commands import {name}", f"{name}.main()"]
 
 
+@pytest.mark.long
 def test_command_equals_module_and_script(tmp_path):
     """All three ways to train print the same messages and write the same files."""
     starts = {
