@@ -259,6 +259,9 @@ class _Output(io.TextIOBase):
             with contextlib.suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
+    def close(self) -> None:
+        """Does nothing: the stream is another's, and may be closed before this is collected."""
+
     def isatty(self) -> bool:
         return self._stream.isatty()
 

@@ -1,6 +1,7 @@
 """Two CPU devices, so that multi-device code always runs; data that need no network."""
 
 import os
+import shlex
 import tempfile
 from collections import Counter
 from dataclasses import replace
@@ -28,12 +29,15 @@ import pytest
 from helpers import SMALL, log_messages, make_dataset, shared_data
 
 from jvae_jax.training.loop import fit
+from jvae_jax.training.provenance import environment
 
 COLLECTED_FAULTS = pytest.StashKey[set]()
-FAULTS_HEADER = """\
+FAULTS = """\
 # Faults
 
 Faults that the tests try, and what happens. `cases` is the number of tests that passed.
+
+`pytest {arguments}`; commit `{commit}`, Python {python}, jax {jax}, {machine}.
 
 | area | fault | cases | what happens |
 | --- | --- | ---: | --- |
@@ -50,7 +54,8 @@ def pytest_configure(config):
     config.stash[COLLECTED_FAULTS] = set()
     path = config.getoption("--faults-table")
     if path and "PYTEST_XDIST_WORKER" not in os.environ:
-        config.pluginmanager.register(FaultsTable(Path(path).absolute()))
+        arguments = shlex.join(config.invocation_params.args)
+        config.pluginmanager.register(FaultsTable(Path(path).absolute(), arguments))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -64,8 +69,8 @@ def pytest_collection_modifyitems(config, items):
 class FaultsTable:
     """Counts the passed cases of each fault, from the reports of all xdist processes."""
 
-    def __init__(self, path):
-        self.path = path
+    def __init__(self, path, arguments):
+        self.path, self.arguments = path, arguments
         self.passed = Counter()
 
     def pytest_runtest_logreport(self, report):
@@ -79,7 +84,8 @@ class FaultsTable:
             f"| {area} | {fault} | {self.passed[area, fault, outcome]} | {outcome} |\n"
             for area, fault, outcome in sorted(self.passed)
         ]
-        self.path.write_text(FAULTS_HEADER + "".join(rows))
+        head = FAULTS.format(arguments=self.arguments, **environment())
+        self.path.write_text(head + "".join(rows))
 
 
 @pytest.fixture(autouse=True, scope="module")

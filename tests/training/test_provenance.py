@@ -46,19 +46,28 @@ def test_environment_has_versions_devices_and_machine():
     assert environment["machine"].startswith(machine)
 
 
+def read_instead(monkeypatch, read):
+    """Replaces the content of /proc/cpuinfo only: versions are read from files, too."""
+    original = provenance.Path.read_text
+
+    def read_text(path, *args, **options):
+        return read() if str(path) == "/proc/cpuinfo" else original(path, *args, **options)
+
+    monkeypatch.setattr(provenance.Path, "read_text", read_text)
+
+
 def test_machine_names_the_processor(monkeypatch):
     """Linux lists a processor once for each core."""
     cores = 2 * "processor\t: 0\nmodel name\t: Some CPU: 3 GHz\nflags\t\t: fpu\n\n"
-    read = lambda path, *_, **__: cores if str(path) == "/proc/cpuinfo" else ""  # noqa: E731
-    monkeypatch.setattr(provenance.Path, "read_text", read)
+    read_instead(monkeypatch, lambda: cores)
     assert provenance.environment()["machine"].endswith(" cores, Some CPU: 3 GHz")
 
 
 def test_machine_without_processor_name(monkeypatch):
-    def unreadable(*_, **__):
+    def unreadable():
         raise FileNotFoundError
 
-    monkeypatch.setattr(provenance.Path, "read_text", unreadable)
+    read_instead(monkeypatch, unreadable)
     assert provenance.environment()["machine"].endswith(" cores")
 
 
