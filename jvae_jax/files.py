@@ -1,7 +1,9 @@
 """Atomic file writes, and files of arrays with a checksum."""
 
+import errno
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,10 +11,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+logger = logging.getLogger(__name__)
+
 _DIGEST = "sha256"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def check_regular_file(path: Path) -> None:
@@ -60,6 +66,39 @@ def append(path: Path, text: str) -> None:
     """
     with _naming(path), path.open("a", encoding="utf-8", newline="\n") as file:
         file.write(text)
+
+
+@contextmanager
+def lock_file(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Excludes other processes and threads by a lock file, which is released when they end.
+
+    On a file system without locks, nobody is excluded, with a warning.
+
+    Args:
+        path: path of the lock file.
+        wait: whether to wait while the file is locked.
+
+    Raises:
+        TimeoutError: if the file is locked and ``wait`` is False.
+        OSError: if it can't be written.
+    """
+    lock = FileLock(path)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except TimeoutError:
+            if not wait:
+                raise
+            logger.info("waiting for another process: %s is locked", path)
+            lock.acquire()
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        logger.warning("%s: the file system has no locks; work there in one process only", path)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -101,6 +101,7 @@ class TrainedModel:
                 raise ValueError(f"unknown label {index}; there are {', '.join(names)}")
         return np.array(indices, np.int32)
 
+    @default_numerics()
     def sample(
         self, labels: ClassLabels | None = None, *, key: Array, columns: int = 10, rows: int = 10
     ) -> Float[Array, "rows columns height width channels"]:
@@ -121,6 +122,7 @@ class TrainedModel:
             columns=columns,
         )
 
+    @default_numerics()
     def encode(self, images: PixelsLike) -> Posterior:
         """Returns the parameters of q(z|x), whose mean is the style, and of q(c|x).
 
@@ -132,6 +134,7 @@ class TrainedModel:
         """
         return generation.encode(self.network, self.variables, images)
 
+    @default_numerics()
     def decode(self, z: LatentsLike, labels: ClassLabels | None = None) -> Images:
         """Generates the character of each label in each style.
 
@@ -142,10 +145,12 @@ class TrainedModel:
         labels = self._broadcast_labels(labels, len(z))
         return generation.decode(self.network, self.variables, z, labels)
 
+    @default_numerics()
     def reconstruct(self, images: PixelsLike) -> Images:
         """Reconstructs images from the mean z and the most probable c."""
         return generation.reconstruct(self.network, self.variables, images)
 
+    @default_numerics()
     def restyle(
         self, images: PixelsLike, labels: ClassLabels | None = None
     ) -> Float[Array, "batch columns height width channels"]:
@@ -163,6 +168,7 @@ class TrainedModel:
         indices = self.label_indices(labels)
         return generation.restyle(self.network, self.variables, images, jnp.asarray(indices))
 
+    @default_numerics()
     def interpolate(
         self,
         z: LatentsLike,
@@ -180,6 +186,7 @@ class TrainedModel:
         labels = self._broadcast_labels(labels, len(z))
         return generation.interpolate(self.network, self.variables, z, labels, steps=steps)
 
+    @default_numerics()
     def traverse(
         self,
         z: Float[Array | np.ndarray, "latents"] | Sequence[float],

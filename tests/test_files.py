@@ -1,13 +1,15 @@
 """Writes that fail, special files in the way, and checksums of arrays."""
 
+import errno
 import json
 import os
 
 import numpy as np
 import pytest
-from helpers import file_size_limit
+from helpers import file_size_limit, log_messages
 from safetensors.numpy import load_file, save_file
 
+from jvae_jax import files
 from jvae_jax.files import append, atomic_write, load_arrays, save_arrays, write_json
 
 ARRAYS = {
@@ -139,3 +141,20 @@ def test_arrays_without_checksum_are_loaded_and_swapped_ones_are_not(tmp_path):
     np.testing.assert_array_equal(load_file(path)["a/bias"], ARRAYS["b/bias"])
     with pytest.raises(ValueError, match="damaged: the checksum of its arrays doesn't match"):
         load_arrays(path)
+
+
+@pytest.mark.fault("run folder", "file system without locks", "a warning; nobody is excluded")
+def test_lock_on_file_system_without_locks(tmp_path, monkeypatch):
+    def acquire(*_, **__):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.FileLock, "acquire", acquire)
+    with log_messages() as messages, files.lock_file(tmp_path / "lock", wait=False):
+        pass
+    (message,) = messages
+    assert "the file system has no locks" in message
+
+
+def test_lock_reports_other_errors(tmp_path):
+    with pytest.raises(OSError, match="nowhere"), files.lock_file(tmp_path / "nowhere" / "lock"):
+        pass

@@ -49,6 +49,7 @@ def run_command(flags: EvaluateFlags) -> None:
         step=int(state.step),
         filename=filename,
         eval_classifier=eval_classifier,
+        keep_others=True,
     )
     print(format_table(evaluation))
     print(f"written to {run.workdir / filename}")

@@ -1,12 +1,9 @@
 """Cache of prepared datasets: one uncompressed .npz file each."""
 
-import contextlib
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from jvae_jax.data.archives import read_arrays
 from jvae_jax.data.source import PreparedData
@@ -68,22 +65,3 @@ def remove_leftovers(path: Path) -> None:
     """Removes the temporary files of killed processes that wrote ``path``."""
     for leftover in path.parent.glob(f".{path.name}.*"):
         leftover.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Excludes other processes by a lock file, which the system releases when a process ends.
-
-    Raises:
-        OSError, NotImplementedError: if the file can't be written or its file system has no locks.
-    """
-    file_lock = FileLock(path)
-    try:
-        file_lock.acquire(timeout=0)
-    except Timeout:
-        logger.info("waiting for another process that prepares data: %s is locked", path)
-        file_lock.acquire()
-    try:
-        yield
-    finally:
-        file_lock.release()

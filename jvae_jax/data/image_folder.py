@@ -20,6 +20,7 @@ from jvae_jax.data.images import (
     split_arrays,
 )
 from jvae_jax.data.source import PreparedData, fingerprint
+from jvae_jax.files import lock_file
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def _read_or_prepare(path: Path, origin: str, prepare: Callable[[], PreparedData
             if data := cache.read(path, origin):
                 return data
             path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(cache.lock(path.with_suffix(".lock")))
+            stack.enter_context(lock_file(path.with_suffix(".lock")))
         except (OSError, RuntimeError) as error:  # RuntimeError: no home folder, or no file locks
             logger.warning("decoded images are not cached: %s", error)
             return prepare()

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from jvae_jax.data import cache
 from jvae_jax.data.dataset import Dataset
 from jvae_jax.data.source import PreparedData, Source, fingerprint
-from jvae_jax.files import atomic_write
+from jvae_jax.files import atomic_write, lock_file
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class _PreparedPaths:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Excludes other processes, and removes the temporary folders of killed ones."""
-        with cache.lock(self.home / ".jvae_jax.lock"):
+        with lock_file(self.home / ".jvae_jax.lock"):
             for folder in (*self.folder.glob("incomplete.*"), *self.downloads.glob("*.tmp.*")):
                 shutil.rmtree(folder)
             yield
@@ -123,6 +123,8 @@ def _download(source: Source, downloads: Path) -> PreparedData:
                 _download_file(url, files[name])
         return source.read(files)
     except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # of a file here, not of the network
         if isinstance(error, ValueError):  # A file is damaged.
             for file in files.values():
                 file.unlink(missing_ok=True)

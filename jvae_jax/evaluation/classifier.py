@@ -81,6 +81,7 @@ class EvalClassifier:
     accuracy: float
     image_shape: tuple[int, int, int] | None = None
 
+    @default_numerics()
     def __call__(
         self, images: Images
     ) -> tuple[Int[Array, "batch"], Float[Array, "batch features"]]:
@@ -99,6 +100,7 @@ class EvalClassifier:
         logits, features = self._logits_and_features(images)
         return jnp.argmax(logits, axis=-1), features
 
+    @default_numerics()
     def probabilities(self, images: Images) -> Float[Array, "batch classes"]:
         """Class probabilities of images with values in [0, 1]."""
         return jax.nn.softmax(self._logits_and_features(images)[0])

@@ -50,9 +50,9 @@ def export(model: TrainedModel, run: Run, folder: Path, *, onnx: bool = True) ->
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} already exists and isn't empty; choose another --output")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    contents = json.loads((run.workdir / "config.json").read_text(encoding="utf-8"))
     try:
         temporary.mkdir(parents=True)
-        contents = json.loads((run.workdir / "config.json").read_text(encoding="utf-8"))
         config = _strip_local_settings(run.config)
         write_json(temporary / "config.json", {**contents, "config": config.to_json()})
         if model.metrics:

@@ -151,7 +151,7 @@ class CheckpointWriter:
         Raises:
             CheckpointError: if the previous checkpoint can't be written.
         """
-        self._wait()
+        self.wait()
         # On CPU, device_get may return the memory of a buffer that the next step reuses.
         tree = jax.tree.map(np.array, jax.device_get(tree))
         metrics = {_METRIC: negative_elbo, _SUMS: dict(metric_sums)}
@@ -160,20 +160,21 @@ class CheckpointWriter:
     def check(self) -> None:
         """Raises CheckpointError if a checkpoint can't be written, without waiting for it."""
         if self._saving is not None and self._saving.done():
-            self._wait()
+            self.wait()
 
     def close(self) -> None:
+        """Waits as :meth:`wait` does, and ends the thread that saves."""
+        try:
+            self.wait()
+        finally:
+            self._executor.shutdown()
+
+    def wait(self) -> None:
         """Waits until all checkpoints are on disk.
 
         Raises:
             CheckpointError: if one can't be written.
         """
-        try:
-            self._wait()
-        finally:
-            self._executor.shutdown()
-
-    def _wait(self) -> None:
         saving, self._saving = self._saving, None
         if saving is not None:
             with self._reporting_errors():

@@ -27,6 +27,7 @@ from jvae_jax.training.provenance import environment, numeric_environment
 from jvae_jax.training.run import (
     Run,
     check_folder,
+    load_run,
     lock_folder,
     open_run,
     plan_run,
@@ -82,7 +83,7 @@ def fit(
         ValueError: if the folder contains something else or a run of another configuration, the
             batch size doesn't suit the data or the devices, or the processes differ.
         CheckpointError: if checkpoints exist but none can be read, or one can't be written.
-        DivergedError: if a metric is not finite; the last checkpoint precedes it.
+        DivergedError: if a metric is not finite; the last checkpoint, if any, precedes it.
         OSError: if the folder can't be written.
         RuntimeError: if another process or thread is training in the folder, or another of the
             processes that train together failed.
@@ -119,9 +120,10 @@ def fit(
         if is_first:
             _log_summary(run, training_data, label_info, devices)
         state = _train(run, training_data, state, label_info, devices, on_samples)
-        if is_first:
-            logger.info("evaluating on %d test images", run.data.test_examples)
-            evaluate_run(run, dataset, state.average, step=int(state.step))
+        with distributed.fail_together():
+            if is_first:
+                logger.info("evaluating on %d test images", run.data.test_examples)
+                evaluate_run(run, dataset, state.average, step=int(state.step))
     return run
 
 
@@ -133,14 +135,12 @@ def evaluate_run(
     step: int,
     filename: str = "evaluation.json",
     eval_classifier: EvalClassifier | None = None,
+    keep_others: bool = False,
 ) -> Evaluation:
     """Evaluates a run on the test split and writes the metrics to its folder.
 
     This needs no lock on the folder, so that a run can be evaluated while it trains: checkpoints
     are only read, and the file of the metrics is replaced as a whole.
-
-    Metrics of an earlier evaluation of the same step that this one lacks, those that need an
-    evaluation classifier, are kept.
 
     Args:
         run: the run.
@@ -149,6 +149,8 @@ def evaluate_run(
         step: training step of the variables.
         filename: file of the metrics.
         eval_classifier: classifier of the same data; see :meth:`TrainedModel.evaluate`.
+        keep_others: keep the metrics in the file that this evaluation lacks, such as those that
+            need a classifier, if they are of the same step.
 
     Returns:
         The metrics, with the step and the environment.
@@ -161,7 +163,7 @@ def evaluate_run(
     evaluation = {"step": step, **metrics, "environment": environment()}
     previous = run.evaluation(filename)
     kept = {name: value for name, value in previous.items() if name not in evaluation}
-    if kept and previous.get("step") == step:
+    if keep_others and kept and previous.get("step") == step:
         logger.info("kept from an earlier evaluation of this step: %s", ", ".join(kept))
         evaluation |= kept
     write_json(run.workdir / filename, evaluation)
@@ -273,12 +275,14 @@ def _shared_settings(config: TrainConfig, run: Run, devices: Devices) -> dict[st
         run: the planned run.
         devices: the devices of all processes.
     """
+    numerics = numeric_environment(environment(devices))
+    numerics.pop("machine", None)  # hosts may have different processors
     return {
         **settings(config),
         "dataset": run.config.dataset,
         "data with fingerprint": run.data.fingerprint,
-        "devices": [device.id for device in devices],
-        **numeric_environment(environment()),
+        "device ids": [device.id for device in devices],
+        **numerics,
     }
 
 
@@ -293,7 +297,7 @@ def _open(
     if run.evaluation().get("step") == run.total_steps:
         state, _ = checkpoints.restore_latest(run.checkpoints_path, run.state_shape())
         if state is not None and int(state.step) == run.total_steps:
-            return run, state
+            return load_run(run.workdir), state
     closing.enter_context(lock_folder(run.workdir))
     # Checks the folder again: another process may have trained in it before it was locked.
     run = open_run(run.config, dataset, devices)
@@ -336,7 +340,9 @@ def _train(
             state, sums = trainer.train_epoch(state, epoch, sums, writer, stop)
             step = int(state.step)
             if step < epoch * steps_per_epoch:
-                writer.save_checkpoint(state, negative_elbo=math.inf, metric_sums=sums)
+                with distributed.fail_together():
+                    writer.save_checkpoint(state, negative_elbo=math.inf, metric_sums=sums)
+                    writer.wait()
                 stop.exit()
             train_terms = {name: total / steps_per_epoch for name, total in sums.items()}
             sums = {}
@@ -361,6 +367,8 @@ def _train(
                 with distributed.fail_together():
                     writer.write_samples(variables)
                     writer.save_checkpoint(state, negative_elbo=negative_elbo, metric_sums=sums)
+                    if stop or is_last:
+                        writer.wait()
             if stop:
                 stop.exit()
     return state
@@ -371,9 +379,16 @@ def _check_test_terms(run: Run, epoch: int, terms: Mapping[str, float]) -> None:
     if nonfinite:
         raise DivergedError(
             f"not finite on the test split after epoch {epoch}: {', '.join(nonfinite)}. "
-            f"{run.checkpoints_path} has the last finite state, if any; try a lower "
-            "--learning_rate or a larger --batch_size in another --workdir"
+            f"{_advice(run)}"
         )
+
+
+def _advice(run: Run) -> str:
+    """Returns what to do after a divergence."""
+    return (
+        f"{run.checkpoints_path} has the last finite state, if any was saved; try a lower "
+        "--learning_rate or a larger --batch_size in another --workdir"
+    )
 
 
 class _Trainer:
@@ -474,7 +489,4 @@ class _Trainer:
         if nonfinite:
             first = min(nonfinite.values())
             names = ", ".join(name for name, step in nonfinite.items() if step == first)
-            raise DivergedError(
-                f"not finite at step {first}: {names}. {self._run.checkpoints_path} has the last "
-                "finite state; try a lower --learning_rate in another --workdir"
-            )
+            raise DivergedError(f"not finite at step {first}: {names}. {_advice(self._run)}")

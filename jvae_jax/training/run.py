@@ -17,7 +17,7 @@ damaged_checkpoints/      checkpoints that could not be read, if any
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,14 +26,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from filelock import FileLock, Timeout
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
 from jvae_jax import data
 from jvae_jax.data import Dataset
 from jvae_jax.data.dataset import DatasetInfo
-from jvae_jax.files import check_regular_file, load_arrays, write_json
+from jvae_jax.files import check_regular_file, load_arrays, lock_file, write_json
 from jvae_jax.memory import require_memory
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.sampling import purpose_key
@@ -294,7 +293,12 @@ def plan_run(config: TrainConfig, dataset: Dataset) -> Run:
 
 
 def check_folder(run: Run) -> None:
-    """Raises ValueError unless the run's folder is missing, empty, or that of the same run."""
+    """Checks that the run's folder is missing, empty, or that of the same run.
+
+    Raises:
+        ValueError: if it contains something else.
+        OSError: if its path, or a file in it, is a link or a special file that training would use.
+    """
     workdir = _check_workdir(run.workdir)
     _check_entries(workdir)
     if (workdir / WEIGHTS).exists():
@@ -316,14 +320,14 @@ def lock_folder(workdir: Path) -> Iterator[None]:
         OSError: if it can't be written.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(workdir / ".lock", timeout=0).acquire()
-    except Timeout as error:
-        raise RuntimeError(
-            f"another process is training in {workdir}; wait until it ends, or choose another "
-            "--workdir"
-        ) from error
-    with lock:
+    with ExitStack() as closing:
+        try:
+            closing.enter_context(lock_file(workdir / ".lock", wait=False))
+        except TimeoutError as error:
+            raise RuntimeError(
+                f"another process is training in {workdir}; wait until it ends, or choose another "
+                "--workdir"
+            ) from error
         yield
 
 
@@ -402,11 +406,11 @@ def dataset_name(config: TrainConfig) -> str:
 
 
 def _check_workdir(workdir: Path) -> Path:
-    """Returns the path of a folder that exists or can be created.
+    """Returns the path of a run's folder, which may be missing.
 
     Raises:
         ValueError: if no path can be like this.
-        OSError: if it or a part of it can't be a folder.
+        OSError: if it can't be looked up: a dangling link, a loop of links, or a file on the way.
     """
     try:
         workdir.stat()

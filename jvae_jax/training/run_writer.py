@@ -94,6 +94,15 @@ class RunWriter:
                 int(state.step), state, negative_elbo=negative_elbo, metric_sums=metric_sums
             )
 
+    def wait(self) -> None:
+        """Waits until all checkpoints are on disk.
+
+        Raises:
+            CheckpointError: if one can't be written.
+        """
+        if self._checkpoints is not None:
+            self._checkpoints.wait()
+
     def write_samples(self, variables: Variables) -> None:
         """Rewrites samples.png."""
         if not self._writes:

@@ -15,7 +15,7 @@ import pytest
 from helpers import encode_image, stroke_image
 from PIL import Image
 
-from jvae_jax import data
+from jvae_jax import data, files
 from jvae_jax.data import cache, image_folder
 
 
@@ -158,7 +158,7 @@ def test_loads_without_writable_lock(root, cache_dir, monkeypatch, caplog):
     def read_only(_path):
         raise PermissionError(errno.EROFS, "Read-only file system", str(cache_dir))
 
-    monkeypatch.setattr(cache, "FileLock", read_only)
+    monkeypatch.setattr(files, "FileLock", read_only)
     assert len(load(root).train_images) == 18
     assert "decoded images are not cached: " in caplog.messages[0]
     assert "Read-only file system" in caplog.messages[0]

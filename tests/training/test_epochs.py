@@ -410,6 +410,20 @@ def test_logs_number_of_processes(config, monkeypatch):
     assert " on 2 x cpu of 2 processes, in " in messages[0]
 
 
+def test_processes_compare_settings_and_devices(recorder, config, monkeypatch):
+    compared = {}
+    monkeypatch.setattr(distributed, "check_equal", compared.update)
+    fit(config, make_dataset(), devices=jax.devices()[1:])
+    assert compared["device ids"] == [1]
+    assert compared["devices"] == "1 x cpu"
+    assert compared["data with fingerprint"] == make_dataset().fingerprint
+    assert compared["learning_rate"] == config.learning_rate
+    assert compared["jax"] == jax.__version__
+    assert "workdir" not in compared
+    assert "machine" not in compared
+    assert recorder.dispatches
+
+
 @pytest.mark.parametrize("step", [30, 24, None])
 def test_finished_run_is_evaluated_unless_it_was(recorder, config, step):
     """By the step of its evaluation; None if it has none."""
