@@ -156,5 +156,6 @@ def test_lock_on_file_system_without_locks(tmp_path, monkeypatch):
 
 
 def test_lock_reports_other_errors(tmp_path):
-    with pytest.raises(OSError, match="nowhere"), files.lock_file(tmp_path / "nowhere" / "lock"):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"), files.lock_file(tmp_path / "file" / "lock"):
         pass
