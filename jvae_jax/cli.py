@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import difflib
-import errno
 import io
 import logging
 import os
@@ -21,12 +20,10 @@ import simple_parsing
 from simple_parsing.helpers.custom_actions import BooleanOptionalAction
 from simple_parsing.wrappers.field_wrapper import DashVariant
 
+from jvae_jax.files import describe_error
 from jvae_jax.numerics import default_numerics
 
 Config = TypeVar("Config")
-
-_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-"""Errors that only writing raises."""
 
 
 class _Parser(simple_parsing.ArgumentParser):
@@ -286,12 +283,8 @@ def _open_closed_descriptors() -> None:
 
 
 def _describe(error: Exception) -> str:
-    """Returns an error in one line, without numbers of the operating system."""
-    if isinstance(error, OSError) and error.strerror:
-        place = "" if error.filename is None else f"{error.filename}: "
-        verb = "can't write " if place and error.errno in _UNWRITABLE else ""
-        return _one_line(f"{verb}{place}{error.strerror}")
-    message = _one_line(str(error)) or type(error).__name__
+    """Returns an error in one line, with its type if it isn't expected."""
+    message = _one_line(describe_error(error))
     is_expected = isinstance(error, (ValueError, OSError, ArithmeticError, RuntimeError))
     return message if is_expected else f"{message} ({type(error).__name__}; --debug shows where)"
 

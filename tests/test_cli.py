@@ -433,7 +433,7 @@ def status_with(monkeypatch, capsys):
 
 @pytest.mark.fault(
     "output",
-    "stdout closed early, as by `| head -1`",
+    "stdout closed early, as by `head -1`",
     "the command does its work quietly; exit status 141",
 )
 def test_stdout_closed_early(status_with):

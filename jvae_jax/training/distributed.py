@@ -19,6 +19,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jvae_jax.files import describe_error
+
 Tree = TypeVar("Tree")
 
 AUTO = "auto"
@@ -141,7 +143,7 @@ def fail_together() -> Iterator[None]:
         yield
     except Exception as error:
         with suppress(Exception):  # this error matters more than that the others are gone
-            gather(str(error) or type(error).__name__)
+            gather(describe_error(error))
         raise
     for process, message in enumerate(gather(None)):
         if message is not None:

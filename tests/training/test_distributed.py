@@ -236,7 +236,7 @@ def test_refuses_processes_with_other_numbers_of_devices(tmp_path):
 )
 def test_all_end_if_one_cannot_read_its_data(tmp_path):
     processes = start_processes(tmp_path, "--workdir=run", second=["--dataset=missing.npz"])
-    error = "[Errno 2] No such file or directory: 'missing.npz'\n"
+    error = "missing.npz: No such file or directory\n"
     messages = [f"error: process 1 failed: {error}", f"error: {error}"]
     assert_refused(processes, tmp_path, [1, 1], messages)
 
@@ -267,7 +267,7 @@ def test_all_end_if_first_cannot_write(tmp_path):
     (tmp_path / "run" / "metrics.jsonl").unlink()
     (tmp_path / "run" / "metrics.jsonl").mkdir()
     assert wait_all(processes, START_SECONDS) == [1, 1]
-    error = "[Errno 21] Is a directory: 'run/metrics.jsonl'\n"
+    error = "run/metrics.jsonl: Is a directory\n"
     assert f"error: {error}" in output_of(tmp_path, 0)
     assert f"error: process 0 failed: {error}" in output_of(tmp_path, 1)
 
