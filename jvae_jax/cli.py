@@ -20,7 +20,7 @@ import simple_parsing
 from simple_parsing.helpers.custom_actions import BooleanOptionalAction
 from simple_parsing.wrappers.field_wrapper import DashVariant
 
-from jvae_jax.files import describe_error
+from jvae_jax.messages import describe_error, escape
 from jvae_jax.numerics import default_numerics
 
 Config = TypeVar("Config")
@@ -194,7 +194,7 @@ def exit_after(function: Callable[[], None], *, debug: bool = False) -> NoReturn
     status: Any = 0
     with contextlib.ExitStack() as closing:
         null = closing.enter_context(Path(os.devnull).open("w"))
-        stdout, stderr = _Output(sys.stdout or null, escape=True), _Output(sys.stderr or null)
+        stdout, stderr = _Output(sys.stdout or null, escapes=True), _Output(sys.stderr or null)
         closing.enter_context(contextlib.redirect_stdout(stdout))
         closing.enter_context(contextlib.redirect_stderr(stderr))
         try:
@@ -226,20 +226,20 @@ class _Output(io.TextIOBase):
 
     error: OSError | None = None
 
-    def __init__(self, stream: Any, *, escape: bool = False) -> None:
+    def __init__(self, stream: Any, *, escapes: bool = False) -> None:
         """Wraps a stream.
 
         Args:
             stream: the text stream.
-            escape: whether to escape control characters but the end of a line.
+            escapes: whether to escape control characters but the end of a line.
         """
         self._stream = stream
-        self._escape = escape
+        self._escapes = escapes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
-        self._try(self._stream.write, _escape(text, keep="\n") if self._escape else text)
+        self._try(self._stream.write, escape(text, keep="\n") if self._escapes else text)
         return len(text)
 
     def flush(self) -> None:
@@ -290,14 +290,7 @@ def _describe(error: Exception) -> str:
 
 
 def _one_line(text: str) -> str:
-    return _escape(" ".join(text.split()))
-
-
-def _escape(text: str, *, keep: str = "") -> str:
-    """Escapes control characters, which a terminal would obey, but those to keep."""
-    return "".join(
-        char if char.isprintable() or char in keep else ascii(char)[1:-1] for char in text
-    )
+    return escape(" ".join(text.split()))
 
 
 @contextlib.contextmanager
@@ -314,7 +307,7 @@ def _warnings_in_one_line() -> Iterator[None]:
             if is_reported:
                 return
             is_reported = True
-            folder = _escape(str(jax.config.jax_compilation_cache_dir))  # type: ignore
+            folder = escape(str(jax.config.jax_compilation_cache_dir))  # type: ignore
             text = f"error {cache_error[1]} the compilation cache in {folder}: {cache_error[2]}"
         print(f"warning: {text}", file=sys.stderr)
 
@@ -327,7 +320,7 @@ class _OneLineFormatter(logging.Formatter):
     """Formats a record as its message, with control characters escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return _escape(record.getMessage())
+        return escape(record.getMessage())
 
 
 @contextlib.contextmanager

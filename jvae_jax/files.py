@@ -1,4 +1,4 @@
-"""Atomic file writes, and files of arrays with a checksum."""
+"""Atomic file writes, lock files, and files of arrays with a checksum."""
 
 import errno
 import hashlib
@@ -19,17 +19,7 @@ logger = logging.getLogger(__name__)
 
 _DIGEST = "sha256"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-"""Errors that only writing raises."""
-
-
-def describe_error(error: Exception) -> str:
-    """Returns an error's message, or its type, without numbers of the operating system."""
-    if isinstance(error, OSError) and error.strerror:
-        place = "" if error.filename is None else f"{error.filename}: "
-        verb = "can't write " if place and error.errno in _UNWRITABLE else ""
-        return f"{verb}{place}{error.strerror}"
-    return str(error) or type(error).__name__
+"""Errors of locking on file systems that have no locks."""
 
 
 def check_regular_file(path: Path) -> None:

@@ -183,7 +183,8 @@ def as_images(
     return images
 
 
-def _array(values: Any, name: str, *, empty: Any = None) -> np.ndarray:
+def _array(values: Any, name: str, *, empty: Any) -> np.ndarray:
+    """Converts nested lists; an array without elements gets the dtype ``empty``."""
     try:
         array = np.asarray(values)
     except (ValueError, OverflowError) as error:

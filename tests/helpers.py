@@ -98,6 +98,13 @@ class TinyAutoencoder(nn.Module):
         return self.decode(jnp.concatenate([posterior.mean, *c], axis=-1))
 
 
+def assert_same_result(run, reference):
+    """Asserts that two runs ended with the same state and files, bit for bit."""
+    jax.tree.map(np.testing.assert_array_equal, run.load_state(), reference.load_state())
+    for name in ("metrics.jsonl", "evaluation.json", "samples.png"):
+        assert (run.workdir / name).read_bytes() == (reference.workdir / name).read_bytes()
+
+
 @contextmanager
 def log_messages():
     """Collects the messages logged to "jvae_jax", from INFO on, in the list that it yields."""

@@ -13,7 +13,7 @@ import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import SMALL, make_dataset
+from helpers import SMALL, assert_same_result, make_dataset
 
 from jvae_jax import numerics
 from jvae_jax.training.loop import fit
@@ -40,12 +40,6 @@ def set_options():
     """Sets all options of OPTIONS, or those named, until the test ends."""
     with ExitStack() as stack:
         yield lambda *names: [stack.enter_context(OPTIONS[name]()) for name in names or OPTIONS]
-
-
-def assert_same_result(run, reference):
-    jax.tree.map(np.testing.assert_array_equal, run.load_state(), reference.load_state())
-    for name in ("metrics.jsonl", "evaluation.json", "samples.png"):
-        assert (run.workdir / name).read_bytes() == (reference.workdir / name).read_bytes()
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -1,6 +1,5 @@
 """Cache of prepared datasets: one uncompressed .npz file each."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +7,6 @@ import numpy as np
 from jvae_jax.data.archives import read_arrays
 from jvae_jax.data.source import PreparedData
 from jvae_jax.files import atomic_write
-
-logger = logging.getLogger(__name__)
 
 CACHE_DIR = Path("~/.cache/jvae_jax")
 """Default directory of downloads and prepared data."""

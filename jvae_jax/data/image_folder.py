@@ -81,7 +81,7 @@ def _read_or_prepare(path: Path, origin: str, prepare: Callable[[], PreparedData
                 return data
             path.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(lock_file(path.with_suffix(".lock")))
-        except (OSError, RuntimeError) as error:  # RuntimeError: no home folder, or no file locks
+        except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
             logger.warning("decoded images are not cached: %s", error)
             return prepare()
         # Another process may have prepared the data while this one waited for the lock.

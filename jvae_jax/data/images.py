@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from jvae_jax.data.source import Arrays
 from jvae_jax.memory import require_memory
+from jvae_jax.messages import escape
 
 UNLABELLED = "unlabelled"
 """Name of the pseudo-class of unlabelled images; their label is -1."""
@@ -101,7 +102,7 @@ def decode_images(
             pixels = decode_image(image.file, size, grey=grey)
         except UnreadableImageError as error:
             name = image.file if isinstance(image.file, Path) else image.path
-            unreadable.append(_printable(f"{name} ({error})"))
+            unreadable.append(escape(f"{name} ({error})"))
         else:
             decoded[image.path] = pixels, labels_by_name[image.class_name]
             channels = max(channels, pixels.shape[-1])
@@ -260,14 +261,6 @@ def _border(images: np.ndarray) -> np.ndarray:
     """Border pixels of images (..., h, w, channels), as (..., pixels, channels)."""
     sides = images[..., 0, :, :], images[..., -1, :, :], images[..., :, 0, :], images[..., :, -1, :]
     return np.concatenate(sides, axis=-2)
-
-
-def _printable(text: str) -> str:
-    """Escapes what a terminal would act upon or can't encode."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
 
 
 def _abbreviate(names: Sequence[str]) -> str:

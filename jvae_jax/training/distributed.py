@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jvae_jax.files import describe_error
+from jvae_jax.messages import describe_error
 
 Tree = TypeVar("Tree")
 

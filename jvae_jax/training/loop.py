@@ -62,7 +62,8 @@ def fit(
     A run that is interrupted at any moment and resumed by the same call ends with the same
     parameters, optimizer state and metrics, bit for bit, as one that was not. After SIGINT or
     SIGTERM the steps in flight are finished and saved first; a second signal ends the process at
-    once.
+    once. JAX's options for random bits, types and promotion are fixed, see
+    :func:`jvae_jax.numerics.default_numerics`.
 
     Until it returns, no other process or thread can train in the same folder.
 

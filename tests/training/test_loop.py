@@ -10,7 +10,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from helpers import SMALL, log_messages, make_dataset
+from helpers import SMALL, assert_same_result, log_messages, make_dataset
 from PIL import Image
 
 from jvae_jax.objectives import OBJECTIVES, AnnealedVAE, JointVAE, Ours
@@ -27,12 +27,6 @@ class InterruptedTestError(Exception):
 
 def metrics_of(run):
     return [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
-
-
-def assert_same_result(run, reference):
-    jax.tree.map(np.testing.assert_array_equal, run.load_state(), reference.load_state())
-    for name in ("metrics.jsonl", "evaluation.json", "samples.png"):
-        assert (run.workdir / name).read_bytes() == (reference.workdir / name).read_bytes()
 
 
 def interrupt_in_epoch(epoch, workdir, monkeypatch, **changes):
