@@ -25,6 +25,7 @@ from jvae_jax.types import (
     Labels,
     LossTerms,
     Model,
+    Multipliers,
     ReconstructionLoss,
     Scalar,
 )
@@ -88,6 +89,12 @@ class Objective:
         del total_steps
         return self
 
+    def initial_multipliers(self) -> Multipliers:
+        """Returns the multipliers before the first step, by their names in the loss function; empty
+        unless the objective has ``penalty="multiplier"``.
+        """
+        return {}
+
     def final_unlabelled_capacity_c(self, label_info: LabelInfo) -> float:
         """Returns the final C_c of examples with the uniform prior, in nats, before it is capped at
         log K; 0 if there are none.
@@ -103,6 +110,7 @@ class Objective:
         *,
         step: int | Array,
         keys: Keys,
+        multipliers: Multipliers | None = None,
         label_info: LabelInfo = LabelInfo(),
         axis_name: str | None = None,
     ) -> tuple[Scalar, LossTerms]:
@@ -115,6 +123,8 @@ class Objective:
             labels: (batch,) class indices; -1 means unlabelled.
             step: training step, on which the capacities depend.
             keys: random keys by purpose; each a single key or one per example.
+            multipliers: multipliers of KL - C. Without them, the loss is that of
+                ``penalty="absolute"``.
             label_info: properties of the dataset's labels.
             axis_name: name of the device axis, if any.
 
@@ -131,7 +141,16 @@ class VAE(Objective):
     name: ClassVar[str] = "vae"
 
     def loss(
-        self, model, images, labels, *, step, keys, label_info=LabelInfo(), axis_name=None
+        self,
+        model,
+        images,
+        labels,
+        *,
+        step,
+        keys,
+        multipliers=None,
+        label_info=LabelInfo(),
+        axis_name=None,
     ) -> tuple[Scalar, LossTerms]:
         return losses.vae(
             model.encode,
@@ -160,7 +179,16 @@ class CVAE(Objective):
         require(self, "alpha", lambda value: value >= 0, "0 or more")
 
     def loss(
-        self, model, images, labels, *, step, keys, label_info=LabelInfo(), axis_name=None
+        self,
+        model,
+        images,
+        labels,
+        *,
+        step,
+        keys,
+        multipliers=None,
+        label_info=LabelInfo(),
+        axis_name=None,
     ) -> tuple[Scalar, LossTerms]:
         return losses.cvae(
             model.encode,
@@ -191,7 +219,16 @@ class BetaVAE(Objective):
         require(self, "beta", lambda value: value >= 0, "0 or more")
 
     def loss(
-        self, model, images, labels, *, step, keys, label_info=LabelInfo(), axis_name=None
+        self,
+        model,
+        images,
+        labels,
+        *,
+        step,
+        keys,
+        multipliers=None,
+        label_info=LabelInfo(),
+        axis_name=None,
     ) -> tuple[Scalar, LossTerms]:
         return losses.beta_vae(
             model.encode,
@@ -211,6 +248,10 @@ class AnnealedVAE(Objective):
 
     beta: float = 30.0
     """Weight of |KL(z) - C_z|."""
+    penalty: Literal["absolute", "multiplier"] = "absolute"
+    """Penalty of a capacity term: absolute, the paper's weight times |KL - C|, whose gradient has
+    the weight's size on either side of C; or multiplier, in which a multiplier of KL - C, at most
+    the weight, integrates KL - C over the steps. Not in the paper."""
     capacity_z: float = 5.0
     """Final capacity C_z, in nats."""
     capacity_steps: int | None = None
@@ -223,6 +264,9 @@ class AnnealedVAE(Objective):
         for name in ("beta", "capacity_z", "capacity_steps"):
             require(self, name, lambda value: value >= 0, "0 or more")
 
+    def initial_multipliers(self) -> Multipliers:
+        return {"multiplier_z": jnp.zeros(())} if self.penalty == "multiplier" else {}
+
     def resolve(self, total_steps: float) -> "AnnealedVAE":
         if self.capacity_steps is not None:
             return self
@@ -233,7 +277,16 @@ class AnnealedVAE(Objective):
         return ramp(step, final, steps)
 
     def loss(
-        self, model, images, labels, *, step, keys, label_info=LabelInfo(), axis_name=None
+        self,
+        model,
+        images,
+        labels,
+        *,
+        step,
+        keys,
+        multipliers=None,
+        label_info=LabelInfo(),
+        axis_name=None,
     ) -> tuple[Scalar, LossTerms]:
         return losses.annealed_vae(
             model.encode,
@@ -242,6 +295,7 @@ class AnnealedVAE(Objective):
             gaussian_key=keys.gaussian,
             beta=self.beta,
             capacity_z=self._capacity(self.capacity_z, step),
+            **(multipliers or {}),
             reconstruction_loss=self._reconstruction_loss,
             axis_name=axis_name,
         )
@@ -268,6 +322,10 @@ class JointVAE(AnnealedVAE):
             require(self, name, lambda value: value >= 0, "0 or more")
         require(self, "temperature", lambda value: value > 0, "above 0")
 
+    def initial_multipliers(self) -> Multipliers:
+        multipliers = super().initial_multipliers()
+        return {**multipliers, "multiplier_c": jnp.zeros(())} if multipliers else {}
+
     def final_unlabelled_capacity_c(self, label_info: LabelInfo) -> float:
         del label_info
         return self.capacity_c
@@ -276,7 +334,16 @@ class JointVAE(AnnealedVAE):
         return jnp.minimum(self._capacity(final, step), math.log(model.classes))
 
     def loss(
-        self, model, images, labels, *, step, keys, label_info=LabelInfo(), axis_name=None
+        self,
+        model,
+        images,
+        labels,
+        *,
+        step,
+        keys,
+        multipliers=None,
+        label_info=LabelInfo(),
+        axis_name=None,
     ) -> tuple[Scalar, LossTerms]:
         return losses.joint_vae(
             model.encode,
@@ -287,6 +354,7 @@ class JointVAE(AnnealedVAE):
             beta=self.beta,
             gamma=self.gamma,
             capacity_z=self._capacity(self.capacity_z, step),
+            **(multipliers or {}),
             capacity_c=self._capped_capacity(self.capacity_c, step, model),
             temperature=self.temperature,
             reconstruction_loss=self._reconstruction_loss,
@@ -319,11 +387,29 @@ class Ours(JointVAE):
         """Fields of ``LossTerms`` that the loss returns."""
         return (*JointVAE.terms, *(["consistency"] if self.consistency_weight else []))
 
+    def initial_multipliers(self) -> Multipliers:
+        multipliers = super().initial_multipliers()
+        if not multipliers:
+            return {}
+        # KL(c) of labelled examples is above its capacity, which is 0 in the paper: their
+        # multiplier would only rise to its bound.
+        labelled, unlabelled = jnp.asarray(self.gamma, jnp.float32), multipliers["multiplier_c"]
+        return {**multipliers, "multiplier_c": labelled, "unlabelled_multiplier_c": unlabelled}
+
     def final_unlabelled_capacity_c(self, label_info: LabelInfo) -> float:
         return 0.0 if label_info.all_labelled else self.unlabelled_capacity_c
 
     def loss(
-        self, model, images, labels, *, step, keys, label_info=LabelInfo(), axis_name=None
+        self,
+        model,
+        images,
+        labels,
+        *,
+        step,
+        keys,
+        multipliers=None,
+        label_info=LabelInfo(),
+        axis_name=None,
     ) -> tuple[Scalar, LossTerms]:
         augmented = random_affine(keys.augmentation, images) if self.consistency_weight else None
         return losses.ours(
@@ -336,6 +422,7 @@ class Ours(JointVAE):
             beta=self.beta,
             gamma=self.gamma,
             capacity_z=self._capacity(self.capacity_z, step),
+            **(multipliers or {}),
             capacity_c=self._capacity(self.capacity_c, step),
             unlabelled_capacity_c=self._capped_capacity(self.unlabelled_capacity_c, step, model),
             labelled_fraction=label_info.labelled_fraction,

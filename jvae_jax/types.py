@@ -5,7 +5,7 @@ Axis names: ``batch height width channels`` for images, ``latents`` for the cont
 uint8; the ink is bright on a dark background.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -60,6 +60,10 @@ class LossTerms(NamedTuple):
     """-log q(y|x) of the CVAE's classifier; 0 if unlabelled."""
     consistency: PerExample | None = None
     """Cross-entropy of q(c|augmented x) to the label, or to q(c|x) if unlabelled."""
+
+
+Multipliers = Mapping[str, Scalar]
+"""Multipliers of KL - C by the name of their argument, such as ``multiplier_z``."""
 
 
 class Batch(NamedTuple):

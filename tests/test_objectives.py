@@ -31,7 +31,7 @@ KEYS = Keys(*jax.random.split(jax.random.key(1), 3))
 
 def test_defaults_are_the_papers():
     values = {name: dataclasses.asdict(objective()) for name, objective in OBJECTIVES.items()}
-    annealed = {"beta": 30.0, "capacity_z": 5.0, "capacity_steps": None}
+    annealed = {"beta": 30.0, "capacity_z": 5.0, "capacity_steps": None, "penalty": "absolute"}
     joint = {**annealed, "gamma": 30.0, "capacity_c": 5.0, "temperature": 0.67}
     # The paper doesn't name its loss; the Bernoulli NLL reproduces the metrics of its VAE.
     assert {fields.pop("reconstruction_loss") for fields in values.values()} == {"bernoulli_nll"}
@@ -202,7 +202,7 @@ def test_loss_returns_declared_terms(objective):
 def test_hyperparameters_are_parameters_of_the_loss_function(name):
     parameters = inspect.signature(getattr(losses, name)).parameters
     fields = {field.name for field in dataclasses.fields(OBJECTIVES[name])}
-    assert fields - {"capacity_steps"} <= set(parameters)
+    assert fields - {"capacity_steps", "penalty"} <= set(parameters)
 
 
 FLAGS = {
@@ -227,7 +227,7 @@ def test_flags_describe_model_and_labels(name):
 def test_accepts_zero_for_all_weights_and_capacities(name):
     objective = OBJECTIVES[name]
     names = {field.name for field in dataclasses.fields(objective)}
-    names -= {"reconstruction_loss", "temperature"}
+    names -= {"penalty", "reconstruction_loss", "temperature"}
     zeros = {each: 0 if each == "capacity_steps" else 0.0 for each in names}
     assert dataclasses.asdict(objective(**zeros)).items() >= zeros.items()
 
@@ -328,6 +328,40 @@ def test_loss_is_the_function_of_the_same_name(name, hyperparameters, label_info
     loss = objective.loss(linear_model(), IMAGES, LABELS, **options)
     expected = direct_loss(name, keys, **arguments)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), loss, expected)
+
+
+@pytest.mark.parametrize(
+    ("objective", "initial"),
+    [
+        (VAE(), {}),
+        (CVAE(), {}),
+        (Ours(), {}),
+        (AnnealedVAE(penalty="multiplier"), {"multiplier_z": 0.0}),
+        (JointVAE(penalty="multiplier"), {"multiplier_z": 0.0, "multiplier_c": 0.0}),
+        (
+            Ours(gamma=7.0, penalty="multiplier"),
+            {"multiplier_z": 0.0, "multiplier_c": 7.0, "unlabelled_multiplier_c": 0.0},
+        ),
+    ],
+)
+def test_initial_multipliers(objective, initial):
+    assert objective.initial_multipliers() == initial
+    parameters = inspect.signature(getattr(losses, objective.name)).parameters
+    names = {name for name in parameters if "multiplier" in name}
+    assert initial.keys() in (set(), names)
+
+
+def test_loss_takes_multipliers():
+    """Without them, the loss is that of the absolute penalty."""
+    keys, info = per_example_keys(), LabelInfo(labelled_fraction=0.1)
+    objective = Ours(**OURS, reconstruction_loss="squared_error", penalty="multiplier")
+    loss = partial(objective.loss, linear_model(), IMAGES, LABELS, step=STEP, keys=keys)
+    multipliers = {"multiplier_z": 0.5, "multiplier_c": 2.0, "unlabelled_multiplier_c": -1.5}
+    arguments = PASSED[-1][-1]
+    for given in ({}, multipliers):
+        expected = direct_loss("ours", keys, **arguments, **given)
+        actual = loss(multipliers=given, label_info=info)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), actual, expected)
 
 
 def test_consistency_loss_compares_with_augmented_images():

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from jvae_jax import sampling
 from jvae_jax.losses._terms import (
     bernoulli_nll,
+    capacity_penalty,
     categorical_kl,
     check_posterior,
     gaussian_kl,
@@ -41,6 +42,8 @@ def joint_vae(
     gamma: float,
     capacity_z: float | Scalar,
     capacity_c: float | Scalar,
+    multiplier_z: float | Scalar | None = None,
+    multiplier_c: float | Scalar | None = None,
     temperature: float,
     reconstruction_loss: ReconstructionLoss = bernoulli_nll,
     axis_name: str | None = None,
@@ -55,6 +58,7 @@ def joint_vae(
     Args:
         gamma: weight of the distance between the KL divergence of c and its capacity.
         capacity_c: capacity C_c of c, in nats; at most log K is reachable with K classes.
+        multiplier_c: multiplier of KL - C_c, from -gamma to gamma, or None for gamma |KL - C_c|.
 
     Returns:
         The loss, averaged over the batch in nats per image, and its terms, (batch,).
@@ -78,6 +82,8 @@ def joint_vae(
         gamma=gamma,
         capacity_z=capacity_z,
         capacity_c=capacity_c,
+        multiplier_z=multiplier_z,
+        unlabelled_multiplier_c=multiplier_c,
         temperature=temperature,
         reconstruction_loss=reconstruction_loss,
         axis_name=axis_name,
@@ -97,6 +103,9 @@ def ours(
     capacity_z: float | Scalar,
     capacity_c: float | Scalar,
     unlabelled_capacity_c: float | Scalar | None = None,
+    multiplier_z: float | Scalar | None = None,
+    multiplier_c: float | Scalar | None = None,
+    unlabelled_multiplier_c: float | Scalar | None = None,
     labelled_fraction: float | None = None,
     augmented_images: Images | None = None,
     consistency_weight: float = 0.0,
@@ -129,6 +138,13 @@ def ours(
         capacity_c: capacity C_c of c for labelled examples, in nats.
         unlabelled_capacity_c: capacity C_c of c for unlabelled examples, in nats; at most log K is
             reachable with K classes. None means ``capacity_c``.
+        multiplier_z: multiplier of KL - C_z, from -beta to beta, or None for beta |KL - C_z|. The
+            penalty is then max_m m (KL - C_z) - (m - multiplier_z)^2 / 2 over m in these bounds,
+            and its derivative with respect to ``multiplier_z`` is KL - C_z, or less at the bounds.
+            Not in the paper.
+        multiplier_c: the same for KL - C_c of labelled examples, times their fraction of the
+            batch, with bounds -gamma and gamma.
+        unlabelled_multiplier_c: the same for unlabelled examples.
         labelled_fraction: labelled fraction of the dataset, if batches contain another fraction.
             The reconstruction and the KL divergence of z are then weighted to represent the data
             set. None weights all examples equally.
@@ -182,11 +198,16 @@ def ours(
     if unlabelled_capacity_c is None:
         unlabelled_capacity_c = capacity_c
     weights = population_weights(labelled, labelled_fraction, axis_name, kl_c.dtype)
+    difference_z = mean_over_devices(weights * terms.kl_z, axis_name) - capacity_z
+    difference_c = _weighted_difference(kl_c, labelled, capacity_c, axis_name)
+    unlabelled_difference_c = _weighted_difference(
+        kl_c, ~labelled, unlabelled_capacity_c, axis_name
+    )
     loss = (
         jnp.mean(weights * terms.reconstruction)
-        + beta * jnp.abs(mean_over_devices(weights * terms.kl_z, axis_name) - capacity_z)
-        + gamma * _weighted_distance(kl_c, labelled, capacity_c, axis_name)
-        + gamma * _weighted_distance(kl_c, ~labelled, unlabelled_capacity_c, axis_name)
+        + capacity_penalty(difference_z, beta, multiplier_z)
+        + capacity_penalty(difference_c, gamma, multiplier_c)
+        + capacity_penalty(unlabelled_difference_c, gamma, unlabelled_multiplier_c)
     )
     if terms.consistency is not None:
         loss += consistency_weight * jnp.mean(terms.consistency)
@@ -205,10 +226,10 @@ def _consistency(
     return -jnp.sum(targets * jax.nn.log_softmax(augmented_logits), axis=-1)
 
 
-def _weighted_distance(
+def _weighted_difference(
     kl: PerExample, group: Bool[Array, "batch"], capacity: float | Scalar, axis_name: str | None
 ) -> Scalar:
-    """|mean KL of a group - capacity|, multiplied by the group's fraction of the batch."""
+    """Mean KL of a group minus its capacity, multiplied by the group's fraction of the batch."""
     fraction = mean_over_devices(group.astype(kl.dtype), axis_name)
-    # Equals fraction * |sum / count - capacity|, but is defined for an empty group.
-    return jnp.abs(mean_over_devices(jnp.where(group, kl, 0), axis_name) - fraction * capacity)
+    # Equals fraction * (sum / count - capacity), but is defined for an empty group.
+    return mean_over_devices(jnp.where(group, kl, 0), axis_name) - fraction * capacity

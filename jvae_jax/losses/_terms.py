@@ -190,6 +190,37 @@ def mean_over_devices(values: Array, axis_name: str | None) -> Scalar:
     return mean if axis_name is None else lax.pmean(mean, axis_name)
 
 
+def capacity_penalty(
+    difference: Scalar, weight: float, multiplier: float | Scalar | None
+) -> Scalar:
+    """Penalty of the difference KL - C between a KL divergence and its capacity.
+
+    Without a multiplier it is the paper's, a maximum over m from -weight to weight:
+
+        weight |KL - C| = max_m m (KL - C)
+
+    With a multiplier, the maximum is taken near it:
+
+        max_m m (KL - C) - (m - multiplier)^2 / 2,  at m = clip(multiplier + KL - C)
+
+    The derivative with respect to KL is then m, which is continuous, and with respect to the
+    multiplier m - multiplier, which is KL - C within the bounds.
+
+    Args:
+        difference: KL - C, in nats.
+        weight: weight of |KL - C| and bound of m.
+        multiplier: from -weight to weight, or None.
+
+    References:
+        Rockafellar, *Augmented Lagrangians and Applications of the Proximal Point Algorithm in
+        Convex Programming*, 1976.
+    """
+    if multiplier is None:
+        return weight * jnp.abs(difference)
+    maximiser = lax.stop_gradient(jnp.clip(multiplier + difference, -weight, weight))
+    return maximiser * difference - (maximiser - multiplier) ** 2 / 2
+
+
 def population_weights(
     labelled: Bool[Array, "batch"],
     labelled_fraction: float | None,

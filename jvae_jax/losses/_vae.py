@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jvae_jax import sampling
 from jvae_jax.losses._terms import (
     bernoulli_nll,
+    capacity_penalty,
     check_posterior,
     gaussian_kl,
     mean_over_devices,
@@ -97,6 +98,7 @@ def annealed_vae(
     gaussian_key: PRNGKey,
     beta: float,
     capacity_z: float | Scalar,
+    multiplier_z: float | Scalar | None = None,
     reconstruction_loss: ReconstructionLoss = bernoulli_nll,
     axis_name: str | None = None,
 ) -> tuple[Scalar, LossTerms]:
@@ -113,6 +115,10 @@ def annealed_vae(
         gaussian_key: key of the Gaussian noise of z; a single key or one per example.
         beta: weight of the distance between the KL divergence of z and its capacity.
         capacity_z: capacity C_z of z, in nats.
+        multiplier_z: multiplier of KL - C_z, from -beta to beta, or None for beta |KL - C_z|. The
+            penalty is then max_m m (KL - C_z) - (m - multiplier_z)^2 / 2 over m in these bounds,
+            and its derivative with respect to ``multiplier_z`` is KL - C_z, or less at the bounds.
+            Not in the paper.
         reconstruction_loss: maps image logits and images to -log p(x|z) up to a constant, in nats
             per image, (batch,).
         axis_name: name of the device axis over which the KL divergence is averaged, or None.
@@ -127,8 +133,9 @@ def annealed_vae(
         Burgess et al., *Understanding disentangling in beta-VAE*, 2018.
     """
     terms = _continuous_terms(encode, decode, images, gaussian_key, reconstruction_loss)
-    distance = jnp.abs(mean_over_devices(terms.kl_z, axis_name) - capacity_z)
-    return jnp.mean(terms.reconstruction) + beta * distance, terms
+    difference = mean_over_devices(terms.kl_z, axis_name) - capacity_z
+    penalty = capacity_penalty(difference, beta, multiplier_z)
+    return jnp.mean(terms.reconstruction) + penalty, terms
 
 
 def _continuous_terms(

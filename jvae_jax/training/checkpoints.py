@@ -203,7 +203,7 @@ def _save(folder: Path, step: int, tree: Any, metrics: dict[str, Any]) -> None:
     temporary = _temporary(folder, step)
     (temporary / "metrics").mkdir(parents=True)
     with _checkpointer() as checkpointer:
-        checkpointer.save((temporary / _ITEM).absolute(), args=args.StandardSave(tree))
+        checkpointer.save((temporary / _ITEM).absolute(), args=args.StandardSave(_present(tree)))
     digest = array_digest(jax.tree.leaves(tree), _describe(step, metrics))
     contents = json.dumps({**metrics, _DIGEST: digest})
     (temporary / "metrics" / "metrics").write_text(contents)
@@ -274,7 +274,9 @@ def _restore(folder: Path, step: int, like: Tree) -> tuple[float, Tree]:
     host = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
     path = (folder / str(step) / _ITEM).absolute()
     with _checkpointer() as checkpointer:
-        restored: Any = checkpointer.restore(path, args=args.StandardRestore(host))
+        restored: Any = checkpointer.restore(path, args=args.StandardRestore(_present(host)))
+    if hasattr(like, "_fields"):
+        restored = like._replace(**restored)  # type: ignore[attr-defined]
     # Orbax doesn't detect a flipped bit in an array.
     if (digest := metrics.pop(_DIGEST, None)) is not None:
         leaves = jax.tree.leaves(restored)
@@ -282,6 +284,17 @@ def _restore(folder: Path, step: int, like: Tree) -> tuple[float, Tree]:
         if digest not in (array_digest(leaves, _describe(step, metrics)), array_digest(leaves)):
             raise ValueError("the checksum of its arrays and metrics doesn't match")
     return metrics[_METRIC], restored
+
+
+def _present(tree: Any) -> Any:
+    """Returns a named tuple as a dict without the fields that are None; other trees as they are.
+
+    Orbax gives the arrays of both the same names. A field that an earlier version didn't have can
+    then be None.
+    """
+    if not hasattr(tree, "_fields"):
+        return tree
+    return {name: value for name, value in tree._asdict().items() if value is not None}
 
 
 def _describe(step: int, metrics: Mapping[str, Any]) -> str:

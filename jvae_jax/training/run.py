@@ -194,11 +194,17 @@ class Run:
 
     def initial_state(self) -> TrainState:
         """Returns the state before the first step."""
-        return init_state(self.network, self.optimizer, self.key("init"))
+        state = init_state(self.network, self.optimizer, self.key("init"))
+        return self._with_multipliers(state)
 
     def state_shape(self) -> TrainState:
         """Returns the tree of shapes and dtypes of the run's states."""
-        return state_shape(self.network, self.optimizer)
+        state = state_shape(self.network, self.optimizer)
+        return jax.eval_shape(self._with_multipliers, state)
+
+    def _with_multipliers(self, state: TrainState) -> TrainState:
+        multipliers = self.config.objective.initial_multipliers()
+        return state._replace(multipliers=multipliers or None)
 
     def load_state(self, checkpoint: str = "latest") -> TrainState:
         """Loads the state of a checkpoint.

@@ -14,10 +14,12 @@ from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.models.inference import scale_pixels
 from jvae_jax.numerics import default_numerics
 from jvae_jax.objectives import Objective
-from jvae_jax.types import Batch, Keys, LabelInfo, LossTerms, Scalar, Variables
+from jvae_jax.types import Batch, Keys, LabelInfo, LossTerms, Multipliers, Scalar, Variables
 
 EMA_DECAY = 0.999
 """Decay of the exponential moving average (EMA) of the variables."""
+MULTIPLIER_RATE = 0.01
+"""Rate at which multipliers integrate KL - C, per step; at most 1 keeps them within bounds."""
 
 
 class TrainState(NamedTuple):
@@ -31,6 +33,8 @@ class TrainState(NamedTuple):
     """Exponential moving average of ``variables``, used for evaluation and generation."""
     opt_state: optax.OptState
     """State of the optimizer."""
+    multipliers: Multipliers | None = None
+    """Multipliers of KL - C, if the objective has any."""
 
 
 @default_numerics()
@@ -107,7 +111,9 @@ def train_step(
     model = model.clone(train=True, axis_name=axis_name)
     images, labels = scale_pixels(batch.images), jnp.asarray(batch.labels)
 
-    def loss_fn(params: Any) -> tuple[Scalar, tuple[LossTerms, Variables]]:
+    def loss_fn(
+        params: Any, multipliers: Multipliers
+    ) -> tuple[Scalar, tuple[LossTerms, Variables]]:
         def bound_loss(model: Autoencoder) -> tuple[Scalar, LossTerms]:
             return objective.loss(
                 model,
@@ -115,6 +121,7 @@ def train_step(
                 labels,
                 step=state.step,
                 keys=keys,
+                multipliers=multipliers,
                 label_info=label_info,
                 axis_name=axis_name,
             )
@@ -123,18 +130,27 @@ def train_step(
         (loss, terms), updates = apply({**state.variables, "params": params})
         return loss, (terms, updates)
 
-    (loss, (terms, updates)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-        state.variables["params"]
+    multipliers = state.multipliers or {}
+    # The derivatives with respect to the multipliers are KL - C.
+    gradient_fn = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
+    (loss, (terms, updates)), (grads, differences) = gradient_fn(
+        state.variables["params"], multipliers
     )
     metrics = {"loss": loss, **mean_terms(terms)}
     if axis_name is not None:
-        grads, metrics = lax.pmean((grads, metrics), axis_name)
+        grads, differences, metrics = lax.pmean((grads, differences, metrics), axis_name)
     metrics["gradient_norm"] = optax.tree.norm(grads)
     param_updates, opt_state = optimizer.update(grads, state.opt_state, state.variables["params"])
     params = optax.apply_updates(state.variables["params"], param_updates)
     variables = {"params": params, **updates}
     average = update_average(state.step, state.average, variables, ema_decay)
-    return TrainState(state.step + 1, variables, average, opt_state), metrics
+    multipliers = jax.tree.map(
+        lambda multiplier, difference: multiplier + MULTIPLIER_RATE * difference,
+        multipliers,
+        differences,
+    )
+    state = TrainState(state.step + 1, variables, average, opt_state, multipliers or None)
+    return state, metrics
 
 
 def update_average(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jvae_jax import losses, numerics, sampling
+from jvae_jax.losses._terms import capacity_penalty
 from jvae_jax.types import Posterior
 
 BATCH, LATENTS, CLASSES, SHAPE = 6, 3, 4, (4, 4, 1)
@@ -186,6 +187,92 @@ def test_cvae_matches_equation(labels):
 
 
 # --- limits ---
+
+
+@pytest.mark.parametrize("multiplier", [-30.0, -0.2, 0.0, 7.0, 29.9, 30.0])
+@pytest.mark.parametrize("difference", [-9.0, -0.3, 0.0, 0.3, 9.0])
+def test_penalty_with_a_multiplier_is_a_maximum(multiplier, difference):
+    """Against a search over m, whose derivatives follow from the value at the maximum."""
+    m = np.linspace(-30.0, 30.0, 600_001)
+    values = m * difference - (m - multiplier) ** 2 / 2
+    best = m[values.argmax()]
+    penalty = partial(capacity_penalty, weight=30.0)
+    at = jnp.float32(difference), jnp.float32(multiplier)
+    value, gradients = jax.value_and_grad(
+        lambda difference, multiplier: penalty(difference, multiplier=multiplier), (0, 1)
+    )(*at)
+    np.testing.assert_allclose(value, values.max(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(gradients, (best, best - multiplier), rtol=1e-5, atol=2e-4)
+    assert value <= penalty(at[0], multiplier=None)
+
+
+def test_multipliers_change_the_penalties_only():
+    """Capacities are 0.1 nats below the KL divergences, or above that of unlabelled c."""
+    (encode, decode), (images, labels) = functions(), batch()
+    labels = labels.at[:2].set(-1)
+    posterior = encode(images)
+    kl_z = losses.gaussian_kl(posterior.mean, posterior.logvar).mean()
+    kl_c = losses.label_kl(posterior.logits, labels)[2:].mean()
+    unlabelled_kl_c = losses.categorical_kl(posterior.logits)[:2].mean()
+    options = {
+        **JOINT,
+        "capacity_z": kl_z - 0.1,
+        "capacity_c": kl_c - 0.1,
+        "unlabelled_capacity_c": unlabelled_kl_c + 0.1,
+    }
+    ours = partial(losses.ours, encode, decode, images, labels, **options)
+
+    def value(multiplier_z, multiplier_c, unlabelled_multiplier_c):
+        return ours(
+            multiplier_z=multiplier_z,
+            multiplier_c=multiplier_c,
+            unlabelled_multiplier_c=unlabelled_multiplier_c,
+        )[0]
+
+    differences = 0.1, 0.1 * 4 / 6, -0.1 * 2 / 6
+    multipliers = 0.3, -4.0, 5.0
+    reconstruction = ours()[0] - sum(
+        weight * abs(difference)
+        for weight, difference in zip((30.0, 20.0, 20.0), differences, strict=True)
+    )
+    expected = reconstruction + sum(
+        multiplier * difference + difference**2 / 2
+        for multiplier, difference in zip(multipliers, differences, strict=True)
+    )
+    loss, gradients = jax.value_and_grad(value, argnums=(0, 1, 2))(*multipliers)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradients, differences, rtol=1e-3)
+    # At its bound, gamma, the multiplier of labelled examples gives the paper's penalty.
+    np.testing.assert_allclose(ours(multiplier_c=20.0)[0], ours()[0], rtol=1e-6)
+
+
+def test_multipliers_of_annealed_vae_and_joint_vae():
+    """d = KL - C gives multiplier d + d^2 / 2."""
+    (encode, decode), (images, _) = functions(LATENTS), batch()
+    key = {"gaussian_key": KEYS["gaussian_key"]}
+    loss, terms = losses.annealed_vae(
+        encode, decode, images, **key, beta=7.0, capacity_z=0.2, multiplier_z=0.5
+    )
+    d = float(terms.kl_z.mean()) - 0.2
+    assert 0 < 0.5 + d < 7.0
+    expected = continuous64(0.0) + 0.5 * d + d**2 / 2
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    encode, decode = functions()
+    joint = partial(losses.joint_vae, encode, decode, images, capacity_c=0.0, **JOINT)
+    labels = jnp.full(BATCH, -1)
+    expected = losses.ours(
+        encode,
+        decode,
+        images,
+        labels,
+        capacity_c=0.0,
+        **JOINT,
+        multiplier_z=2.0,
+        unlabelled_multiplier_c=3.0,
+    )
+    actual = joint(multiplier_z=2.0, multiplier_c=3.0)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+    assert actual[0] != joint()[0]
 
 
 def test_ours_without_labels_equals_joint_vae():

@@ -102,6 +102,19 @@ def test_resumed_run_equals_uninterrupted_run(reference, epoch, tmp_path, monkey
     assert_same_result(resumed, run)
 
 
+def test_resumes_multipliers_exactly(tmp_path, monkeypatch):
+    objective = Ours(penalty="multiplier")
+    config = replace(SMALL, objective=objective, workdir=str(tmp_path / "whole"))
+    whole = fit(config, make_dataset())
+    multipliers = whole.load_state().multipliers
+    assert multipliers["multiplier_c"] == 30.0
+    assert multipliers["multiplier_z"] not in (0.0, 30.0, -30.0)
+    interrupt_in_epoch(3, tmp_path / "resumed", monkeypatch, objective=objective)
+    resumed = fit(replace(config, workdir=str(tmp_path / "resumed")), make_dataset())
+    assert resumed.load_state().multipliers == multipliers
+    assert_same_result(resumed, whole)
+
+
 def test_resumes_after_interruption_at_last_checkpoint(reference, tmp_path, monkeypatch):
     original = run_writer.RunWriter.save_checkpoint
 

@@ -1,5 +1,6 @@
 """A training step against NumPy in float64: Adam, the moving average and the metrics."""
 
+from dataclasses import replace
 from functools import partial
 
 import flax.linen as nn
@@ -10,7 +11,7 @@ import optax
 import pytest
 from helpers import SMALL, TinyAutoencoder, make_dataset
 
-from jvae_jax.objectives import VAE, Ours
+from jvae_jax.objectives import VAE, JointVAE, Ours
 from jvae_jax.sampling import example_keys
 from jvae_jax.training import parallel
 from jvae_jax.training.run import plan_run
@@ -118,6 +119,61 @@ def test_shards_of_a_batch_make_the_same_step_as_the_whole():
             (result[0].variables, result[0].average, result[1]),
             (expected[0].variables, expected[0].average, expected[1]),
         )
+
+
+MULTIPLIERS = {"multiplier_z": 0.5, "multiplier_c": 29.9, "unlabelled_multiplier_c": -2.0}
+
+
+def with_multipliers(state):
+    return state._replace(multipliers={name: jnp.float32(v) for name, v in MULTIPLIERS.items()})
+
+
+def test_multipliers_integrate_kl_minus_capacity_of_the_global_batch():
+    """Against NumPy, on one device and on two, for which the multipliers are the same."""
+    objective = replace(OBJECTIVE, penalty="multiplier")
+    state = with_multipliers(init_state(MODEL, ADAM, jax.random.key(0)))._replace(step=2)
+    batch, keys = batch_of(0), keys_of(0)
+    step_fn = partial(train_step, objective, MODEL, ADAM, state, label_info=INFO)
+    images = jnp.asarray(batch.images, jnp.float32) / 255
+    _, (terms, _) = loss_and_gradient(state.variables, images, batch.labels, 2, keys)[0]
+    labelled = batch.labels >= 0
+    fraction = labelled.mean()
+    assert 0 < fraction < 1
+    weights = np.where(labelled, 0.2 / fraction, 0.8 / (1 - fraction))
+    kl_z, kl_c = np.asarray(terms.kl_z, np.float64), np.asarray(terms.kl_c, np.float64)
+    # Half of the ramp is done: C_z is 0.5, C_c 0 and, of unlabelled examples, 0.5.
+    expected = {
+        "multiplier_z": 0.5 + 0.01 * ((weights * kl_z).mean() - 0.5),
+        "multiplier_c": 29.9 + 0.01 * (30.0 - 29.9),  # m is at its bound, gamma
+        "unlabelled_multiplier_c": -2.0 + 0.01 * (~labelled * (kl_c - 0.5)).mean(),
+    }
+    assert (labelled * kl_c).mean() > 0.2
+    shards = jax.tree.map(lambda leaf: leaf.reshape(2, 4, *leaf.shape[1:]), (batch, keys))
+    sharded = jax.jit(jax.vmap(partial(step_fn, axis_name="devices"), axis_name="devices"))
+    one, _ = jax.jit(step_fn)(batch, keys)
+    two, _ = sharded(*shards)
+    for name, value in expected.items():
+        np.testing.assert_allclose(one.multipliers[name], value, rtol=1e-5)
+        np.testing.assert_allclose(two.multipliers[name], [value] * 2, rtol=1e-5)
+
+
+def test_multiplier_holds_kl_at_the_capacity():
+    """Mean KL(z) of the last 200 of 600 steps.
+
+    Without the quadratic term of the penalty, it oscillates by 2 nats; without the multiplier, it
+    stays off by the multiplier that is needed, in the mean over the steps.
+    """
+    objective = JointVAE(capacity_z=2.0, capacity_steps=100, penalty="multiplier")
+    optimizer = optax.adam(1e-2)
+    state = init_state(MODEL, optimizer, jax.random.key(0))
+    state = state._replace(multipliers=objective.initial_multipliers())
+    step_fn = jax.jit(partial(train_step, objective, MODEL, optimizer))
+    kls = []
+    for step in range(600):
+        state, metrics = step_fn(state, batch_of(step % 7), keys_of(step))
+        kls.append(float(metrics["kl_z"]))
+    assert abs(np.mean(kls[-200:]) - 2.0) < 0.02
+    assert np.std(kls[-200:]) < 0.2
 
 
 def test_initial_state():
