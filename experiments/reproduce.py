@@ -15,6 +15,7 @@ from paper import configs, figures, studies
 from paper.configs import (
     Figure3Config,
     FixedDimensionsConfig,
+    FrontierConfig,
     LabelsConfig,
     ProtocolVariantsConfig,
     SettingsConfig,
@@ -125,6 +126,32 @@ def model_selection(config: SettingsConfig) -> None:
     _compare_settings(config, "model-selection", studies.MODEL_SELECTION, dataset, None)
 
 
+def frontier(config: FrontierConfig) -> None:
+    dataset = config.load()
+    eval_classifier = config.eval_classifier(dataset)
+    capacities = studies.CAPACITIES if config.capacity_z is None else (config.capacity_z,)
+    settings: list[tuple[str, dict[str, Any]]] = [("cvae", {})]
+    for capacity in capacities:
+        settings += [("ours", {**values, "capacity_z": capacity}) for values in studies.FRONTIER]
+    for seed in range(config.seeds):
+        for objective, values in settings:
+            capacity = values.get("capacity_z")
+            name = studies.setting_name(
+                objective, {key: value for key, value in values.items() if key != "capacity_z"}
+            )
+            folder = studies.setting_name(objective, values).replace(" --", "-")
+            run_config = config.train_config(
+                objective, f"{folder}-{config.epochs}-epochs-{seed}", seed=seed, **values
+            )
+            run, row = studies.train_and_evaluate(
+                run_config, dataset, eval_classifier, capacity_z=capacity
+            )
+            row |= {"objective": name, "train_kl_z": studies.train_kl_z(run, dataset)}
+            identity = ("dataset", "objective", "epochs", "seed", "capacity_z")
+            _save_row(config, "frontier", row, identity)
+    _print_table(config, "frontier")
+
+
 def labels(config: LabelsConfig) -> None:
     dataset = config.load()
     eval_classifier = config.eval_classifier(dataset)
@@ -221,6 +248,11 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
         ablations,
         SettingsConfig,
         "Ablations of Joint-VAE and ours, without labels and with all of them.",
+    ),
+    "frontier": (
+        frontier,
+        FrontierConfig,
+        "Ours at several capacities of z, as in the paper and with its options, and the CVAE.",
     ),
     "labels": (labels, LabelsConfig, "Ours and the CVAE with few labels."),
     "protocol-variants": (

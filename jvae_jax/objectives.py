@@ -68,7 +68,7 @@ class Objective:
     has_categorical: ClassVar[bool] = False
     """Whether the model has a categorical latent c."""
     conditional: ClassVar[bool] = False
-    """Whether labels are inputs of the encoder and the decoder."""
+    """Whether the label or c is an input of the encoder too, and a classifier predicts it."""
     uses_labels: ClassVar[bool] = False
     """Whether training uses labels."""
     terms: ClassVar[tuple[str, ...]] = ("reconstruction", "kl_z")
@@ -315,6 +315,9 @@ class JointVAE(AnnealedVAE):
     """Final capacity C_c, in nats; capped at log K, the most that K classes can hold."""
     temperature: float = 0.67
     """Temperature of the Gumbel-softmax."""
+    conditional_encoder: bool = False
+    """Encode z by q(z|x,c) in place of q(z|x): the network is then the CVAE's, in which a separate
+    classifier predicts c and c is an input of the encoder. Not in the paper."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -325,6 +328,11 @@ class JointVAE(AnnealedVAE):
     def initial_multipliers(self) -> Multipliers:
         multipliers = super().initial_multipliers()
         return {**multipliers, "multiplier_c": jnp.zeros(())} if multipliers else {}
+
+    @property
+    def conditional(self) -> bool:  # type: ignore[override]
+        """Whether c is an input of the encoder too, and a classifier predicts it."""
+        return self.conditional_encoder
 
     def final_unlabelled_capacity_c(self, label_info: LabelInfo) -> float:
         del label_info
@@ -356,6 +364,7 @@ class JointVAE(AnnealedVAE):
             capacity_z=self._capacity(self.capacity_z, step),
             **(multipliers or {}),
             capacity_c=self._capped_capacity(self.capacity_c, step, model),
+            classify=model.classify if self.conditional_encoder else None,
             temperature=self.temperature,
             reconstruction_loss=self._reconstruction_loss,
             axis_name=axis_name,
@@ -428,6 +437,7 @@ class Ours(JointVAE):
             labelled_fraction=label_info.labelled_fraction,
             augmented_images=augmented,
             consistency_weight=self.consistency_weight,
+            classify=model.classify if self.conditional_encoder else None,
             temperature=self.temperature,
             reconstruction_loss=self._reconstruction_loss,
             axis_name=axis_name,

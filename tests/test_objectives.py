@@ -32,7 +32,13 @@ KEYS = Keys(*jax.random.split(jax.random.key(1), 3))
 def test_defaults_are_the_papers():
     values = {name: dataclasses.asdict(objective()) for name, objective in OBJECTIVES.items()}
     annealed = {"beta": 30.0, "capacity_z": 5.0, "capacity_steps": None, "penalty": "absolute"}
-    joint = {**annealed, "gamma": 30.0, "capacity_c": 5.0, "temperature": 0.67}
+    joint = {
+        **annealed,
+        "gamma": 30.0,
+        "capacity_c": 5.0,
+        "temperature": 0.67,
+        "conditional_encoder": False,
+    }
     # The paper doesn't name its loss; the Bernoulli NLL reproduces the metrics of its VAE.
     assert {fields.pop("reconstruction_loss") for fields in values.values()} == {"bernoulli_nll"}
     assert values == {
@@ -202,7 +208,7 @@ def test_loss_returns_declared_terms(objective):
 def test_hyperparameters_are_parameters_of_the_loss_function(name):
     parameters = inspect.signature(getattr(losses, name)).parameters
     fields = {field.name for field in dataclasses.fields(OBJECTIVES[name])}
-    assert fields - {"capacity_steps", "penalty"} <= set(parameters)
+    assert fields - {"capacity_steps", "conditional_encoder", "penalty"} <= set(parameters)
 
 
 FLAGS = {
@@ -219,7 +225,7 @@ FLAGS = {
 def test_flags_describe_model_and_labels(name):
     objective = OBJECTIVES[name]
     assert objective.name == name
-    flags = objective.has_categorical, objective.conditional, objective.uses_labels
+    flags = objective().has_categorical, objective().conditional, objective().uses_labels
     assert flags == FLAGS[name]
 
 
@@ -227,7 +233,7 @@ def test_flags_describe_model_and_labels(name):
 def test_accepts_zero_for_all_weights_and_capacities(name):
     objective = OBJECTIVES[name]
     names = {field.name for field in dataclasses.fields(objective)}
-    names -= {"penalty", "reconstruction_loss", "temperature"}
+    names -= {"conditional_encoder", "penalty", "reconstruction_loss", "temperature"}
     zeros = {each: 0 if each == "capacity_steps" else 0.0 for each in names}
     assert dataclasses.asdict(objective(**zeros)).items() >= zeros.items()
 
@@ -349,6 +355,24 @@ def test_initial_multipliers(objective, initial):
     parameters = inspect.signature(getattr(losses, objective.name)).parameters
     names = {name for name in parameters if "multiplier" in name}
     assert initial.keys() in (set(), names)
+
+
+def test_conditional_encoder_uses_the_classifier():
+    """The stub's encoder ignores c, and its classifier gives the posterior's logits."""
+    keys = per_example_keys()
+    options = {"step": STEP, "keys": keys, "label_info": LabelInfo(labelled_fraction=0.1)}
+    model = linear_model()
+    conditional = SimpleNamespace(
+        classes=model.classes,
+        encode=lambda images, _c: model.encode(images)._replace(logits=None),
+        decode=model.decode,
+        classify=lambda images: model.encode(images).logits,
+    )
+    for objective in (JointVAE, Ours):
+        expected = objective().loss(model, IMAGES, LABELS, **options)
+        actual = objective(conditional_encoder=True).loss(conditional, IMAGES, LABELS, **options)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), actual, expected)
+        assert objective(conditional_encoder=True).conditional
 
 
 def test_loss_takes_multipliers():

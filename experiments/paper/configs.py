@@ -135,6 +135,20 @@ class SettingsConfig(Table1Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FrontierConfig(Table1Config):
+    """Options of the frontier."""
+
+    epochs: int = 40
+    """Epochs of each run."""
+    runs: str = "runs/frontier"
+    """Folder of the runs."""
+    seeds: int = 1
+    """Runs of each setting."""
+    capacity_z: float | None = None
+    """Only this capacity, in nats; default: 2, 5, 10, 16 and 25."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelsConfig(StudyConfig):
     """Options of the few-label study."""
 

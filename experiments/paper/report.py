@@ -81,6 +81,7 @@ REPORTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
         path, tables.settings(contents["rows"], "held-out training images")
     ),
     "ablations": lambda path, contents: _save_table(path, tables.settings(contents["rows"])),
+    "frontier": lambda path, contents: _save_table(path, tables.frontier(contents["rows"])),
     "labels": _write_labels,
     "protocol-variants": lambda path, contents: _save_table(
         path, tables.protocol_variants(contents["rows"])

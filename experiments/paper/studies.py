@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jvae_jax import TrainConfig, fit, losses, sampling
+from jvae_jax import TrainConfig, evaluate, fit, losses, sampling
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.metrics import over_split
@@ -73,6 +73,15 @@ ABLATIONS: tuple[tuple[str, dict[str, float]], ...] = (
     ("ours", {"consistency_weight": 30.0}),
 )
 """Settings that may raise the accuracy of q(c|x) without labels or with all of them."""
+CAPACITIES = (2.0, 5.0, 10.0, 16.0, 25.0)
+"""Capacities C_z of the frontier, in nats."""
+FRONTIER: tuple[dict[str, Any], ...] = (
+    {},
+    {"penalty": "multiplier"},
+    {"conditional_encoder": True},
+    {"penalty": "multiplier", "conditional_encoder": True},
+)
+"""Settings of ``ours`` that are compared at each capacity; the first is the paper's."""
 SUPERVISED_BASELINE = "supervised baseline"
 """Row name of the classifier that is trained on the labelled images only."""
 
@@ -159,7 +168,21 @@ def supervised_baseline_row(dataset: Dataset, num_labels: int | str, seed: int, 
 
 def setting_name(objective: str, values: Mapping[str, Any]) -> str:
     """Formats an objective and its non-default settings as command-line flags."""
-    return " ".join([objective, *(f"--{name}={value:g}" for name, value in values.items())])
+    flags = [
+        f"--{name}"
+        if value is True
+        else f"--{name}={value:g}"
+        if isinstance(value, (int, float))
+        else f"--{name}={value}"
+        for name, value in values.items()
+    ]
+    return " ".join([objective, *flags])
+
+
+def train_kl_z(run: Run, dataset: Dataset) -> float:
+    """Mean of KL(q(z|x) || p(z)) over the training images, in nats per image."""
+    split = Batch(dataset.train_images, dataset.train_labels)
+    return evaluate(run.network, run.model.variables, split, run.key("test"))["kl_z"]
 
 
 def command() -> str:

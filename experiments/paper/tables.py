@@ -1,5 +1,6 @@
 """Markdown tables from rows of results."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -108,6 +109,37 @@ def fixed_dimensions(rows: Sequence[Row]) -> str:
         [str(row["latents"] - row["fixed_latents"]), str(row["latents"]), *_cells([row], columns)]
         for row in ordered
     ]
+    return _markdown(headers, lines) + f"\n{_caption(rows)}\n"
+
+
+def frontier(rows: Sequence[Row]) -> str:
+    """One line per capacity and setting: mean ± standard deviation over seeds."""
+    names = (
+        "kl_z",
+        "mse",
+        "accuracy",
+        "conditional_accuracy",
+        "frechet_distance",
+        "intra_class_frechet_distance",
+        "linear_probe_accuracy",
+    )
+    columns = {
+        "train_kl_z": ("KL(z), training images", 3),
+        **{name: COLUMNS[name] for name in names},
+        "style_transfer_accuracy": ("style transfer accuracy", 4),
+    }
+    # The CVAE has no capacity, and comes last.
+    groups = dict.fromkeys((row["capacity_z"], row["objective"]) for row in rows)
+    lines = []
+    for capacity, objective in sorted(
+        groups, key=lambda group: math.inf if group[0] is None else group[0]
+    ):
+        same = [
+            row for row in rows if (row["capacity_z"], row["objective"]) == (capacity, objective)
+        ]
+        name = "" if capacity is None else f"{capacity:g}"
+        lines.append([f"`{objective}`", name, str(len(same)), *_cells(same, columns)])
+    headers = ["objective", "C_z", "seeds", *(title for title, _ in columns.values())]
     return _markdown(headers, lines) + f"\n{_caption(rows)}\n"
 
 

@@ -8,6 +8,7 @@ from jvae_jax import sampling
 from jvae_jax.losses._terms import (
     bernoulli_nll,
     categorical_kl,
+    check_logits,
     check_posterior,
     gaussian_kl,
     label_kl,
@@ -86,11 +87,7 @@ def cvae(
     """
     images = as_images(images)
     class_logits = classify(images)
-    if class_logits.ndim != 2 or len(class_logits) != len(images):
-        raise ValueError(
-            f"classify must return logits of shape ({len(images)}, classes), got "
-            f"{class_logits.shape}"
-        )
+    check_logits(class_logits, len(images))
     (batch, classes), dtype = class_logits.shape, class_logits.dtype
     labels = jnp.asarray(as_class_indices(labels, batch, classes=classes, unlabelled=True))
     one_hot = jax.nn.one_hot(labels, classes, dtype=dtype)

@@ -10,6 +10,7 @@ from jvae_jax.losses._terms import (
     bernoulli_nll,
     capacity_penalty,
     categorical_kl,
+    check_logits,
     check_posterior,
     gaussian_kl,
     label_kl,
@@ -18,6 +19,7 @@ from jvae_jax.losses._terms import (
     reconstruction_term,
 )
 from jvae_jax.types import (
+    Classify,
     Decode,
     Encode,
     Images,
@@ -44,6 +46,7 @@ def joint_vae(
     capacity_c: float | Scalar,
     multiplier_z: float | Scalar | None = None,
     multiplier_c: float | Scalar | None = None,
+    classify: Classify | None = None,
     temperature: float,
     reconstruction_loss: ReconstructionLoss = bernoulli_nll,
     axis_name: str | None = None,
@@ -84,6 +87,7 @@ def joint_vae(
         capacity_c=capacity_c,
         multiplier_z=multiplier_z,
         unlabelled_multiplier_c=multiplier_c,
+        classify=classify,
         temperature=temperature,
         reconstruction_loss=reconstruction_loss,
         axis_name=axis_name,
@@ -109,6 +113,7 @@ def ours(
     labelled_fraction: float | None = None,
     augmented_images: Images | None = None,
     consistency_weight: float = 0.0,
+    classify: Classify | None = None,
     temperature: float,
     reconstruction_loss: ReconstructionLoss = bernoulli_nll,
     axis_name: str | None = None,
@@ -125,7 +130,7 @@ def ours(
     Args:
         encode: maps images to a ``Posterior`` with mean and logvar of shape (batch, latents) and
             logits of shape (batch, classes). It receives 2 * batch images if ``augmented_images``
-            is given.
+            is given and ``classify`` isn't.
         decode: maps z concatenated with the relaxed one-hot c, (batch, latents + classes), to
             image logits, (batch, height, width, channels).
         images: floats in [0, 1], (batch, height, width, channels).
@@ -152,6 +157,9 @@ def ours(
             loss; None for no such loss. Not in the paper.
         consistency_weight: weight of the consistency loss, the cross-entropy of q(c|augmented x) to
             the label, or to q(c|x) if unlabelled. No gradient flows through the latter.
+        classify: maps images to logits of q(c|x), (batch, classes), in place of the posterior's.
+            ``encode`` then receives images and the relaxed one-hot c, (batch, classes), and its
+            posterior of z is q(z|x,c). Not in the paper.
         temperature: temperature of the Gumbel-softmax, above 0.
         reconstruction_loss: maps image logits and images to -log p(x|z,c) up to a constant, in
             nats per image, (batch,).
@@ -170,20 +178,28 @@ def ours(
         Handwritten Characters*.
     """
     images, batch = as_images(images), len(images)
-    encoder_inputs = images
+    inputs = images
     if augmented_images is not None:
         augmented_images = as_images(augmented_images, name="augmented_images")
         check_equal_shapes(augmented_images=augmented_images, images=images)
-        encoder_inputs = jnp.concatenate([images, augmented_images])
-    posterior = encode(encoder_inputs)
-    check_posterior(posterior, len(encoder_inputs))
-    if posterior.logits is None:
-        raise ValueError("encode must return a Posterior with logits, got logits=None")
-    classes = posterior.logits.shape[-1]
-    labels = jnp.asarray(as_class_indices(labels, batch, classes=classes, unlabelled=True))
-    mean, logvar, logits = (array[:batch] for array in (*posterior[:2], posterior.logits))
-    z = sampling.gaussian(gaussian_key, mean, logvar)
+        inputs = jnp.concatenate([images, augmented_images])
+    if classify is None:
+        posterior = encode(inputs)
+        check_posterior(posterior, len(inputs))
+        if posterior.logits is None:
+            raise ValueError("encode must return a Posterior with logits, got logits=None")
+        all_logits = posterior.logits
+    else:
+        posterior, all_logits = None, classify(inputs)
+        check_logits(all_logits, len(inputs))
+    logits = all_logits[:batch]
+    labels = jnp.asarray(as_class_indices(labels, batch, classes=logits.shape[-1], unlabelled=True))
     c = sampling.gumbel_softmax(gumbel_key, logits, temperature)
+    if posterior is None:
+        posterior = encode(images, c)
+        check_posterior(posterior, batch)
+    mean, logvar = posterior.mean[:batch], posterior.logvar[:batch]
+    z = sampling.gaussian(gaussian_key, mean, logvar)
     decoded = decode(jnp.concatenate([z, c], axis=-1))
     labelled = labels >= 0
     kl_c = jnp.where(labelled, label_kl(logits, labels), categorical_kl(logits))
@@ -193,7 +209,7 @@ def ours(
         kl_c=kl_c,
     )
     if augmented_images is not None:
-        consistency = _consistency(posterior.logits[batch:], logits, labels)
+        consistency = _consistency(all_logits[batch:], logits, labels)
         terms = terms._replace(consistency=consistency)
     if unlabelled_capacity_c is None:
         unlabelled_capacity_c = capacity_c

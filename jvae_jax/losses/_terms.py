@@ -266,6 +266,14 @@ def check_posterior(posterior: Posterior, examples: int) -> None:
         )
 
 
+def check_logits(logits: Array, examples: int) -> None:
+    """Raises ValueError unless a classifier's logits have a row for each example."""
+    if logits.ndim != 2 or len(logits) != examples:
+        raise ValueError(
+            f"classify must return logits of shape ({examples}, classes), got {logits.shape}"
+        )
+
+
 def reconstruction_term(
     reconstruction_loss: ReconstructionLoss, logits: Images, images: Images
 ) -> PerExample:

@@ -80,6 +80,12 @@ def test_settings_caption_lists_epochs_and_seeds():
     assert "mnist, 5, 40 epochs, seed 0, 1, 10,000 test images." in tables.settings(rows)
 
 
+def test_settings_are_named_by_their_flags():
+    values = {"alpha": 1000.0, "penalty": "multiplier", "conditional_encoder": True}
+    name = "cvae --alpha=1000 --penalty=multiplier --conditional_encoder"
+    assert reproduce.studies.setting_name("cvae", values) == name
+
+
 def test_saved_row_replaces_previous_one(tmp_path):
     path = tmp_path / "rows.json"
     for seed, mse in ((0, 0.5), (1, 0.4), (0, 0.3)):
@@ -194,6 +200,24 @@ def test_studies_of_ours(small, monkeypatch):
         lines = (output / f"{study}.md").read_text().splitlines()
         assert lines[3].startswith(f"| `{names[1]}` | 2 | ")
         assert ("held-out" in lines[-1]) == (study == "model-selection")
+
+    monkeypatch.setattr(reproduce.studies, "FRONTIER", ({}, {"penalty": "multiplier"}))
+    for capacity in (5.0, 2.0):
+        reproduce.frontier(reproduce.FrontierConfig(capacity_z=capacity, **options))
+    rows = reproduce.studies.load_rows(output / "frontier.json")
+    assert [(row["objective"], row["capacity_z"]) for row in rows] == [
+        ("cvae", None),
+        ("ours", 5.0),
+        ("ours --penalty=multiplier", 5.0),
+        ("ours", 2.0),
+        ("ours --penalty=multiplier", 2.0),
+    ]
+    lines = (output / "frontier.md").read_text().splitlines()
+    order = [line.split(" | ")[:2] for line in lines[2:7]]
+    assert order[0] == ["| `ours`", "2"]
+    assert order[3] == ["| `ours --penalty=multiplier`", "5"]
+    assert order[4] == ["| `cvae`", ""]
+    assert all(row["train_kl_z"] != row["kl_z"] > 0 for row in rows)
 
     monkeypatch.setattr(reproduce.studies, "PROTOCOL_VARIANTS", {"default": {}})
     reproduce.protocol_variants(reproduce.ProtocolVariantsConfig(**options))

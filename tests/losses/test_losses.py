@@ -275,6 +275,60 @@ def test_multipliers_of_annealed_vae_and_joint_vae():
     assert actual[0] != joint()[0]
 
 
+def test_classifier_of_the_same_logits_equals_the_posterior_s():
+    """With an encoder that ignores c, q(z|x,c) is q(z|x)."""
+    (encode, decode), (images, labels) = functions(), batch()
+    labels = labels.at[0].set(-1)
+    options = {
+        **JOINT,
+        "capacity_c": 0.1,
+        "augmented_images": images[::-1],
+        "consistency_weight": 3.0,
+    }
+
+    def encode_z(images, c):
+        assert images.shape == (BATCH, *SHAPE)
+        assert c.shape == (BATCH, CLASSES)
+        return encode(images)._replace(logits=None)
+
+    expected = losses.ours(encode, decode, images, labels, **options)
+    actual = losses.ours(
+        encode_z,
+        decode,
+        images,
+        labels,
+        classify=lambda images: encode(images).logits,
+        **options,
+    )
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), actual, expected)
+
+
+def test_encoder_and_decoder_receive_the_same_c():
+    """z is its mean plus noise, and c the Gumbel-softmax of the classifier's logits."""
+    (encode, decode), (images, labels) = functions(extra=CLASSES), batch()
+    classifier = matrices(seed=5)[0][:, :CLASSES]
+    classify = lambda images: images.reshape(len(images), -1) @ classifier  # noqa: E731
+    received = []
+
+    def recording_decode(latents):
+        received.append(latents)
+        return decode(latents)
+
+    _, terms = losses.ours(
+        encode, recording_decode, images, labels, classify=classify, capacity_c=0.0, **JOINT
+    )
+    epsilon, gumbel = noise64()
+    logits = np.asarray(classify(images), np.float64)
+    for index, (image, noise, e) in enumerate(zip(images, gumbel, epsilon, strict=True)):
+        c = softmax((logits[index] + noise) / 0.67)
+        mean, logvar, _ = encode64(matrices(extra=CLASSES)[0], image, c)
+        expected = np.concatenate([mean + np.exp(logvar / 2) * e, c])
+        np.testing.assert_allclose(received[0][index], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(terms.kl_z[index], kl64(mean, logvar), rtol=1e-4)
+        kl_c = -math.log(softmax(logits[index])[labels[index]])
+        np.testing.assert_allclose(terms.kl_c[index], kl_c, rtol=1e-4)
+
+
 def test_ours_without_labels_equals_joint_vae():
     (encode, decode), (images, _) = functions(), batch()
     unlabelled = jnp.full(BATCH, -1)

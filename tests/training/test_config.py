@@ -193,6 +193,13 @@ def test_network_has_inputs_that_objective_requires(name):
     assert network.conditional == (name == "cvae")
 
 
+@pytest.mark.parametrize("objective", [JointVAE, Ours])
+def test_conditional_encoder_has_the_network_of_the_cvae(objective):
+    shape = {"image_shape": (16, 16, 1), "classes": 7}
+    config = TrainConfig(objective=objective(conditional_encoder=True))
+    assert config.make_network(**shape) == TrainConfig(objective=CVAE()).make_network(**shape)
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_json_round_trip(name, toy):
     resolved = TrainConfig(objective=OBJECTIVES[name]()).resolve(toy)

@@ -103,7 +103,7 @@ def test_resumed_run_equals_uninterrupted_run(reference, epoch, tmp_path, monkey
 
 
 def test_resumes_multipliers_exactly(tmp_path, monkeypatch):
-    objective = Ours(penalty="multiplier")
+    objective = Ours(penalty="multiplier", conditional_encoder=True)
     config = replace(SMALL, objective=objective, workdir=str(tmp_path / "whole"))
     whole = fit(config, make_dataset())
     multipliers = whole.load_state().multipliers
