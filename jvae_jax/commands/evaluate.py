@@ -8,9 +8,13 @@ import numpy as np
 
 from jvae_jax import cli, data
 from jvae_jax.evaluation import classifier, format_table
+from jvae_jax.evaluation.likelihood import likelihood_metrics
+from jvae_jax.evaluation.metrics import Evaluation
 from jvae_jax.files import atomic_write
 from jvae_jax.training.loop import evaluate_run
-from jvae_jax.training.run import load_run
+from jvae_jax.training.run import Run, load_run
+from jvae_jax.types import Variables
+from jvae_jax.validation import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,18 @@ class EvaluateFlags:
     eval_classifier: bool = False
     """Also evaluate generated characters with a classifier of the same data, which is trained if it
     isn't cached, and measure style transfer and disentanglement."""
+    likelihood: bool = False
+    """Also estimate -log p(x) by importance sampling, which takes seconds per image on a CPU."""
+    likelihood_samples: int = 5000
+    """Samples of z for each image, for --likelihood."""
+    likelihood_images: int | None = None
+    """Number of test images, the first ones, for --likelihood. By default all."""
+
+    def __post_init__(self) -> None:
+        for name in ("likelihood_samples", "likelihood_images"):
+            require(self, name, lambda value: value >= 1, "1 or more")
+            if not self.likelihood and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"{name} has no effect without --likelihood; add it")
 
 
 def run_command(flags: EvaluateFlags) -> None:
@@ -36,6 +52,8 @@ def run_command(flags: EvaluateFlags) -> None:
     suffix = "" if flags.checkpoint == "latest" else f"-{flags.checkpoint}"
     filename = f"evaluation{suffix}.json"
     print(f"step {int(state.step)} of {run.total_steps}, {len(dataset.test_labels)} test images")
+    run.check_data(dataset)  # before the work, which other data would waste
+    extra_metrics = _likelihood(flags, run, state.average, dataset)
     eval_classifier = None
     if flags.eval_classifier:
         # Nothing is written to a user's image folder.
@@ -49,6 +67,7 @@ def run_command(flags: EvaluateFlags) -> None:
         step=int(state.step),
         filename=filename,
         eval_classifier=eval_classifier,
+        extra_metrics=extra_metrics,
         keep_others=True,
     )
     print(format_table(evaluation))
@@ -61,6 +80,28 @@ def run_command(flags: EvaluateFlags) -> None:
         with atomic_write(path) as file:
             plotting.confusion_matrix(counts, run.data.class_names).savefig(file, format="png")
         print(f"confusion matrix of generated characters: {path}")
+
+
+def _likelihood(
+    flags: EvaluateFlags, run: Run, variables: Variables, dataset: data.Dataset
+) -> Evaluation:
+    """Returns the metrics of --likelihood; empty without it."""
+    if not flags.likelihood:
+        return {}
+    images = dataset.test_images
+    count = len(images) if flags.likelihood_images is None else flags.likelihood_images
+    if count > len(images):
+        raise ValueError(
+            f"likelihood_images must be at most the {len(images)} test images, got {count}"
+        )
+    print(f"-log p(x) of {count} test images, from {flags.likelihood_samples} samples for each")
+    return likelihood_metrics(
+        run.network,
+        variables,
+        images[:count],
+        run.key("test"),
+        samples=flags.likelihood_samples,
+    )
 
 
 def main(args: Sequence[str] | None = None, prog: str | None = None) -> NoReturn:

@@ -7,6 +7,10 @@ _SCALARS = (
     ("mse_sampled", 4, "reconstruction MSE per pixel (one sample of z and c)"),
     ("reconstruction_nll", 2, "-log p(x|z,c), nats per image (mean z, most probable c)"),
     ("reconstruction_nll_sampled", 2, "-log p(x|z,c), nats per image (one sample of z and c)"),
+    ("nll", 2, "-log p(x) by importance sampling, nats per image"),
+    ("nll_standard_error", 2, "its standard error due to the choice of images"),
+    ("nll_images", 0, "images of which it is the mean"),
+    ("nll_samples", 0, "samples of z for each of them"),
     ("kl_z", 3, "KL of q(z|x) to the prior, nats per image"),
     ("kl_c_uniform", 4, "KL of q(c|x) to the uniform prior, nats per image"),
     ("kl_c_label", 4, "KL of q(c|x) to the label prior, nats per image"),
@@ -53,7 +57,7 @@ def format_table(evaluation: Evaluation) -> str:
     rows = [
         (name, f"{evaluation[name]:.{digits}f}", description)
         for name, digits, description in _SCALARS
-        if name in evaluation
+        if evaluation.get(name) is not None
     ]
     for name, description in _PER_LATENT:
         if name in evaluation:

@@ -136,6 +136,7 @@ def evaluate_run(
     step: int,
     filename: str = "evaluation.json",
     eval_classifier: EvalClassifier | None = None,
+    extra_metrics: Evaluation | None = None,
     keep_others: bool = False,
 ) -> Evaluation:
     """Evaluates a run on the test split and writes the metrics to its folder.
@@ -150,6 +151,7 @@ def evaluate_run(
         step: training step of the variables.
         filename: file of the metrics.
         eval_classifier: classifier of the same data; see :meth:`TrainedModel.evaluate`.
+        extra_metrics: other metrics of the same variables, to write along.
         keep_others: keep the metrics in the file that this evaluation lacks, such as those that
             need a classifier, if they are of the same step.
 
@@ -161,7 +163,7 @@ def evaluate_run(
     """
     run.check_data(dataset)
     metrics = run.make_model(variables).evaluate(dataset, eval_classifier)
-    evaluation = {"step": step, **metrics, "environment": environment()}
+    evaluation = {"step": step, **metrics, **(extra_metrics or {}), "environment": environment()}
     previous = run.evaluation(filename)
     kept = {name: value for name, value in previous.items() if name not in evaluation}
     if keep_others and kept and previous.get("step") == step:

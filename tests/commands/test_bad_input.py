@@ -15,6 +15,7 @@ from PIL import Image
 
 from jvae_jax.commands import evaluate, export, generate, train
 from jvae_jax.data.idx import RELEASES
+from jvae_jax.evaluation import negative_log_likelihood
 from jvae_jax.training.run import load_run
 
 COMMANDS = {
@@ -117,6 +118,26 @@ def rejects(call, user, without_jaxtyping):
 )
 def test_invalid_flags(rejects, flag, message):
     rejects("train", "--dataset=mnist_5k", flag, message=message)
+
+
+@pytest.mark.fault(
+    "flags",
+    "unknown, mistyped or invalid value of a flag",
+    "one line with the value and what is valid; exit status 2",
+)
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--likelihood --likelihood_samples=0", "likelihood_samples must be 1 or more, got 0"),
+        ("--likelihood --likelihood_images=0", "likelihood_images must be 1 or more, got 0"),
+        ("--likelihood_samples=9", "likelihood_samples has no effect without --likelihood"),
+        ("--likelihood_images=9", "likelihood_images has no effect without --likelihood"),
+        ("--likelihood --likelihood_images=1001", "at most the 1000 test images, got 1001"),
+    ],
+)
+def test_invalid_flags_of_the_likelihood(rejects, user, finished, flags, message):
+    shutil.copytree(finished / "run", user / "run")
+    rejects("evaluate", "--workdir=run", *flags.split(), message=message)
 
 
 def npz(**arrays):
@@ -522,6 +543,39 @@ def test_evaluate_keeps_metrics_of_the_same_step(user, finished, capsys):
         assert json.loads(path.read_text()) == expected
         message = "kept from an earlier evaluation of this step: conditional_accuracy\n"
         assert (message in capsys.readouterr().out) == kept
+
+
+def test_evaluate_adds_the_likelihood(user, finished, capsys):
+    """And keeps it, with the metrics of other evaluations, when it isn't estimated again."""
+    shutil.copytree(finished / "run", user / "run")
+    path = user / "run" / "evaluation.json"
+    before = {**json.loads(path.read_text()), "conditional_accuracy": 0.25}
+    path.write_text(json.dumps(before))
+    flags = "--likelihood --likelihood_samples=40 --likelihood_images=20"
+    with pytest.raises(SystemExit) as stop:
+        evaluate.main(["--workdir=run", *flags.split()])
+    assert not stop.value.code
+    output = capsys.readouterr().out
+    after = json.loads(path.read_text())
+    run = load_run(user / "run")
+    values = negative_log_likelihood(
+        run.network,
+        run.load_state().average,
+        run.load_dataset().test_images[:20],
+        run.key("test"),
+        samples=40,
+    )
+    likelihood = {
+        "nll": pytest.approx(np.mean(values), rel=1e-6),
+        "nll_standard_error": pytest.approx(np.std(values, ddof=1) / 20**0.5, rel=1e-6),
+        "nll_images": 20,
+        "nll_samples": 40,
+    }
+    assert after == before | likelihood
+    assert f"{after['nll']:.2f}  -log p(x)" in output
+    with pytest.raises(SystemExit):
+        evaluate.main(["--workdir=run"])
+    assert json.loads(path.read_text()) == after
 
 
 @pytest.mark.fault(

@@ -14,6 +14,11 @@ def test_missing_values_per_latent_are_dashes():
     assert " 0.25 -  " in format_table({"style_r2_per_latent": [0.25, None]})
 
 
+def test_undefined_values_have_no_row():
+    assert format_table({"nll": 1.5, "nll_standard_error": None}).split()[:2] == ["nll", "1.50"]
+    assert "nll_standard_error" not in format_table({"nll_standard_error": None})
+
+
 def test_many_categories_are_not_listed():
     few = {"mse": 0.0, "category_to_class": [2, 0, 1]}
     assert "2 0 1" in format_table(few)
@@ -25,6 +30,10 @@ DECIMALS = {
     "mse_sampled": 4,
     "reconstruction_nll": 2,
     "reconstruction_nll_sampled": 2,
+    "nll": 2,
+    "nll_standard_error": 2,
+    "nll_images": 0,
+    "nll_samples": 0,
     "kl_z": 3,
     "kl_c_uniform": 4,
     "kl_c_label": 4,
