@@ -76,16 +76,28 @@ def test_losses_have_documented_parameters():
     joint = [*common, "gumbel_key", "beta", "gamma", "capacity_z", "capacity_c"]
     assert parameters["vae"] == [*common, "reconstruction_loss"]
     assert parameters["beta_vae"] == [*common, "beta", "reconstruction_loss"]
-    assert parameters["annealed_vae"][:6] == [*common, "beta", "capacity_z"]
-    assert parameters["joint_vae"] == [*joint, "temperature", "reconstruction_loss", "axis_name"]
+    assert parameters["annealed_vae"][:7] == [*common, "beta", "capacity_z", "multiplier_z"]
+    assert parameters["joint_vae"] == [
+        *joint,
+        "multiplier_z",
+        "multiplier_c",
+        "classify",
+        "temperature",
+        "reconstruction_loss",
+        "axis_name",
+    ]
     assert parameters["ours"] == [
         *joint[:3],
         "labels",
         *joint[3:],
         "unlabelled_capacity_c",
+        "multiplier_z",
+        "multiplier_c",
+        "unlabelled_multiplier_c",
         "labelled_fraction",
         "augmented_images",
         "consistency_weight",
+        "classify",
         "temperature",
         "reconstruction_loss",
         "axis_name",
