@@ -5,12 +5,13 @@ hashable, and so static under ``jit``. Defaults are the paper's values; where th
 those of the Joint-VAE's published code. The docstring of a field is its help on the command line:
 ``jvae train --objective=ours --help``.
 
-A new objective is a subclass of :class:`Objective` that is listed in :data:`OBJECTIVES`.
+A new objective is a subclass of :class:`Objective` that implements ``_loss`` and is listed in
+:data:`OBJECTIVES`.
 """
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import jax.numpy as jnp
 import optax
@@ -53,6 +54,16 @@ def ramp(step: int | Array, final: float, steps: int) -> Scalar:
     """Linear capacity schedule from 0 to ``final`` over ``steps`` steps, then constant, in nats."""
     schedule = optax.linear_schedule(0.0, final, max(steps, 1))
     return jnp.asarray(schedule(jnp.asarray(step, jnp.float32)), jnp.float32)
+
+
+class _Context(NamedTuple):
+    """Arguments of :meth:`Objective.loss` beside the model and the batch."""
+
+    step: int | Array
+    keys: Keys
+    multipliers: Multipliers
+    label_info: LabelInfo
+    axis_name: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +142,12 @@ class Objective:
         Returns:
             The loss in nats per image, averaged over the batch, and its terms for each example.
         """
+        context = _Context(step, keys, multipliers or {}, label_info, axis_name)
+        return self._loss(model, images, labels, context)
+
+    def _loss(
+        self, model: Model, images: Images, labels: Labels, context: _Context
+    ) -> tuple[Scalar, LossTerms]:
         raise NotImplementedError
 
 
@@ -140,23 +157,14 @@ class VAE(Objective):
 
     name: ClassVar[str] = "vae"
 
-    def loss(
-        self,
-        model,
-        images,
-        labels,
-        *,
-        step,
-        keys,
-        multipliers=None,
-        label_info=LabelInfo(),
-        axis_name=None,
+    def _loss(
+        self, model: Model, images: Images, labels: Labels, context: _Context
     ) -> tuple[Scalar, LossTerms]:
         return losses.vae(
             model.encode,
             model.decode,
             images,
-            gaussian_key=keys.gaussian,
+            gaussian_key=context.keys.gaussian,
             reconstruction_loss=self._reconstruction_loss,
         )
 
@@ -178,17 +186,8 @@ class CVAE(Objective):
         super().__post_init__()
         require(self, "alpha", lambda value: value >= 0, "0 or more")
 
-    def loss(
-        self,
-        model,
-        images,
-        labels,
-        *,
-        step,
-        keys,
-        multipliers=None,
-        label_info=LabelInfo(),
-        axis_name=None,
+    def _loss(
+        self, model: Model, images: Images, labels: Labels, context: _Context
     ) -> tuple[Scalar, LossTerms]:
         return losses.cvae(
             model.encode,
@@ -196,12 +195,12 @@ class CVAE(Objective):
             model.classify,
             images,
             labels,
-            gaussian_key=keys.gaussian,
+            gaussian_key=context.keys.gaussian,
             alpha=self.alpha,
-            all_labelled=label_info.all_labelled,
-            labelled_fraction=label_info.labelled_fraction,
+            all_labelled=context.label_info.all_labelled,
+            labelled_fraction=context.label_info.labelled_fraction,
             reconstruction_loss=self._reconstruction_loss,
-            axis_name=axis_name,
+            axis_name=context.axis_name,
         )
 
 
@@ -218,23 +217,14 @@ class BetaVAE(Objective):
         super().__post_init__()
         require(self, "beta", lambda value: value >= 0, "0 or more")
 
-    def loss(
-        self,
-        model,
-        images,
-        labels,
-        *,
-        step,
-        keys,
-        multipliers=None,
-        label_info=LabelInfo(),
-        axis_name=None,
+    def _loss(
+        self, model: Model, images: Images, labels: Labels, context: _Context
     ) -> tuple[Scalar, LossTerms]:
         return losses.beta_vae(
             model.encode,
             model.decode,
             images,
-            gaussian_key=keys.gaussian,
+            gaussian_key=context.keys.gaussian,
             beta=self.beta,
             reconstruction_loss=self._reconstruction_loss,
         )
@@ -276,28 +266,19 @@ class AnnealedVAE(Objective):
         steps = CAPACITY_STEPS if self.capacity_steps is None else self.capacity_steps
         return ramp(step, final, steps)
 
-    def loss(
-        self,
-        model,
-        images,
-        labels,
-        *,
-        step,
-        keys,
-        multipliers=None,
-        label_info=LabelInfo(),
-        axis_name=None,
+    def _loss(
+        self, model: Model, images: Images, labels: Labels, context: _Context
     ) -> tuple[Scalar, LossTerms]:
         return losses.annealed_vae(
             model.encode,
             model.decode,
             images,
-            gaussian_key=keys.gaussian,
+            gaussian_key=context.keys.gaussian,
             beta=self.beta,
-            capacity_z=self._capacity(self.capacity_z, step),
-            **(multipliers or {}),
+            capacity_z=self._capacity(self.capacity_z, context.step),
+            **context.multipliers,
             reconstruction_loss=self._reconstruction_loss,
-            axis_name=axis_name,
+            axis_name=context.axis_name,
         )
 
 
@@ -341,33 +322,24 @@ class JointVAE(AnnealedVAE):
     def _capped_capacity(self, final: float, step: int | Array, model: Model) -> Scalar:
         return jnp.minimum(self._capacity(final, step), math.log(model.classes))
 
-    def loss(
-        self,
-        model,
-        images,
-        labels,
-        *,
-        step,
-        keys,
-        multipliers=None,
-        label_info=LabelInfo(),
-        axis_name=None,
+    def _loss(
+        self, model: Model, images: Images, labels: Labels, context: _Context
     ) -> tuple[Scalar, LossTerms]:
         return losses.joint_vae(
             model.encode,
             model.decode,
             images,
-            gaussian_key=keys.gaussian,
-            gumbel_key=keys.gumbel,
+            gaussian_key=context.keys.gaussian,
+            gumbel_key=context.keys.gumbel,
             beta=self.beta,
             gamma=self.gamma,
-            capacity_z=self._capacity(self.capacity_z, step),
-            **(multipliers or {}),
-            capacity_c=self._capped_capacity(self.capacity_c, step, model),
+            capacity_z=self._capacity(self.capacity_z, context.step),
+            **context.multipliers,
+            capacity_c=self._capped_capacity(self.capacity_c, context.step, model),
             classify=model.classify if self.conditional_encoder else None,
             temperature=self.temperature,
             reconstruction_loss=self._reconstruction_loss,
-            axis_name=axis_name,
+            axis_name=context.axis_name,
         )
 
 
@@ -408,39 +380,34 @@ class Ours(JointVAE):
     def final_unlabelled_capacity_c(self, label_info: LabelInfo) -> float:
         return 0.0 if label_info.all_labelled else self.unlabelled_capacity_c
 
-    def loss(
-        self,
-        model,
-        images,
-        labels,
-        *,
-        step,
-        keys,
-        multipliers=None,
-        label_info=LabelInfo(),
-        axis_name=None,
+    def _loss(
+        self, model: Model, images: Images, labels: Labels, context: _Context
     ) -> tuple[Scalar, LossTerms]:
-        augmented = random_affine(keys.augmentation, images) if self.consistency_weight else None
+        augmented = (
+            random_affine(context.keys.augmentation, images) if self.consistency_weight else None
+        )
         return losses.ours(
             model.encode,
             model.decode,
             images,
             labels,
-            gaussian_key=keys.gaussian,
-            gumbel_key=keys.gumbel,
+            gaussian_key=context.keys.gaussian,
+            gumbel_key=context.keys.gumbel,
             beta=self.beta,
             gamma=self.gamma,
-            capacity_z=self._capacity(self.capacity_z, step),
-            **(multipliers or {}),
-            capacity_c=self._capacity(self.capacity_c, step),
-            unlabelled_capacity_c=self._capped_capacity(self.unlabelled_capacity_c, step, model),
-            labelled_fraction=label_info.labelled_fraction,
+            capacity_z=self._capacity(self.capacity_z, context.step),
+            **context.multipliers,
+            capacity_c=self._capacity(self.capacity_c, context.step),
+            unlabelled_capacity_c=self._capped_capacity(
+                self.unlabelled_capacity_c, context.step, model
+            ),
+            labelled_fraction=context.label_info.labelled_fraction,
             augmented_images=augmented,
             consistency_weight=self.consistency_weight,
             classify=model.classify if self.conditional_encoder else None,
             temperature=self.temperature,
             reconstruction_loss=self._reconstruction_loss,
-            axis_name=axis_name,
+            axis_name=context.axis_name,
         )
 
 

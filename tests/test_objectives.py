@@ -384,7 +384,7 @@ def test_loss_takes_multipliers():
     arguments = PASSED[-1][-1]
     for given in ({}, multipliers):
         expected = direct_loss("ours", keys, **arguments, **given)
-        actual = loss(multipliers=given, label_info=info)
+        actual = loss(multipliers=jax.tree.map(jnp.float32, given), label_info=info)
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), actual, expected)
 
 

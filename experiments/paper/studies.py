@@ -168,15 +168,13 @@ def supervised_baseline_row(dataset: Dataset, num_labels: int | str, seed: int, 
 
 def setting_name(objective: str, values: Mapping[str, Any]) -> str:
     """Formats an objective and its non-default settings as command-line flags."""
-    flags = [
-        f"--{name}"
-        if value is True
-        else f"--{name}={value:g}"
-        if isinstance(value, (int, float))
-        else f"--{name}={value}"
-        for name, value in values.items()
-    ]
-    return " ".join([objective, *flags])
+    return " ".join([objective, *(_flag(name, value) for name, value in values.items())])
+
+
+def _flag(name: str, value: bool | float | str) -> str:
+    if value is True:
+        return f"--{name}"
+    return f"--{name}={value}" if isinstance(value, str) else f"--{name}={value:g}"
 
 
 def train_kl_z(run: Run, dataset: Dataset) -> float:

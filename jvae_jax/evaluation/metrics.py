@@ -48,7 +48,8 @@ def evaluate(
     Returns:
         - ``examples``: number of images
         - ``mse``, ``mse_sampled``: squared error per pixel and channel of the reconstruction from
-          the mean z and most probable c, and from one sample of both
+          the mean z and most probable c, and from one sample of both, or of z alone if the model is
+          conditional
         - ``reconstruction_nll``, ``reconstruction_nll_sampled``: the same for the Bernoulli
           -log p(x|z,c), in nats per image
         - ``kl_z``, ``kl_z_per_latent``: KL(q(z|x) || N(0, 1)), in nats per image
