@@ -247,6 +247,10 @@ class NormReLU(nn.Module):
         result: Any = norm_relu(activations, scale, bias, self.axis_name)
         outputs, mean, var = result
         if not self.is_initializing():
+            count = activations.size // activations.shape[-1]
+            if self.axis_name is not None:
+                count *= lax.psum(1, self.axis_name)
+            unbiased_var = var * (count / max(count - 1, 1))
             running_mean.value = _MOMENTUM * running_mean.value + (1 - _MOMENTUM) * mean
-            running_var.value = _MOMENTUM * running_var.value + (1 - _MOMENTUM) * var
+            running_var.value = _MOMENTUM * running_var.value + (1 - _MOMENTUM) * unbiased_var
         return outputs
