@@ -18,7 +18,7 @@ from jvae_jax.types import Batch, Keys, LabelInfo, LossTerms, Multipliers, Scala
 
 EMA_DECAY = 0.999
 """Decay of the exponential moving average (EMA) of the variables."""
-MULTIPLIER_RATE = 0.01
+MULTIPLIER_RATE = 0.002
 """Rate at which multipliers integrate KL - C, per step; at most 1 keeps them within bounds."""
 
 
@@ -108,34 +108,35 @@ def train_step(
         The state after the step, and the mean over the global batch of the loss, of each of its
         terms and of the gradient's norm.
     """
-    model = model.clone(train=True, axis_name=axis_name)
+    model = model.clone(axis_name=axis_name)
     images, labels = scale_pixels(batch.images), jnp.asarray(batch.labels)
 
-    def loss_fn(
-        params: Any, multipliers: Multipliers
-    ) -> tuple[Scalar, tuple[LossTerms, Variables]]:
-        def bound_loss(model: Autoencoder) -> tuple[Scalar, LossTerms]:
-            return objective.loss(
-                model,
-                images,
-                labels,
-                step=state.step,
-                keys=keys,
-                multipliers=multipliers,
-                label_info=label_info,
-                axis_name=axis_name,
-            )
+    def bound_loss(model: Autoencoder, multipliers: Multipliers) -> tuple[Scalar, LossTerms]:
+        return objective.loss(
+            model,
+            images,
+            labels,
+            step=state.step,
+            keys=keys,
+            multipliers=multipliers,
+            label_info=label_info,
+            axis_name=axis_name,
+        )
 
-        apply = nn.apply(bound_loss, model, mutable=["batch_stats"])
-        (loss, terms), updates = apply({**state.variables, "params": params})
+    def loss_fn(params: Any) -> tuple[Scalar, tuple[LossTerms, Variables]]:
+        apply = nn.apply(bound_loss, model.clone(train=True), mutable=["batch_stats"])
+        (loss, terms), updates = apply({**state.variables, "params": params}, multipliers)
         return loss, (terms, updates)
 
+    def average_loss(multipliers: Multipliers) -> Scalar:
+        return nn.apply(bound_loss, model.clone(train=False))(state.average, multipliers)[0]
+
     multipliers = state.multipliers or {}
-    # The derivatives with respect to the multipliers are KL - C.
-    gradient_fn = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
-    (loss, (terms, updates)), (grads, differences) = gradient_fn(
-        state.variables["params"], multipliers
-    )
+    gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    (loss, (terms, updates)), grads = gradient_fn(state.variables["params"])
+    # These derivatives are KL - C of the averaged network, which is the one that is used after
+    # training; its KL isn't that of the trained one. They don't depend on the decoder.
+    differences = jax.grad(average_loss)(multipliers)
     metrics = {"loss": loss, **mean_terms(terms)}
     if axis_name is not None:
         grads, differences, metrics = lax.pmean((grads, differences, metrics), axis_name)
