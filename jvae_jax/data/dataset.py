@@ -15,8 +15,8 @@ from jvae_jax.numerics import default_numerics
 from jvae_jax.types import Batch
 from jvae_jax.validation import as_class_indices, as_pixels, check_types
 
-_RESIZED_AT_A_TIME = 5000
-"""Images that are resized at a time, which bounds the memory that their floats take."""
+_AT_A_TIME = 5000
+"""Images that are resized or binarized at a time, which bounds the memory that this takes."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,14 +104,14 @@ class Dataset:
         if self.image_shape[:2] == (size, size):
             return self
         images = len(self.train_images) + len(self.test_images)
-        at_a_time = min(max(len(self.train_images), len(self.test_images)), _RESIZED_AT_A_TIME)
+        at_a_time = min(max(len(self.train_images), len(self.test_images)), _AT_A_TIME)
         require_memory(
             (images + max(images, 4 * at_a_time)) * size**2 * self.image_shape[2],
             f"resizing {images:,} images to {size:,} x {size:,} pixels",
         )
 
         def resize(images: np.ndarray) -> np.ndarray:
-            starts = range(_RESIZED_AT_A_TIME, len(images), _RESIZED_AT_A_TIME)
+            starts = range(_AT_A_TIME, len(images), _AT_A_TIME)
             chunks = np.split(images, starts)
             return np.concatenate([np.asarray(_resize(chunk, size)) for chunk in chunks])
 
@@ -119,6 +119,32 @@ class Dataset:
             self,
             train_images=resize(self.train_images),
             test_images=resize(self.test_images),
+        )
+
+    def binarized(self) -> "Dataset":
+        """Returns a copy with binary images: a pixel is 255 with a probability of its value / 255,
+        else 0.
+
+        Every call draws the same images (static binarization), those of numpy's
+        ``default_rng(0)``, first of the training images, then of the test images.
+
+        References:
+            Salakhutdinov and Murray, *On the Quantitative Analysis of Deep Belief Networks*, 2008.
+        """
+        rng = np.random.default_rng(0)
+
+        def binarize(images: np.ndarray) -> np.ndarray:
+            # An integer below 255 is below the pixel's value with a probability of value / 255.
+            chunks = np.split(images, range(_AT_A_TIME, len(images), _AT_A_TIME))
+            drawn = [
+                rng.integers(255, size=chunk.shape, dtype=np.uint8) < chunk for chunk in chunks
+            ]
+            return np.concatenate(drawn).astype(np.uint8) * np.uint8(255)
+
+        return replace(
+            self,
+            train_images=binarize(self.train_images),
+            test_images=binarize(self.test_images),
         )
 
     @cached_property

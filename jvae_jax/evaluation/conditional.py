@@ -1,4 +1,4 @@
-"""Metrics of generated characters: conditional accuracy, Fréchet distance, sensitivity to z."""
+"""Metrics of generated characters: accuracy, Fréchet distance, precision, sensitivity to z."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +21,8 @@ OtherFeatures = Float[np.ndarray, "others features"]
 
 _TRAVERSAL_VALUES = np.linspace(-2.0, 2.0, 9)
 _TRAVERSAL_STYLES = 20
+_NEIGHBOURS = 3
+"""Neighbour that sets the radius of a ball in precision and recall, as in their paper."""
 
 
 def conditional_metrics(
@@ -49,6 +51,8 @@ def conditional_metrics(
         - ``frechet_distance``: :func:`frechet_distance` between the features of generated
           characters and of the test split
         - ``frechet_distance_real``: the same for an equal number of training images, a reference
+        - ``precision``, ``recall``: :func:`precision_recall` of generated characters and the test
+          split, and ``precision_real``, ``recall_real`` of the training images
         - ``class_flip_rate_per_latent``: see :func:`class_flip_rate_per_latent`
         - with classes, ``conditional_accuracy``: fraction of characters classified as the
           requested class, with ``conditional_accuracy_per_class``
@@ -76,6 +80,10 @@ def conditional_metrics(
             model, variables, eval_classifier, keys[2]
         ).tolist(),
     }
+    if min(len(features), len(test_features)) > _NEIGHBOURS:
+        for suffix, of_images in (("", features), ("_real", train_features)):
+            precision, recall = precision_recall(of_images, test_features)
+            metrics |= {f"precision{suffix}": precision, f"recall{suffix}": recall}
     if categories is None:
         return metrics
     # sklearn takes a second to import.
@@ -147,6 +155,52 @@ def frechet_distance(first: Features, second: OtherFeatures) -> float:
         + np.trace(covariances[1])
         - 2 * cross
     )
+
+
+def precision_recall(generated: Features, real: OtherFeatures) -> tuple[float, float]:
+    """Precision and recall of generated examples, from balls around the features of each set.
+
+    A set's manifold is estimated by a ball around each of its examples, with the distance of its
+    third nearest neighbour in the set as radius. Precision is the fraction of generated examples
+    in the real manifold, recall that of real examples in the generated manifold.
+
+    Args:
+        generated: features of generated examples, (examples, features).
+        real: features of real examples, (others, features); only compare values from equal numbers.
+
+    Returns:
+        Precision and recall, from 0 to 1.
+
+    Raises:
+        ValueError: if the shapes don't suit, or a set has fewer than four examples.
+
+    References:
+        Kynkäänniemi et al., *Improved Precision and Recall Metric for Assessing Generative Models*,
+        2019. They use features of a VGG-16 network.
+    """
+    shapes = np.shape(generated), np.shape(real)
+    if (
+        any(len(shape) != 2 or shape[0] <= _NEIGHBOURS for shape in shapes)
+        or shapes[0][1] != shapes[1][1]
+    ):
+        raise ValueError(
+            f"features must be two arrays of more than {_NEIGHBOURS} rows and equally many "
+            f"columns, got shapes {shapes[0]} and {shapes[1]}"
+        )
+    return _fraction_inside(generated, real), _fraction_inside(real, generated)
+
+
+def _fraction_inside(examples: Features, others: OtherFeatures) -> float:
+    """Fraction of examples inside a ball of the others."""
+    # sklearn takes a second to import.
+    from sklearn.metrics import pairwise_distances_chunked
+    from sklearn.neighbors import NearestNeighbors
+
+    distances, _ = NearestNeighbors(n_neighbors=_NEIGHBOURS).fit(others).kneighbors()
+    chunks = pairwise_distances_chunked(
+        examples, others, reduce_func=lambda chunk, _: (chunk <= distances[:, -1]).any(axis=1)
+    )
+    return float(np.mean(np.concatenate(list(chunks))))
 
 
 def class_flip_rate_per_latent(

@@ -35,6 +35,10 @@ _SCALARS = (
     ("style_r2_shuffled", 4, "the same for shuffled pairs"),
     ("frechet_distance", 2, "generated characters to test images"),
     ("frechet_distance_real", 2, "training images to test images"),
+    ("precision", 4, "fraction of generated characters near test images"),
+    ("recall", 4, "fraction of test images near generated characters"),
+    ("precision_real", 4, "fraction of training images near test images"),
+    ("recall_real", 4, "fraction of test images near training images"),
     ("intra_class_frechet_distance", 2, "generated characters to test images, mean over classes"),
     ("intra_class_frechet_distance_real", 2, "training images to test images, mean over classes"),
 )

@@ -1,5 +1,6 @@
 """Configuration of a training run: the source of the flags, config.json and resume checks."""
 
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -65,7 +66,10 @@ class TrainConfig:
     balance_classes: bool = False
     """Sample all classes equally often, with replacement. Needs a label for every image."""
     image_size: int = 32
-    """Height and width to which images are resized, in pixels; divisible by 8."""
+    """Height and width to which images are resized, in pixels."""
+    binarize: bool = False
+    """Make every pixel 0 or 255 once, before training: at random, 255 with a probability of
+    pixel / 255 (static binarization)."""
     latents: int = 10
     """Dimension of the continuous latent z."""
     fixed_latents: int = 0
@@ -95,7 +99,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "latents", "image_size", "save_every"):
             require(self, name, lambda value: value < 2**31, "below 2,147,483,648")
         require(self, "seed", lambda value: value < 2**32, "below 4,294,967,296")
-        for name in ("epochs", "batch_size", "latents", "learning_rate"):
+        for name in ("epochs", "batch_size", "image_size", "latents", "learning_rate"):
             require(self, name, lambda value: value > 0, "above 0")
         require(self, "ema_decay", lambda value: 0 <= value < 1, "0 or more and below 1")
         require(
@@ -106,9 +110,6 @@ class TrainConfig:
         )
         require(self, "seed", lambda value: value >= 0, "0 or more")
         require(self, "save_every", lambda value: value >= 1, "1 or more")
-        require(
-            self, "image_size", lambda size: size > 0 and size % 8 == 0, "a multiple of 8 above 0"
-        )
         require(self, "labelled_batch_fraction", lambda value: 0 < value < 1, "between 0 and 1")
         if str(self.num_labels).isdecimal():
             object.__setattr__(self, "num_labels", int(self.num_labels))
@@ -131,10 +132,15 @@ class TrainConfig:
         """Returns the configuration with every default filled in for a dataset.
 
         Raises:
-            ValueError: if the image height isn't divisible by 8, classes are to be balanced but
-                some training images are unlabelled, the steps exceed 32 bits, or training exceeds
+            ValueError: if classes are to be balanced but some training images are unlabelled,
+                images are to be binary but aren't, the steps exceed 32 bits, or training exceeds
                 the machine's memory.
         """
+        if self.binarize and not np.isin(dataset.train_images, (0, 255)).all():
+            raise ValueError(
+                "binarize needs binary images, but the dataset has other pixels than 0 and 255; "
+                "load it by jvae_jax.data.load(..., binarize=True) or use dataset.binarized()"
+            )
         if self.balance_classes and (dataset.train_labels < 0).any():
             raise ValueError(
                 f"balance_classes needs every label; {np.sum(dataset.train_labels < 0)} of "
@@ -253,6 +259,6 @@ class TrainConfig:
 def parameter_bytes(network: Autoencoder) -> int:
     """Returns the memory of the linear layers' parameters, which are nearly all, in float32."""
     height, width, _ = network.image_shape
-    features = FILTERS * (height // STRIDE) * (width // STRIDE)
+    features = FILTERS * math.ceil(height / STRIDE) * math.ceil(width / STRIDE)
     networks = 3 if network.conditional else 2  # encoder, decoder and classifier
     return 4 * HIDDEN * (networks * features + 3 * (network.latents + network.classes))

@@ -261,7 +261,10 @@ class Run:
             data_dir: directory of the data; by default the one used for training.
         """
         return data.load(
-            self.config.dataset, data_dir or self.config.data_dir, image_size=self.config.image_size
+            self.config.dataset,
+            data_dir or self.config.data_dir,
+            image_size=self.config.image_size,
+            binarize=self.config.binarize,
         )
 
 

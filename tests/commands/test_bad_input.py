@@ -96,7 +96,7 @@ def rejects(call, user, without_jaxtyping):
         ("--learning_rate=nan", "learning_rate must be above 0, got nan"),
         ("--learning_rate=inf", "learning_rate must be above 0, got inf"),
         ("--ema_decay=1", "ema_decay must be 0 or more and below 1, got 1.0"),
-        ("--image_size=30", "image_size must be a multiple of 8 above 0, got 30"),
+        ("--image_size=0", "image_size must be above 0, got 0"),
         ("--latents=0", "latents must be above 0, got 0"),
         ("--fixed_latents=11", "fixed_latents must be from 0 to latents, 10, got 11"),
         ("--seed=-1", "seed must be 0 or more, got -1"),

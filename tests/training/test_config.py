@@ -151,7 +151,7 @@ def test_default_workdir_is_named_after_dataset(dataset, data_dir, folder):
 def test_resolve_keeps_default_hyperparameters(name, toy):
     resolved = TrainConfig(objective=OBJECTIVES[name]()).resolve(toy).objective
     expected = OBJECTIVES[name]()
-    if hasattr(resolved, "capacity_steps"):
+    if getattr(resolved, "capacity_z", None) is not None:
         # 100 epochs of 48 / 64 steps x 25,000 / 93,750
         expected = replace(expected, capacity_steps=20)
     assert resolved == expected
@@ -174,14 +174,6 @@ def test_label_info_describes_labels_of_the_objective(toy):
     assert config.label_info(half) == LabelInfo()
     assert config.label_info(few) == LabelInfo(labelled_fraction=6 / 48)
     assert replace(config, objective=VAE()).label_info(few) == LabelInfo()
-
-
-@pytest.mark.fault(
-    "flags", "values out of range or of another type", "refused with the name, the range, the value"
-)
-def test_rejects_images_of_unsupported_size():
-    with pytest.raises(ValueError, match="image_size must be a multiple of 8 above 0, got 12"):
-        TrainConfig().resolve(make_dataset(size=12))
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -247,7 +239,7 @@ def test_every_field_has_help(config_class):
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"learning_rate": math.inf}, "learning_rate must be above 0, got inf"),
         ({"latents": 0}, "latents must be above 0"),
-        ({"image_size": 28}, "image_size must be a multiple of 8 above 0, got 28"),
+        ({"image_size": -8}, "image_size must be above 0, got -8"),
         ({"seed": -1}, "seed must be 0 or more"),
         ({"save_every": 0}, "save_every must be 1 or more"),
         ({"num_labels": "²"}, "num_labels must be all or 0 or more, got ²"),
