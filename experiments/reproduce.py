@@ -6,8 +6,10 @@ Finished runs are skipped, interrupted runs are resumed. Each command saves its 
 ``report`` rebuilds the tables and figures from it.
 """
 
+import itertools
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from paper.report import ReportConfig, report
 from jvae_jax import OBJECTIVES, cli
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation.classifier import EvalClassifier
+from jvae_jax.evaluation.likelihood import likelihood_metrics
 from jvae_jax.files import write_json
 from jvae_jax.training.provenance import environment
 from jvae_jax.training.run import Run
@@ -129,26 +132,29 @@ def model_selection(config: SettingsConfig) -> None:
 def frontier(config: FrontierConfig) -> None:
     dataset = config.load()
     eval_classifier = config.eval_classifier(dataset)
-    capacities = studies.CAPACITIES if config.capacity_z is None else (config.capacity_z,)
-    settings: list[tuple[str, dict[str, Any]]] = [("cvae", {})]
-    for capacity in capacities:
-        settings += [("ours", {**values, "capacity_z": capacity}) for values in studies.FRONTIER]
-    for seed in range(config.seeds):
-        for objective, values in settings:
-            capacity = values.get("capacity_z")
-            name = studies.setting_name(
-                objective, {key: value for key, value in values.items() if key != "capacity_z"}
-            )
-            folder = studies.setting_name(objective, values).replace(" --", "-")
-            run_config = config.train_config(
-                objective, f"{folder}-{config.epochs}-epochs-{seed}", seed=seed, **values
-            )
-            run, row = studies.train_and_evaluate(
-                run_config, dataset, eval_classifier, capacity_z=capacity
-            )
-            row |= {"objective": name, "train_kl_z": studies.train_kl_z(run, dataset)}
-            identity = ("dataset", "objective", "epochs", "seed", "capacity_z")
-            _save_row(config, "frontier", row, identity)
+    identity = ("dataset", "objective", "epochs", "seed", "capacity_z")
+    settings = itertools.product(range(config.seeds), config.capacities(), studies.FRONTIER)
+    for seed, capacity, method in settings:
+        objective = studies.frontier_objective(method, capacity)
+        rate = "elbo" if capacity is None else f"{capacity:g}-nats"
+        folder = f"{method.replace(' --', '-')}-{rate}-{config.epochs}-epochs-{seed}"
+        run_config = config.train_config(objective.name, folder, seed=seed, **asdict(objective))
+        run, row = studies.train_and_evaluate(
+            run_config, dataset, eval_classifier, capacity_z=capacity
+        )
+        row |= {
+            "objective": method,
+            "settings": asdict(objective),
+            "train_kl_z": studies.train_kl_z(run, dataset),
+            **likelihood_metrics(
+                run.network,
+                run.model.variables,
+                dataset.test_images[: studies.FRONTIER_NLL_IMAGES],
+                run.key("test"),
+                samples=studies.FRONTIER_NLL_SAMPLES,
+            ),
+        }
+        _save_row(config, "frontier", row, identity)
     _print_table(config, "frontier")
 
 

@@ -21,6 +21,7 @@ from jvae_jax.models import Autoencoder, Classifier, Decoder, Encoder
 from jvae_jax.objectives import (
     CVAE,
     OBJECTIVES,
+    PRESETS,
     VAE,
     AnnealedVAE,
     BetaVAE,
@@ -38,6 +39,7 @@ __version__ = version("jvae_jax")
 __all__ = [
     "CVAE",
     "OBJECTIVES",
+    "PRESETS",
     "VAE",
     "AnnealedVAE",
     "Autoencoder",

@@ -11,7 +11,7 @@ A new objective is a subclass of :class:`Objective` that implements ``_loss`` an
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import jax.numpy as jnp
 import optax
@@ -128,8 +128,9 @@ class Objective:
         """Computes the loss at a training step.
 
         Args:
-            model: anything with ``encode``, ``decode`` and, for a CVAE, ``classify``; a linen
-                :class:`~jvae_jax.Autoencoder` bound to its variables is one.
+            model: anything with ``encode``, ``decode`` and, if conditional, ``classify``; a linen
+                :class:`~jvae_jax.Autoencoder` bound to its variables is one. ``information_weight``
+                requires ``classify_decoded`` too.
             images: (batch, height, width, channels) in [0, 1].
             labels: (batch,) class indices; -1 means unlabelled.
             step: training step, on which the capacities depend.
@@ -170,41 +171,6 @@ class VAE(Objective):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CVAE(Objective):
-    """Conditional VAE with a classifier for unlabelled images, eq. 5."""
-
-    name: ClassVar[str] = "cvae"
-    conditional: ClassVar[bool] = True
-    uses_labels: ClassVar[bool] = True
-    terms: ClassVar[tuple[str, ...]] = ("reconstruction", "kl_z", "kl_c", "cross_entropy")
-
-    alpha: float = 1.0
-    """Weight of the classifier's cross-entropy. The paper gives no value; 1000 works well with few
-    labels."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, "alpha", lambda value: value >= 0, "0 or more")
-
-    def _loss(
-        self, model: Model, images: Images, labels: Labels, context: _Context
-    ) -> tuple[Scalar, LossTerms]:
-        return losses.cvae(
-            model.encode,
-            model.decode,
-            model.classify,
-            images,
-            labels,
-            gaussian_key=context.keys.gaussian,
-            alpha=self.alpha,
-            all_labelled=context.label_info.all_labelled,
-            labelled_fraction=context.label_info.labelled_fraction,
-            reconstruction_loss=self._reconstruction_loss,
-            axis_name=context.axis_name,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class BetaVAE(Objective):
     """beta-VAE, eq. 6."""
 
@@ -231,18 +197,16 @@ class BetaVAE(Objective):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnnealedVAE(Objective):
-    """beta-VAE with an annealed capacity of z, eq. 7."""
+class _CapacityObjective(Objective):
+    """Base class of the objectives in which z may have a capacity."""
 
-    name: ClassVar[str] = "annealed_vae"
-
-    beta: float = 30.0
+    beta: float
     """Weight of |KL(z) - C_z|."""
     penalty: Literal["absolute", "multiplier"] = "absolute"
     """Penalty of a capacity term: absolute, the paper's weight times |KL - C|, whose gradient has
     the weight's size on either side of C; or multiplier, in which a multiplier of KL - C, at most
     the weight, integrates KL - C over the steps. Not in the paper."""
-    capacity_z: float = 5.0
+    capacity_z: float | None
     """Final capacity C_z, in nats."""
     capacity_steps: int | None = None
     """Steps over which the capacities increase from 0 to their final values. By default the
@@ -255,16 +219,29 @@ class AnnealedVAE(Objective):
             require(self, name, lambda value: value >= 0, "0 or more")
 
     def initial_multipliers(self) -> Multipliers:
-        return {"multiplier_z": jnp.zeros(())} if self.penalty == "multiplier" else {}
+        has_multipliers = self.penalty == "multiplier" and self.capacity_z is not None
+        return {"multiplier_z": jnp.zeros(())} if has_multipliers else {}
 
-    def resolve(self, total_steps: float) -> "AnnealedVAE":
-        if self.capacity_steps is not None:
+    def resolve(self, total_steps: float) -> "Objective":
+        if self.capacity_z is None or self.capacity_steps is not None:
             return self
         return replace(self, capacity_steps=default_capacity_steps(total_steps))
 
     def _capacity(self, final: float, step: int | Array) -> Scalar:
         steps = CAPACITY_STEPS if self.capacity_steps is None else self.capacity_steps
         return ramp(step, final, steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnealedVAE(_CapacityObjective):
+    """beta-VAE with an annealed capacity of z, eq. 7."""
+
+    name: ClassVar[str] = "annealed_vae"
+
+    beta: float = 30.0
+    """Weight of |KL(z) - C_z|."""
+    capacity_z: float = 5.0
+    """Final capacity C_z, in nats."""
 
     def _loss(
         self, model: Model, images: Images, labels: Labels, context: _Context
@@ -283,12 +260,56 @@ class AnnealedVAE(Objective):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CVAE(_CapacityObjective):
+    """Conditional VAE with a classifier for unlabelled images, eq. 5."""
+
+    name: ClassVar[str] = "cvae"
+    conditional: ClassVar[bool] = True
+    uses_labels: ClassVar[bool] = True
+    terms: ClassVar[tuple[str, ...]] = ("reconstruction", "kl_z", "kl_c", "cross_entropy")
+
+    alpha: float = 1.0
+    """Weight of the classifier's cross-entropy. The paper gives no value; 1000 works well with few
+    labels."""
+    beta: float = 1.0
+    """Weight of KL(z) or, with a capacity_z, of |KL(z) - C_z|; 1 in the paper."""
+    capacity_z: float | None = None
+    """Final capacity C_z, in nats, for comparison at equal KL(z). By default none, as in the
+    paper."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, "alpha", lambda value: value >= 0, "0 or more")
+
+    def _loss(
+        self, model: Model, images: Images, labels: Labels, context: _Context
+    ) -> tuple[Scalar, LossTerms]:
+        return losses.cvae(
+            model.encode,
+            model.decode,
+            model.classify,
+            images,
+            labels,
+            gaussian_key=context.keys.gaussian,
+            alpha=self.alpha,
+            beta=self.beta,
+            capacity_z=(
+                None if self.capacity_z is None else self._capacity(self.capacity_z, context.step)
+            ),
+            **context.multipliers,
+            all_labelled=context.label_info.all_labelled,
+            labelled_fraction=context.label_info.labelled_fraction,
+            reconstruction_loss=self._reconstruction_loss,
+            axis_name=context.axis_name,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class JointVAE(AnnealedVAE):
     """Joint-VAE with a uniform prior of c, eq. 8."""
 
     name: ClassVar[str] = "joint_vae"
     has_categorical: ClassVar[bool] = True
-    terms: ClassVar[tuple[str, ...]] = ("reconstruction", "kl_z", "kl_c")
 
     gamma: float = 30.0
     """Weight of |KL(c) - C_c|."""
@@ -299,10 +320,13 @@ class JointVAE(AnnealedVAE):
     conditional_encoder: bool = False
     """Encode z by q(z|x,c) in place of q(z|x): the network is then the CVAE's, in which a separate
     classifier predicts c and c is an input of the encoder. Not in the paper."""
+    information_weight: float = 0.0
+    """Weight of the cross-entropy of q(c|x) to c, where x is decoded from z and c drawn from their
+    priors, which makes samples be of the class that is asked for. Not in the paper."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("gamma", "capacity_c"):
+        for name in ("gamma", "capacity_c", "information_weight"):
             require(self, name, lambda value: value >= 0, "0 or more")
         require(self, "temperature", lambda value: value > 0, "above 0")
 
@@ -315,9 +339,25 @@ class JointVAE(AnnealedVAE):
         """Whether c is an input of the encoder too, and a classifier predicts it."""
         return self.conditional_encoder
 
+    @property
+    def terms(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Fields of ``LossTerms`` that the loss returns."""
+        information = ["information"] if self.information_weight else []
+        return ("reconstruction", "kl_z", "kl_c", *information)
+
     def final_unlabelled_capacity_c(self, label_info: LabelInfo) -> float:
         del label_info
         return self.capacity_c
+
+    def _information(self, model: Model, context: _Context) -> dict[str, Any]:
+        """Arguments of the loss's information term."""
+        if not self.information_weight:
+            return {}
+        return {
+            "information_weight": self.information_weight,
+            "prior_key": context.keys.prior,
+            "classify_decoded": cast(Any, model).classify_decoded,
+        }
 
     def _capped_capacity(self, final: float, step: int | Array, model: Model) -> Scalar:
         return jnp.minimum(self._capacity(final, step), math.log(model.classes))
@@ -336,6 +376,7 @@ class JointVAE(AnnealedVAE):
             capacity_z=self._capacity(self.capacity_z, context.step),
             **context.multipliers,
             capacity_c=self._capped_capacity(self.capacity_c, context.step, model),
+            **self._information(model, context),
             classify=model.classify if self.conditional_encoder else None,
             temperature=self.temperature,
             reconstruction_loss=self._reconstruction_loss,
@@ -366,7 +407,7 @@ class Ours(JointVAE):
     @property
     def terms(self) -> tuple[str, ...]:  # type: ignore[override]
         """Fields of ``LossTerms`` that the loss returns."""
-        return (*JointVAE.terms, *(["consistency"] if self.consistency_weight else []))
+        return (*super().terms, *(["consistency"] if self.consistency_weight else []))
 
     def initial_multipliers(self) -> Multipliers:
         multipliers = super().initial_multipliers()
@@ -404,6 +445,7 @@ class Ours(JointVAE):
             labelled_fraction=context.label_info.labelled_fraction,
             augmented_images=augmented,
             consistency_weight=self.consistency_weight,
+            **self._information(model, context),
             classify=model.classify if self.conditional_encoder else None,
             temperature=self.temperature,
             reconstruction_loss=self._reconstruction_loss,
@@ -415,3 +457,11 @@ OBJECTIVES: dict[str, type[Objective]] = {
     objective.name: objective for objective in (VAE, CVAE, BetaVAE, AnnealedVAE, JointVAE, Ours)
 }
 """The objectives by name."""
+
+PRESETS: dict[str, Objective] = {
+    "paper": Ours(),
+    "best": Ours(
+        capacity_z=16.0, penalty="multiplier", conditional_encoder=True, information_weight=3.0
+    ),
+}
+"""Objectives by the name of their settings: those of the paper, and those with the best samples."""

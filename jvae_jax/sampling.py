@@ -141,7 +141,7 @@ def example_keys(key: Array, step: int | Array, examples: Int[Array, "batch"]) -
         One key per example, (batch,), for each source of noise.
     """
     step_key = jax.random.fold_in(key, step)
-    keys = jax.vmap(lambda example: jax.random.split(jax.random.fold_in(step_key, example), 3))(
+    keys = jax.vmap(lambda example: jax.random.split(jax.random.fold_in(step_key, example), 4))(
         examples
     )
     return Keys(*jnp.unstack(keys, axis=1))

@@ -58,6 +58,8 @@ class LossTerms(NamedTuple):
     """KL divergence between the categorical posterior and its prior."""
     cross_entropy: PerExample | None = None
     """-log q(y|x) of the CVAE's classifier; 0 if unlabelled."""
+    information: PerExample | None = None
+    """-log q(c|x) of an image x decoded from random z and c."""
     consistency: PerExample | None = None
     """Cross-entropy of q(c|augmented x) to the label, or to q(c|x) if unlabelled."""
 
@@ -82,6 +84,8 @@ class Keys(NamedTuple):
     """Key of the Gumbel noise of c."""
     augmentation: PRNGKey
     """Key of the random transforms of images."""
+    prior: PRNGKey
+    """Key of z and c drawn from their priors."""
 
 
 class LabelInfo(NamedTuple):

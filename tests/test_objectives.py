@@ -26,7 +26,7 @@ from jvae_jax.objectives import (
 )
 from jvae_jax.types import Keys, LabelInfo, Posterior
 
-KEYS = Keys(*jax.random.split(jax.random.key(1), 3))
+KEYS = Keys(*jax.random.split(jax.random.key(1), 4))
 
 
 def test_defaults_are_the_papers():
@@ -38,12 +38,13 @@ def test_defaults_are_the_papers():
         "capacity_c": 5.0,
         "temperature": 0.67,
         "conditional_encoder": False,
+        "information_weight": 0.0,
     }
     # The paper doesn't name its loss; the Bernoulli NLL reproduces the metrics of its VAE.
     assert {fields.pop("reconstruction_loss") for fields in values.values()} == {"bernoulli_nll"}
     assert values == {
         "vae": {},
-        "cvae": {"alpha": 1.0},
+        "cvae": {**annealed, "alpha": 1.0, "beta": 1.0, "capacity_z": None},
         "beta_vae": {"beta": 30.0},
         "annealed_vae": annealed,
         "joint_vae": joint,

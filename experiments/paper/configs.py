@@ -145,7 +145,13 @@ class FrontierConfig(Table1Config):
     seeds: int = 1
     """Runs of each setting."""
     capacity_z: float | None = None
-    """Only this capacity, in nats; default: 2, 5, 10, 16 and 25."""
+    """Only this capacity, in nats, or 0 for the ELBO; default: 2, 5, 10, 16, 25 and the ELBO."""
+
+    def capacities(self) -> tuple[float | None, ...]:
+        """Capacities in nats; None is the ELBO."""
+        if self.capacity_z is None:
+            return (*studies.CAPACITIES, None)
+        return (self.capacity_z or None,)
 
 
 @dataclass(frozen=True, kw_only=True)

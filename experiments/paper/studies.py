@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jvae_jax import TrainConfig, evaluate, fit, losses, sampling
+from jvae_jax import CVAE, PRESETS, Objective, TrainConfig, evaluate, fit, losses, sampling
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.metrics import over_split
@@ -75,13 +75,10 @@ ABLATIONS: tuple[tuple[str, dict[str, float]], ...] = (
 """Settings that may raise the accuracy of q(c|x) without labels or with all of them."""
 CAPACITIES = (2.0, 5.0, 10.0, 16.0, 25.0)
 """Capacities C_z of the frontier, in nats."""
-FRONTIER: tuple[dict[str, Any], ...] = (
-    {},
-    {"penalty": "multiplier"},
-    {"conditional_encoder": True},
-    {"penalty": "multiplier", "conditional_encoder": True},
-)
-"""Settings of ``ours`` that are compared at each capacity; the first is the paper's."""
+FRONTIER = ("ours", "ours --preset=best", "cvae")
+"""Methods that are compared at each capacity."""
+FRONTIER_NLL_IMAGES, FRONTIER_NLL_SAMPLES = 1000, 200
+"""Test images and samples for each of them in the frontier's -log p(x)."""
 SUPERVISED_BASELINE = "supervised baseline"
 """Row name of the classifier that is trained on the labelled images only."""
 
@@ -175,6 +172,21 @@ def _flag(name: str, value: bool | float | str) -> str:
     if value is True:
         return f"--{name}"
     return f"--{name}={value}" if isinstance(value, str) else f"--{name}={value:g}"
+
+
+def frontier_objective(method: str, capacity_z: float | None) -> Objective:
+    """Objective of a method in ``FRONTIER``.
+
+    Args:
+        method: one of ``FRONTIER``.
+        capacity_z: capacity C_z, in nats; None for the ELBO, in which KL(z) has the weight 1.
+    """
+    held: dict[str, Any] = {"capacity_z": capacity_z}
+    if method == "cvae":
+        return CVAE() if capacity_z is None else CVAE(beta=30.0, penalty="multiplier", **held)
+    if capacity_z is None:  # 1 |KL(z) - 0| is the KL of the ELBO
+        held = {"beta": 1.0, "capacity_z": 0.0, "penalty": "absolute"}
+    return replace(PRESETS["paper" if method == "ours" else "best"], **held)
 
 
 def train_kl_z(run: Run, dataset: Dataset) -> float:

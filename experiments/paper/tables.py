@@ -127,8 +127,11 @@ def frontier(rows: Sequence[Row]) -> str:
         "train_kl_z": ("KL(z), training images", 3),
         **{name: COLUMNS[name] for name in names},
         "style_transfer_accuracy": ("style transfer accuracy", 4),
+        "precision": ("precision", 4),
+        "recall": ("recall", 4),
+        "nll": ("-log p(x)", 2),
     }
-    # The CVAE has no capacity, and comes last.
+    # The ELBO has no capacity, and comes last.
     groups = dict.fromkeys((row["capacity_z"], row["objective"]) for row in rows)
     lines = []
     for capacity, objective in sorted(
@@ -137,7 +140,7 @@ def frontier(rows: Sequence[Row]) -> str:
         same = [
             row for row in rows if (row["capacity_z"], row["objective"]) == (capacity, objective)
         ]
-        name = "" if capacity is None else f"{capacity:g}"
+        name = "ELBO" if capacity is None else f"{capacity:g}"
         lines.append([f"`{objective}`", name, str(len(same)), *_cells(same, columns)])
     headers = ["objective", "C_z", "seeds", *(title for title, _ in columns.values())]
     return _markdown(headers, lines) + f"\n{_caption(rows)}\n"

@@ -7,11 +7,13 @@ from jax import Array
 from jvae_jax import sampling
 from jvae_jax.losses._terms import (
     bernoulli_nll,
+    capacity_penalty,
     categorical_kl,
     check_logits,
     check_posterior,
     gaussian_kl,
     label_kl,
+    mean_over_devices,
     population_weights,
     reconstruction_term,
 )
@@ -38,6 +40,9 @@ def cvae(
     *,
     gaussian_key: PRNGKey,
     alpha: float,
+    beta: float = 1.0,
+    capacity_z: float | Scalar | None = None,
+    multiplier_z: float | Scalar | None = None,
     all_labelled: bool = False,
     labelled_fraction: float | None = None,
     reconstruction_loss: ReconstructionLoss = bernoulli_nll,
@@ -52,6 +57,8 @@ def cvae(
         unlabelled:  sum_y q(y|x) L(x, y) + log K - H(q(y|x))
 
     The sum over classes is exact: every image is encoded and decoded K times with the same noise.
+    The weight beta of KL(z), 1 in the paper, and ``capacity_z``, with which beta |KL - C_z| of the
+    batch's mean KL replaces it, make this loss comparable to :func:`ours` at equal KL.
 
     Args:
         encode: maps images, (batch, height, width, channels), and one-hot labels, (m, classes), to
@@ -64,13 +71,18 @@ def cvae(
         labels: class indices, (batch,); -1 means unlabelled.
         gaussian_key: key of the Gaussian noise of z; a single key or one per example.
         alpha: weight of the classifier's cross-entropy.
+        beta: weight of KL(z) or, with ``capacity_z``, of its distance from the capacity.
+        capacity_z: capacity C_z of z, in nats, or None for no capacity.
+        multiplier_z: multiplier of KL - C_z, from -beta to beta, or None for beta |KL - C_z|; see
+            :func:`ours`.
         all_labelled: skip the sum over classes; requires that no label is -1.
         labelled_fraction: labelled fraction of the dataset, if batches contain another fraction.
             All terms but the cross-entropy are then weighted to represent the dataset. None
             weights all examples equally.
         reconstruction_loss: maps image logits and images to -log p(x|z,y) up to a constant, in
             nats per image, (m,).
-        axis_name: name of the device axis over which ``labelled_fraction`` is balanced, or None.
+        axis_name: name of the device axis over which ``labelled_fraction`` is balanced and the
+            mean inside |.| is taken, or None.
 
     Returns:
         The loss, averaged over the batch in nats per image, and its terms, (batch,). ``kl_c`` is
@@ -127,5 +139,11 @@ def cvae(
     kl_c = jnp.where(labelled, log_classes, categorical_kl(class_logits))
     cross_entropy = label_kl(class_logits, labels)
     weights = population_weights(labelled, labelled_fraction, axis_name, dtype)
-    loss = jnp.mean(weights * (reconstruction + kl_z + kl_c) + alpha * cross_entropy)
+    negative_elbo = reconstruction + kl_c
+    if capacity_z is None:
+        negative_elbo = reconstruction + beta * kl_z + kl_c
+    loss = jnp.mean(weights * negative_elbo + alpha * cross_entropy)
+    if capacity_z is not None:
+        difference = mean_over_devices(weights * kl_z, axis_name) - capacity_z
+        loss += capacity_penalty(difference, beta, multiplier_z)
     return loss, LossTerms(reconstruction, kl_z, kl_c, cross_entropy)

@@ -46,6 +46,9 @@ def joint_vae(
     capacity_c: float | Scalar,
     multiplier_z: float | Scalar | None = None,
     multiplier_c: float | Scalar | None = None,
+    information_weight: float = 0.0,
+    prior_key: PRNGKey | None = None,
+    classify_decoded: Classify | None = None,
     classify: Classify | None = None,
     temperature: float,
     reconstruction_loss: ReconstructionLoss = bernoulli_nll,
@@ -87,6 +90,9 @@ def joint_vae(
         capacity_c=capacity_c,
         multiplier_z=multiplier_z,
         unlabelled_multiplier_c=multiplier_c,
+        information_weight=information_weight,
+        prior_key=prior_key,
+        classify_decoded=classify_decoded,
         classify=classify,
         temperature=temperature,
         reconstruction_loss=reconstruction_loss,
@@ -113,6 +119,9 @@ def ours(
     labelled_fraction: float | None = None,
     augmented_images: Images | None = None,
     consistency_weight: float = 0.0,
+    information_weight: float = 0.0,
+    prior_key: PRNGKey | None = None,
+    classify_decoded: Classify | None = None,
     classify: Classify | None = None,
     temperature: float,
     reconstruction_loss: ReconstructionLoss = bernoulli_nll,
@@ -157,6 +166,13 @@ def ours(
             loss; None for no such loss. Not in the paper.
         consistency_weight: weight of the consistency loss, the cross-entropy of q(c|augmented x) to
             the label, or to q(c|x) if unlabelled. No gradient flows through the latter.
+        information_weight: weight of E[-log q(c|x)], where z and c are drawn from N(0, 1) and the
+            uniform prior, and x is decoded from them. log K less this cross-entropy is a lower
+            bound of the mutual information of c and x, as in InfoGAN. Not in the paper.
+        prior_key: key of that z and c; a single key or one per example. None without
+            ``information_weight``.
+        classify_decoded: maps z concatenated with the one-hot c to the logits of q(c|x) of the
+            decoded image. None without ``information_weight``.
         classify: maps images to logits of q(c|x), (batch, classes), in place of the posterior's.
             ``encode`` then receives images and the relaxed one-hot c, (batch, classes), and its
             posterior of z is q(z|x,c). Not in the paper.
@@ -171,12 +187,18 @@ def ours(
 
     Raises:
         ValueError: if ``images`` aren't floats, ``labels`` are invalid (see :func:`label_kl`), the
-            posterior has no logits, or a callable returns another shape.
+            posterior has no logits, a callable returns another shape, or there is an
+            ``information_weight`` but no ``prior_key`` or ``classify_decoded``.
 
     References:
         Goto and Inoue, *Learning VAE with Categorical Labels for Generating Conditional
         Handwritten Characters*.
+
+        Chen et al., *InfoGAN: Interpretable Representation Learning by Information Maximizing
+        Generative Adversarial Nets*, 2016.
     """
+    if information_weight and (prior_key is None or classify_decoded is None):
+        raise ValueError("information_weight requires prior_key and classify_decoded")
     images, batch = as_images(images), len(images)
     inputs = images
     if augmented_images is not None:
@@ -211,6 +233,14 @@ def ours(
     if augmented_images is not None:
         consistency = _consistency(all_logits[batch:], logits, labels)
         terms = terms._replace(consistency=consistency)
+    if information_weight and prior_key is not None and classify_decoded is not None:
+        # One key gives the noise of both: the highest of iid values is at a uniform index.
+        noise = sampling.standard_normal(prior_key, (batch, z.shape[-1] + c.shape[-1]), z.dtype)
+        prior_z, prior_c = noise[:, : z.shape[-1]], sampling.one_hot_argmax(noise[:, z.shape[-1] :])
+        decoded_logits = classify_decoded(jnp.concatenate([prior_z, prior_c], axis=-1))
+        check_logits(decoded_logits, batch)
+        information = -jnp.sum(prior_c * jax.nn.log_softmax(decoded_logits), axis=-1)
+        terms = terms._replace(information=information)
     if unlabelled_capacity_c is None:
         unlabelled_capacity_c = capacity_c
     weights = population_weights(labelled, labelled_fraction, axis_name, kl_c.dtype)
@@ -227,6 +257,8 @@ def ours(
     )
     if terms.consistency is not None:
         loss += consistency_weight * jnp.mean(terms.consistency)
+    if terms.information is not None:
+        loss += information_weight * jnp.mean(terms.information)
     return loss, terms
 
 

@@ -9,7 +9,7 @@ normalisation and outputs remain float32.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -43,6 +43,12 @@ def _bias_init(fan_in: int) -> Callable[..., Array]:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init
+
+
+def padding(size: int) -> tuple[int, int]:
+    """Pixels before and after a height or width with which it is a multiple of 8."""
+    total = -size % STRIDE
+    return total // 2, total - total // 2
 
 
 class _Head(nn.Module):
@@ -81,7 +87,8 @@ class Trunk(nn.Module):
         Returns:
             Features, (examples, 256).
         """
-        activations = images
+        height, width = images.shape[1:3]
+        activations = jnp.pad(images, ((0, 0), padding(height), padding(width), (0, 0)))
         for _ in range(3):
             activations = layers.Conv(FILTERS, _kernel_init, self.dtype)(activations)
             activations = layers.NormReLU(self.train, self.axis_name)(activations)
@@ -138,7 +145,8 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, latents: Float[Array, "batch inputs"]) -> Images:
         height, width, channels = self.image_shape
-        rows, columns = height // STRIDE, width // STRIDE
+        (top, bottom), (left, right) = padding(height), padding(width)
+        rows, columns = (top + height + bottom) // STRIDE, (left + width + right) // STRIDE
         hidden = latents
         for features in (HIDDEN, rows * columns * FILTERS):
             dense = nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=_kernel_init)
@@ -151,6 +159,7 @@ class Decoder(nn.Module):
             activations = layers.NormReLU(self.train, self.axis_name)(activations)
         logits = layers.ConvTranspose(channels, _transpose_kernel_init, self.dtype)(activations)
         bias = self.param("bias", _bias_init(16 * channels), (channels,))
+        logits = logits[:, top : top + height, left : left + width]
         return layers.at_least_float32(logits) + bias
 
 
@@ -158,7 +167,8 @@ class Autoencoder(nn.Module):
     """Encoder, decoder and, if conditional, classifier, with the methods that losses call.
 
     Attributes:
-        image_shape: height, width and channels; height and width must be divisible by 8.
+        image_shape: height, width and channels. If height or width isn't a multiple of 8, images
+            are padded with 0 to the next one, and decoded logits are cropped.
         latents: number of dimensions of the continuous z.
         classes: number of classes of the categorical c, or of the labels if conditional; 0 for a
             continuous model.
@@ -170,9 +180,6 @@ class Autoencoder(nn.Module):
             ones; apply the model with ``mutable=["batch_stats"]``.
         axis_name: name of the device axis over which batch statistics are taken, or None.
         dtype: type of the computation; None means the type of inputs and parameters.
-
-    Raises:
-        ValueError: at the first call, if height or width isn't divisible by 8.
     """
 
     image_shape: tuple[int, int, int]
@@ -185,9 +192,6 @@ class Autoencoder(nn.Module):
     dtype: Any = None
 
     def setup(self) -> None:
-        height, width, _ = self.image_shape
-        if height % STRIDE or width % STRIDE or not height * width:
-            raise ValueError(f"image height and width must be divisible by 8, got {height}x{width}")
         mode = {"train": self.train, "axis_name": self.axis_name, "dtype": self.dtype}
         self.encoder = Encoder(self.latents, 0 if self.conditional else self.classes, **mode)
         self.decoder = Decoder(self.image_shape, **mode)
@@ -235,6 +239,24 @@ class Autoencoder(nn.Module):
     def classify(self, images: Images) -> Float[Array, "batch classes"]:
         """Computes the logits of q(y|x) of a conditional model, (batch, classes)."""
         return self.classifier(images)
+
+    def classify_decoded(
+        self, latents: Float[Array, "batch inputs"]
+    ) -> Float[Array, "batch classes"]:
+        """Computes the logits of q(c|x) of the images decoded from latents, (batch, classes).
+
+        The running statistics of batch normalisation aren't updated, as these images aren't data.
+        """
+
+        def apply(model: Autoencoder) -> Array:
+            images = nn.sigmoid(model.decode(latents))
+            logits = model.classify(images) if model.conditional else model.encode(images).logits
+            return cast(Array, logits)
+
+        logits, _ = nn.apply(apply, self.clone(parent=None), mutable=["batch_stats"])(
+            self.variables
+        )
+        return logits
 
     def infer(self, images: Images) -> Posterior:
         """Computes the posterior from images alone.

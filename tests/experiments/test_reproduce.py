@@ -201,22 +201,33 @@ def test_studies_of_ours(small, monkeypatch):
         assert lines[3].startswith(f"| `{names[1]}` | 2 | ")
         assert ("held-out" in lines[-1]) == (study == "model-selection")
 
-    monkeypatch.setattr(reproduce.studies, "FRONTIER", ({}, {"penalty": "multiplier"}))
-    for capacity in (5.0, 2.0):
+    monkeypatch.setattr(reproduce.studies, "FRONTIER_NLL_IMAGES", 2)
+    for capacity in (5.0, 0.0):
         reproduce.frontier(reproduce.FrontierConfig(capacity_z=capacity, **options))
     rows = reproduce.studies.load_rows(output / "frontier.json")
     assert [(row["objective"], row["capacity_z"]) for row in rows] == [
-        ("cvae", None),
         ("ours", 5.0),
-        ("ours --penalty=multiplier", 5.0),
-        ("ours", 2.0),
-        ("ours --penalty=multiplier", 2.0),
+        ("ours --preset=best", 5.0),
+        ("cvae", 5.0),
+        ("ours", None),
+        ("ours --preset=best", None),
+        ("cvae", None),
     ]
+    assert [row["settings"]["penalty"] for row in rows] == [
+        "absolute",
+        "multiplier",
+        "multiplier",
+        "absolute",
+        "absolute",
+        "absolute",
+    ]
+    # The ELBO's KL(z) has the weight 1 and no capacity.
+    for row in rows[3:]:
+        assert (row["settings"]["beta"], row["settings"]["capacity_z"] or 0) == (1.0, 0)
     lines = (output / "frontier.md").read_text().splitlines()
-    order = [line.split(" | ")[:2] for line in lines[2:7]]
-    assert order[0] == ["| `ours`", "2"]
-    assert order[3] == ["| `ours --penalty=multiplier`", "5"]
-    assert order[4] == ["| `cvae`", ""]
+    order = [line.split(" | ")[:2] for line in lines[2:8]]
+    assert order[0] == ["| `ours`", "5"]
+    assert order[5] == ["| `cvae`", "ELBO"]
     assert all(row["train_kl_z"] != row["kl_z"] > 0 for row in rows)
 
     monkeypatch.setattr(reproduce.studies, "PROTOCOL_VARIANTS", {"default": {}})
