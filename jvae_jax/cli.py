@@ -10,7 +10,7 @@ import platform
 import re
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -54,7 +54,12 @@ class _Parser(simple_parsing.ArgumentParser):
 
 
 def parse(
-    config_class: type[Config], args: Sequence[str], *, description: str, prog: str | None = None
+    config_class: type[Config],
+    args: Sequence[str],
+    *,
+    description: str,
+    prog: str | None = None,
+    presets: Mapping[str, Sequence[str]] | None = None,
 ) -> Config:
     """Reads a dataclass from command-line flags.
 
@@ -68,6 +73,8 @@ def parse(
         args: command-line arguments, without the program's name.
         description: first line of the help.
         prog: name of the program; default: that of the script.
+        presets: flags by the value of a further flag, ``--preset``, that stands for them; those
+            that are given themselves override them. The first is the default.
 
     Raises:
         SystemExit: after printing help (status 0) or an error in the flags (status 2).
@@ -80,10 +87,25 @@ def parse(
     )
     parser.add_arguments(config_class, dest="config")  # type: ignore
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = list(args)
+    if presets:
+        summary = "; ".join(
+            f"{name}: {' '.join(flags)}" for name, flags in presets.items() if flags
+        )
+        parser.add_argument(
+            "--preset",
+            choices=list(presets),
+            default=next(iter(presets)),
+            help=f"Settings that further flags override. {summary}. (default: %(default)s)",
+        )
+        finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        finder.add_argument("--preset")
+        with contextlib.suppress(argparse.ArgumentError):
+            args = [*presets.get(finder.parse_known_args(args)[0].preset, ()), *args]
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            parsed, unknown = parser.parse_known_args(list(args))
+            parsed, unknown = parser.parse_known_args(args)
     except ValueError as error:
         _usage_error(parser, str(error))
     except SystemExit as stop:
@@ -142,6 +164,7 @@ def run(
     description: str,
     args: Sequence[str] | None = None,
     prog: str | None = None,
+    presets: Mapping[str, Sequence[str]] | None = None,
 ) -> NoReturn:
     """Parses flags, calls ``main`` with them and exits; see :func:`exit_after` for the status.
 
@@ -155,12 +178,13 @@ def run(
         description: first line of the help.
         args: command-line arguments; default: those of the process.
         prog: name of the program; default: that of the script.
+        presets: flags by the value of ``--preset``; see :func:`parse`.
     """
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
 
     def call() -> None:
-        config = parse(config_class, args, description=description, prog=prog)
+        config = parse(config_class, args, description=description, prog=prog, presets=presets)
         _set_compilation_cache()
         if not debug:
             _hide_thread_errors()

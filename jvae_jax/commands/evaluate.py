@@ -10,6 +10,7 @@ from jvae_jax import cli, data
 from jvae_jax.evaluation import classifier, format_table
 from jvae_jax.evaluation.likelihood import likelihood_metrics
 from jvae_jax.evaluation.metrics import Evaluation
+from jvae_jax.evaluation.sample_utility import classification_accuracy_score
 from jvae_jax.files import atomic_write
 from jvae_jax.training.loop import evaluate_run
 from jvae_jax.training.run import Run, load_run
@@ -30,6 +31,10 @@ class EvaluateFlags:
     eval_classifier: bool = False
     """Also evaluate generated characters with a classifier of the same data, which is trained if it
     isn't cached, and measure style transfer and disentanglement."""
+    cas: bool = False
+    """Also train a classifier on 60,000 generated characters and test it on the test images
+    (classification accuracy score), and another with generated characters added where a class is
+    rare. Takes minutes on a CPU."""
     likelihood: bool = False
     """Also estimate -log p(x) by importance sampling, which takes seconds per image on a CPU."""
     likelihood_samples: int = 5000
@@ -47,6 +52,8 @@ class EvaluateFlags:
 def run_command(flags: EvaluateFlags) -> None:
     """Evaluates, prints the metrics and writes them to the run's folder."""
     run = load_run(flags.workdir)
+    if flags.cas and not run.network.classes:
+        raise ValueError(f"{run.config.objective.name} has no classes; leave out --cas")
     state = run.load_state(flags.checkpoint)  # first, as the data may take long
     dataset = run.load_dataset(flags.data_dir)
     suffix = "" if flags.checkpoint == "latest" else f"-{flags.checkpoint}"
@@ -55,18 +62,30 @@ def run_command(flags: EvaluateFlags) -> None:
     run.check_data(dataset)  # before the work, which other data would waste
     extra_metrics = _likelihood(flags, run, state.average, dataset)
     eval_classifier = None
-    if flags.eval_classifier:
+    if flags.eval_classifier or flags.cas:
         # Nothing is written to a user's image folder.
         is_folder = dataset.name == "folder"
         cache_dir = data.DATA_DIR if is_folder else flags.data_dir or run.config.data_dir
         eval_classifier = classifier.load_or_train(dataset, cache_dir)
+    if flags.cas:
+        model = run.make_model(state.average)
+        matched = model.evaluate(dataset) if run.unlabelled_classes else {}
+        print("training classifiers on generated characters")
+        extra_metrics |= classification_accuracy_score(
+            run.network,
+            state.average,
+            eval_classifier,
+            dataset,
+            run.key("test"),
+            category_to_class=matched.get("category_to_class"),
+        )
     evaluation = evaluate_run(
         run,
         dataset,
         state.average,
         step=int(state.step),
         filename=filename,
-        eval_classifier=eval_classifier,
+        eval_classifier=eval_classifier if flags.eval_classifier else None,
         extra_metrics=extra_metrics,
         keep_others=True,
     )

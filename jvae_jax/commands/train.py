@@ -2,14 +2,14 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NoReturn
 
 from simple_parsing import subgroups
 
 from jvae_jax import cli, data
 from jvae_jax.evaluation import format_table
-from jvae_jax.objectives import OBJECTIVES, Objective, Ours
+from jvae_jax.objectives import OBJECTIVES, PRESETS, Objective, Ours
 from jvae_jax.training import distributed
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.loop import fit
@@ -44,4 +44,16 @@ def run_command(config: TrainConfig) -> None:
 def main(args: Sequence[str] | None = None, prog: str | None = None) -> NoReturn:
     """Runs the command."""
     description = "Train an objective, or resume its training, and evaluate it."
-    cli.run(run_command, TrainFlags, description=description, args=args, prog=prog)
+    presets = {name: _flags(objective) for name, objective in PRESETS.items()}
+    cli.run(run_command, TrainFlags, description=description, args=args, prog=prog, presets=presets)
+
+
+def _flags(objective: Objective) -> list[str]:
+    """Returns the flags of an objective's hyperparameters that aren't the defaults."""
+    given = {each.name: getattr(objective, each.name) for each in fields(objective)}
+    defaults = type(objective)()
+    return [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in given.items()
+        if value != getattr(defaults, name)
+    ]

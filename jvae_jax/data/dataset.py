@@ -15,8 +15,8 @@ from jvae_jax.numerics import default_numerics
 from jvae_jax.types import Batch
 from jvae_jax.validation import as_class_indices, as_pixels, check_types
 
-_AT_A_TIME = 5000
-"""Images that are resized or binarized at a time, which bounds the memory that this takes."""
+_RESIZED_AT_A_TIME = 5000
+"""Images that are resized at a time, which bounds the memory that their floats take."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,14 +104,14 @@ class Dataset:
         if self.image_shape[:2] == (size, size):
             return self
         images = len(self.train_images) + len(self.test_images)
-        at_a_time = min(max(len(self.train_images), len(self.test_images)), _AT_A_TIME)
+        at_a_time = min(max(len(self.train_images), len(self.test_images)), _RESIZED_AT_A_TIME)
         require_memory(
             (images + max(images, 4 * at_a_time)) * size**2 * self.image_shape[2],
             f"resizing {images:,} images to {size:,} x {size:,} pixels",
         )
 
         def resize(images: np.ndarray) -> np.ndarray:
-            starts = range(_AT_A_TIME, len(images), _AT_A_TIME)
+            starts = range(_RESIZED_AT_A_TIME, len(images), _RESIZED_AT_A_TIME)
             chunks = np.split(images, starts)
             return np.concatenate([np.asarray(_resize(chunk, size)) for chunk in chunks])
 
@@ -135,11 +135,8 @@ class Dataset:
 
         def binarize(images: np.ndarray) -> np.ndarray:
             # An integer below 255 is below the pixel's value with a probability of value / 255.
-            chunks = np.split(images, range(_AT_A_TIME, len(images), _AT_A_TIME))
-            drawn = [
-                rng.integers(255, size=chunk.shape, dtype=np.uint8) < chunk for chunk in chunks
-            ]
-            return np.concatenate(drawn).astype(np.uint8) * np.uint8(255)
+            ink = rng.integers(255, size=images.shape, dtype=np.uint8) < images
+            return ink * np.uint8(255)
 
         return replace(
             self,

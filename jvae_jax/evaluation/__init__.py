@@ -3,7 +3,10 @@
 - :mod:`~jvae_jax.evaluation.metrics`: reconstruction error, KL divergences, classification accuracy
 - :mod:`~jvae_jax.evaluation.likelihood`: -log p(x) by importance sampling
 - :mod:`~jvae_jax.evaluation.classifier`: the evaluation classifier
-- :mod:`~jvae_jax.evaluation.conditional`: conditional accuracy, Fréchet distance, sensitivity to z
+- :mod:`~jvae_jax.evaluation.conditional`: conditional accuracy, Fréchet distance, precision and
+  recall, sensitivity to z
+- :mod:`~jvae_jax.evaluation.sample_utility`: accuracy of classifiers trained on generated
+  characters
 - :mod:`~jvae_jax.evaluation.style_transfer`: accuracy of restyled images, preservation of style
 - :mod:`~jvae_jax.evaluation.disentanglement`: linear probe on z, mutual information of c and label
 - :mod:`~jvae_jax.evaluation.table`: these metrics as text

@@ -34,7 +34,9 @@ logger = logging.getLogger(__name__)
 FEATURES = 256
 """Number of features per image."""
 _FILTERS = (32, 64, 128)
-_STEPS, _STEPS_PER_DISPATCH = 7000, 100
+STEPS = 7000
+"""Number of optimizer steps."""
+_STEPS_PER_DISPATCH = 100
 _BATCH_SIZE = 128
 _LEARNING_RATE = 3e-3
 _DROPOUT, _SMOOTHING = 0.3, 0.05
@@ -134,7 +136,7 @@ def load_or_train(dataset: Dataset, directory: str | Path = DATA_DIR) -> EvalCla
 
 
 @default_numerics()
-def train(dataset: Dataset, *, steps: int = _STEPS) -> EvalClassifier:
+def train(dataset: Dataset, *, steps: int = STEPS) -> EvalClassifier:
     """Trains an evaluation classifier on the labelled training images.
 
     Args:

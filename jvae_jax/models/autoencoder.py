@@ -14,7 +14,7 @@ from typing import Any, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.nn.initializers import variance_scaling
 from jaxtyping import Float
 
@@ -245,18 +245,21 @@ class Autoencoder(nn.Module):
     ) -> Float[Array, "batch classes"]:
         """Computes the logits of q(c|x) of the images decoded from latents, (batch, classes).
 
-        The running statistics of batch normalisation aren't updated, as these images aren't data.
+        They train the decoder alone: no gradient flows to the parameters of q(c|x), which would
+        learn to recognise decoded images instead of characters, and decoded images don't enter the
+        running statistics of batch normalisation.
         """
 
-        def apply(model: Autoencoder) -> Array:
-            images = nn.sigmoid(model.decode(latents))
-            logits = model.classify(images) if model.conditional else model.encode(images).logits
-            return cast(Array, logits)
+        def decode(model: Autoencoder) -> Images:
+            return nn.sigmoid(model.decode(latents))
 
-        logits, _ = nn.apply(apply, self.clone(parent=None), mutable=["batch_stats"])(
-            self.variables
-        )
-        return logits
+        def classify(model: Autoencoder, images: Images) -> Array | None:
+            return model.classify(images) if model.conditional else model.encode(images).logits
+
+        model = self.clone(parent=None)
+        images, _ = nn.apply(decode, model, mutable=["batch_stats"])(self.variables)
+        fixed = lax.stop_gradient(self.variables)
+        return cast(Array, nn.apply(classify, model.clone(train=False))(fixed, images))
 
     def infer(self, images: Images) -> Posterior:
         """Computes the posterior from images alone.

@@ -189,6 +189,12 @@ def test_evaluates_with_eval_classifier(tmp_path):
     line = rf"^conditional_accuracy +{evaluation['conditional_accuracy']:.4f} "
     assert re.search(line, process.stdout, re.MULTILINE)
     assert (workdir / "confusion.png").exists()
+    process = call("evaluate", f"--workdir={workdir}", "--cas", "--data_dir=data", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    scored = json.loads((workdir / "evaluation.json").read_text())
+    assert scored["cas_real"] == evaluation["eval_classifier_accuracy"]
+    assert 0.5 < scored["cas"] < scored["cas_real"]  # chance is 0.1
+    assert scored["confusion"] == evaluation["confusion"]  # kept
 
 
 @pytest.mark.long

@@ -35,6 +35,39 @@ def test_mnist_5k_is_stratified():
     )
 
 
+def test_binarized_pixels_are_255_with_the_probability_of_their_value():
+    """For the mean of 4,000 pixels of each value, within 4 standard deviations."""
+    values = np.array([0, 1, 51, 128, 254, 255], np.uint8)
+    images = np.repeat(values, 4000).reshape(6, 100, 40, 1)
+    labels = np.zeros(6, int)
+    dataset = Dataset(
+        name="values",
+        train_images=images,
+        train_labels=labels,
+        test_images=images,
+        test_labels=labels,
+        class_names=("a",),
+    )
+    binary = dataset.binarized()
+    for split in (binary.train_images, binary.test_images):
+        assert set(np.unique(split)) == {0, 255}
+        assert split.dtype == np.uint8
+        p = values / 255
+        deviations = 4 * np.sqrt(p * (1 - p) / 4000)
+        assert (np.abs(split.mean(axis=(1, 2, 3)) / 255 - p) <= deviations).all()
+    assert not np.array_equal(binary.train_images, binary.test_images)
+    assert dataset.binarized().fingerprint == binary.fingerprint
+
+
+def test_loads_binary_images_of_the_given_size():
+    dataset = data.load("mnist_5k", image_size=10, binarize=True)
+    assert dataset.image_shape == (10, 10, 1)
+    assert set(np.unique(dataset.train_images)) == {0, 255}
+    resized = mnist_5k().resized(10)
+    assert resized.binarized().fingerprint == dataset.fingerprint
+    assert resized.fingerprint != dataset.fingerprint
+
+
 def test_mnist_5k_is_mlxtends_in_its_order():
     """The first 400 digits of each class are for training, the last 100 for testing."""
     images, labels = mnist_data()

@@ -172,6 +172,10 @@ def test_metrics_without_classes(model, monkeypatch):
         "eval_classifier_accuracy",
         "frechet_distance",
         "frechet_distance_real",
+        "precision",
+        "recall",
+        "precision_real",
+        "recall_real",
         "class_flip_rate_per_latent",
     }
 
@@ -268,3 +272,34 @@ def test_most_confused_classes_of_a_split_without_a_class():
 
     assert conditional.most_confused(UncertainClassifier(), dataset, 2) == [1, 3]
     assert conditional.most_confused(UncertainClassifier(), dataset) == [1, 2, 3]
+
+
+def test_precision_and_recall_count_examples_in_the_balls_of_the_others():
+    """Against a loop over all pairs, in float64."""
+    rng = np.random.default_rng(0)
+    real = rng.normal(size=(60, 2))
+    generated = 0.7 * rng.normal(size=(50, 2)) + 1.0
+
+    def radius(examples, index):
+        return sorted(np.linalg.norm(examples - examples[index], axis=1))[3]  # the first is 0
+
+    def inside(example, others):
+        return any(
+            np.linalg.norm(example - other) <= radius(others, index)
+            for index, other in enumerate(others)
+        )
+
+    precision = np.mean([inside(example, real) for example in generated])
+    recall = np.mean([inside(example, generated) for example in real])
+    assert 0.3 < recall < precision - 0.1 < 0.9
+    result = conditional.precision_recall(generated, real)
+    assert result == pytest.approx((precision, recall), abs=1e-12)
+    assert conditional.precision_recall(real, real) == (1.0, 1.0)
+    assert conditional.precision_recall(real + 100, real) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("shapes", [((3, 2), (9, 2)), ((9, 2), (9, 3)), ((9,), (9, 2))])
+def test_precision_rejects_other_shapes(shapes, without_jaxtyping):
+    del without_jaxtyping
+    with pytest.raises(ValueError, match="two arrays of more than 3 rows"):
+        conditional.precision_recall(*(np.zeros(shape) for shape in shapes))

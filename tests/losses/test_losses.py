@@ -403,6 +403,78 @@ def test_capacity_distance_uses_global_mean():
     np.testing.assert_allclose(gradients.mean(0), gradient, rtol=1e-3, atol=1e-4)
 
 
+def test_information_is_the_cross_entropy_of_decoded_prior_samples():
+    """Against NumPy, for joint_vae too; c is uniform and z normal, independent of each other."""
+    (encode, decode), (images, labels) = functions(), batch()
+    weights = np.random.default_rng(3).normal(size=(LATENTS + CLASSES, CLASSES))
+    seen = []
+
+    def classify_decoded(latents):
+        seen.append(np.asarray(latents))
+        return latents @ jnp.asarray(weights, jnp.float32)
+
+    options = {**JOINT, "capacity_c": 0.0}
+    extra = {
+        "prior_key": jax.random.key(7),
+        "information_weight": 3.0,
+        "classify_decoded": classify_decoded,
+    }
+    for loss, arguments in ((losses.ours, (labels,)), (losses.joint_vae, ())):
+        compute = partial(loss, encode, decode, images, *arguments, **options)
+        value, terms = compute(**extra)
+        without, terms_without = compute()
+        expected = [
+            -np.log(softmax(latents @ weights) @ latents[LATENTS:]) for latents in seen.pop()
+        ]
+        np.testing.assert_allclose(terms.information, expected, rtol=1e-5)
+        np.testing.assert_allclose(value, without + 3 * np.mean(expected), rtol=1e-6)
+        assert terms_without.information is None
+
+    many = jnp.zeros((3000, *SHAPE))
+    losses.joint_vae(encode, decode, many, **options, **extra)
+    z, c = np.split(seen.pop(), [LATENTS], axis=1)
+    np.testing.assert_allclose(c.mean(axis=0), 1 / CLASSES, atol=0.03)
+    np.testing.assert_array_equal(np.sort(c, axis=1), np.eye(CLASSES)[[-1] * 3000])
+    np.testing.assert_allclose(np.cov(z.T), np.eye(LATENTS), atol=0.1)
+    np.testing.assert_allclose(z.T @ (c - c.mean(axis=0)) / 3000, 0, atol=0.04)
+
+
+@pytest.mark.parametrize("missing", ["prior_key", "classify_decoded"])
+def test_information_requires_key_and_classifier(missing):
+    (encode, decode), (images, _) = functions(), batch()
+    extra = {"prior_key": jax.random.key(7), "classify_decoded": lambda latents: latents}
+    del extra[missing]
+    with pytest.raises(ValueError, match="requires prior_key and classify_decoded"):
+        losses.joint_vae(
+            encode, decode, images, **JOINT, capacity_c=0.0, information_weight=1.0, **extra
+        )
+
+
+@pytest.mark.parametrize("multiplier", [None, 0.4])
+def test_cvae_with_a_capacity_replaces_kl_by_its_distance(multiplier):
+    """beta |KL - C|, or multiplier d + d^2 / 2; and beta KL without a capacity."""
+    encode, decode = functions(extra=CLASSES)
+    images, labels = batch()
+    classify = lambda images: jnp.zeros((BATCH, CLASSES))  # noqa: E731
+    cvae = partial(
+        losses.cvae,
+        encode,
+        decode,
+        classify,
+        images,
+        labels.at[0].set(-1),
+        gaussian_key=KEYS["gaussian_key"],
+        alpha=1.0,
+    )
+    loss, terms = cvae()
+    kl = float(terms.kl_z.mean())
+    np.testing.assert_allclose(cvae(beta=3.0)[0], loss + 2 * kl, rtol=1e-6)
+    held, held_terms = cvae(beta=5.0, capacity_z=kl + 0.3, multiplier_z=multiplier)
+    penalty = 5 * 0.3 if multiplier is None else 0.4 * -0.3 + 0.3**2 / 2
+    np.testing.assert_allclose(held, loss - kl + penalty, rtol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, held_terms, terms)
+
+
 def test_consistency_has_no_weight_by_default():
     (encode, decode), (images, labels) = functions(), batch()
     arguments = {**JOINT, "capacity_c": 0.0}

@@ -94,10 +94,50 @@ def test_conditional_model_takes_labels():
     np.testing.assert_allclose(posterior.mean, encode(labels).mean, rtol=1e-6)
 
 
-def test_rejects_sizes_not_divisible_by_8():
-    model = Autoencoder((28, 28, 1))
-    with pytest.raises(ValueError, match="divisible by 8, got 28x28"):
-        model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+@pytest.mark.parametrize("conditional", [False, True])
+def test_pads_images_and_crops_logits(conditional):
+    """Images of 5 x 10 pixels equal those of 8 x 16 with 1 and 3 rows and columns of 0 around."""
+    small = Autoencoder((5, 10, 2), latents=4, classes=3, conditional=conditional)
+    large = Autoencoder((8, 16, 2), latents=4, classes=3, conditional=conditional)
+    images = jax.random.uniform(jax.random.key(1), (2, 5, 10, 2))
+    padded = jnp.zeros((2, 8, 16, 2)).at[:, 1:6, 3:13].set(images)
+    variables = jax.jit(small.init)(jax.random.key(0), images)
+    logits = small.apply(variables, images)
+    assert logits.shape == (2, 5, 10, 2)
+    np.testing.assert_array_equal(logits, large.apply(variables, padded)[:, 1:6, 3:13])
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_classifies_decoded_images(conditional):
+    """With the running statistics, which it leaves alone, and gradients of the decoder only."""
+    model = Autoencoder((8, 8, 1), latents=2, classes=3, conditional=conditional, train=True)
+    images = jax.random.uniform(jax.random.key(1), (4, 8, 8, 1))
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    latents = jax.random.normal(jax.random.key(2), (4, 5))
+
+    def logits_of(params, classifier_params=None):
+        apply = partial(model.apply, mutable=["batch_stats"])
+        given = {**variables, "params": params}
+        if classifier_params is None:
+            return apply(given, latents, method="classify_decoded")
+        decoded, _ = apply(given, latents, method="decode")
+        evaluated = {**variables, "params": classifier_params}
+        evaluation = model.clone(train=False)
+        return evaluation.apply(evaluated, jax.nn.sigmoid(decoded), method="infer").logits
+
+    logits, updates = logits_of(variables["params"])
+    jax.tree.map(np.testing.assert_array_equal, updates["batch_stats"], variables["batch_stats"])
+    np.testing.assert_allclose(logits, logits_of(variables["params"], variables["params"]), 1e-5)
+    loss = lambda params: jnp.sum(logits_of(params)[0][:, 0])  # noqa: E731
+    gradients = jax.grad(loss)(variables["params"])
+    expected = jax.grad(lambda params: jnp.sum(logits_of(params, variables["params"])[:, 0]))
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
+        gradients,
+        expected(variables["params"]),
+    )
+    assert not any(leaf.any() for leaf in jax.tree.leaves(gradients["encoder"]))
+    assert all(leaf.any() for leaf in jax.tree.leaves(gradients["decoder"]["bias"]))
 
 
 def test_initialisation_matches_pytorch():

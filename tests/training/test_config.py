@@ -165,6 +165,13 @@ def test_resolve_keeps_given_hyperparameters(toy):
     assert (objective.capacity_c, objective.capacity_steps) == (0.5, 9)
 
 
+def test_binarize_requires_binary_images(toy):
+    config = TrainConfig(binarize=True)
+    with pytest.raises(ValueError, match="binarize needs binary images, .*data.load"):
+        config.resolve(toy)
+    assert config.resolve(toy.binarized()).binarize
+
+
 def test_label_info_describes_labels_of_the_objective(toy):
     """The labelled fraction is given only if batches contain another one."""
     few = toy.with_labels(6, seed=0)
