@@ -1,6 +1,6 @@
 """Functions of arrays that return ``matplotlib`` figures, without saving or showing them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.ft2font import FT2Font
 from matplotlib.textpath import TextPath
+from matplotlib.ticker import LogLocator, NullLocator
 
 FORMATS = tuple(sorted(FigureCanvasBase.get_supported_filetypes().keys() - {"pgf"}))
 """Formats in which figures can be saved; pgf can't contain images."""
@@ -162,6 +163,9 @@ def line_charts(
     x_label: str,
     *,
     logarithmic: bool = False,
+    logarithmic_y: Collection[str] = (),
+    x_ticks: Sequence[float] | None = None,
+    columns: int | None = None,
 ) -> Figure:
     """Plots line charts side by side over the same quantity.
 
@@ -170,14 +174,20 @@ def line_charts(
             legend lists the series of the first chart.
         x_label: label of the x axes.
         logarithmic: whether the x axes are logarithmic.
+        logarithmic_y: y labels of the charts whose y axes are logarithmic.
+        x_ticks: ticks of the x axes unless they are logarithmic; by default all x values.
+        columns: charts in a row; by default all.
 
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(2.6 * len(charts), 2.3), dpi=200, layout="constrained")
-    for axes, (y_label, series) in zip(
-        figure.subplots(1, len(charts)), charts.items(), strict=True
-    ):
+    columns = columns or len(charts)
+    rows = -(-len(charts) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.0 * rows + 0.3), dpi=200, layout="constrained")
+    grid = np.ravel(figure.subplots(rows, columns, squeeze=False))
+    for axes in grid[len(charts) :]:
+        axes.set_axis_off()
+    for axes, (y_label, series) in zip(grid, charts.items(), strict=False):
         for (name, (x, y)), style in zip(series.items(), ("o-", "s--", "^:", "D-."), strict=False):
             axes.plot(x, y, style, color="black", markersize=4, linewidth=1, label=name)
         axes.set_title(y_label, size=_FONT_POINTS)
@@ -185,7 +195,13 @@ def line_charts(
         if logarithmic:
             axes.set_xscale("log")
         else:
-            axes.set_xticks(sorted({x for values, _ in series.values() for x in values}))
+            ticks = sorted({x for values, _ in series.values() for x in values})
+            axes.set_xticks(ticks if x_ticks is None else x_ticks)
+        if y_label in logarithmic_y:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter("{x:g}")
         axes.tick_params(labelsize=_FONT_POINTS - 2)
         axes.spines[["top", "right"]].set_visible(False)
     lines = figure.axes[0].get_lines()

@@ -35,8 +35,8 @@ class StudyConfig(ReportConfig):
     def __post_init__(self) -> None:
         require(self, "epochs", lambda value: value >= 1, "1 or more")
 
-    def load(self, image_size: int = 32) -> Dataset:
-        return data.load(self.dataset, self.data_dir, image_size=image_size)
+    def load(self, image_size: int = 32, *, binarize: bool = False) -> Dataset:
+        return data.load(self.dataset, self.data_dir, image_size=image_size, binarize=binarize)
 
     def eval_classifier(self, dataset: Dataset) -> EvalClassifier:
         eval_classifier = classifier.load_or_train(dataset, self.data_dir)
@@ -152,6 +152,23 @@ class FrontierConfig(Table1Config):
         if self.capacity_z is None:
             return (*studies.CAPACITIES, None)
         return (self.capacity_z or None,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodConfig(StudyConfig):
+    """Options of the likelihood of binary MNIST."""
+
+    runs: str = "runs/likelihood"
+    """Folder of the runs."""
+    images: int = 10_000
+    """Number of test images, the first ones."""
+    samples: int = 5000
+    """Samples of z for each image."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("images", "samples"):
+            require(self, name, lambda value: value >= 1, "1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,14 @@ from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.conditional import most_confused
 from jvae_jax.plotting import Panel
 from jvae_jax.training.run import Run
-from paper.studies import SELECTED, SUPERVISED_BASELINE, Row, setting_name
+from paper.studies import (
+    CAPACITIES,
+    FRONTIER,
+    SELECTED,
+    SUPERVISED_BASELINE,
+    Row,
+    setting_name,
+)
 from paper.tables import label_count
 
 Grid = list[list[Panel]]
@@ -27,6 +34,7 @@ TITLES = {
     "annealed_vae": "annealed β-VAE",
     "joint_vae": "Joint-VAE",
     "ours": "ours",
+    "ours --preset=best": "ours, best preset",
     "ours --consistency_weight=100": "ours, consistency weight 100",
     "cvae --alpha=1000": "CVAE, α = 1000",  # noqa: RUF001  # the Greek letter
     SUPERVISED_BASELINE: SUPERVISED_BASELINE,
@@ -35,6 +43,16 @@ TITLES = {
 LOOK_ALIKES = ("いり", "はほま", "ぬめ")
 """Groups of similar hiragana, as in the paper's figure 3."""
 
+_FRONTIER_METRICS = {
+    "mse": "MSE per pixel",
+    "conditional_accuracy": "conditional accuracy",
+    "frechet_distance": "Fréchet distance",
+    "intra_class_frechet_distance": "intra-class Fréchet distance",
+    "linear_probe_accuracy": "linear probe on z",
+    "style_transfer_accuracy": "style transfer accuracy",
+    "recall": "recall",
+    "nll": "-log p(x), nats per image",
+}
 _STYLES = 10
 _TRAVERSAL = np.linspace(-2.0, 2.0, 9)
 _EXAMPLES_PER_CLASS = 2
@@ -147,6 +165,30 @@ def fixed_dimensions(rows: Sequence[Row]) -> plotting.Figure:
                 [row[name] for row in subset],
             )
     return plotting.line_charts(charts, "free dimensions of z")
+
+
+def frontier(rows: Sequence[Row]) -> plotting.Figure:
+    """Metrics of each method over KL(z) on the training images, as means over seeds."""
+    charts: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for name, title in _FRONTIER_METRICS.items():
+        charts[title] = {}
+        for method in FRONTIER:
+            points: dict[float | None, list[tuple[float, float]]] = {}
+            for row in rows:
+                if row["objective"] == method:
+                    point = row["train_kl_z"], row[name]
+                    points.setdefault(row["capacity_z"], []).append(point)
+            means = sorted(tuple(np.mean(same, axis=0).tolist()) for same in points.values())
+            if means:
+                x, y = zip(*means, strict=True)
+                charts[title][TITLES[method]] = (list(x), list(y))
+    return plotting.line_charts(
+        charts,
+        "KL(z), nats per image",
+        logarithmic_y=("MSE per pixel", "Fréchet distance", "intra-class Fréchet distance"),
+        x_ticks=CAPACITIES,
+        columns=4,
+    )
 
 
 def labels(rows: Sequence[Row]) -> plotting.Figure:

@@ -52,6 +52,11 @@ def _write_fixed_dimensions(path: Path, contents: dict[str, Any]) -> None:
     _save_figure(path, figures.fixed_dimensions(contents["rows"]))
 
 
+def _write_frontier(path: Path, contents: dict[str, Any]) -> None:
+    _save_table(path, tables.frontier(contents["rows"]))
+    _save_figure(path, figures.frontier(contents["rows"]))
+
+
 def _write_labels(path: Path, contents: dict[str, Any]) -> None:
     _save_table(path, tables.labels(contents["rows"]))
     _save_figure(path, figures.labels(contents["rows"]))
@@ -81,7 +86,8 @@ REPORTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
         path, tables.settings(contents["rows"], "held-out training images")
     ),
     "ablations": lambda path, contents: _save_table(path, tables.settings(contents["rows"])),
-    "frontier": lambda path, contents: _save_table(path, tables.frontier(contents["rows"])),
+    "frontier": _write_frontier,
+    "likelihood": lambda path, contents: _save_table(path, tables.likelihood(contents["rows"])),
     "labels": _write_labels,
     "protocol-variants": lambda path, contents: _save_table(
         path, tables.protocol_variants(contents["rows"])

@@ -79,6 +79,8 @@ FRONTIER = ("ours", "ours --preset=best", "cvae")
 """Methods that are compared at each capacity."""
 FRONTIER_NLL_IMAGES, FRONTIER_NLL_SAMPLES = 1000, 200
 """Test images and samples for each of them in the frontier's -log p(x)."""
+LIKELIHOOD_LATENTS = (10, 50)
+"""Dimensions of z in the study of the likelihood."""
 SUPERVISED_BASELINE = "supervised baseline"
 """Row name of the classifier that is trained on the labelled images only."""
 

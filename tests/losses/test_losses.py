@@ -455,7 +455,7 @@ def test_cvae_with_a_capacity_replaces_kl_by_its_distance(multiplier):
     """beta |KL - C|, or multiplier d + d^2 / 2; and beta KL without a capacity."""
     encode, decode = functions(extra=CLASSES)
     images, labels = batch()
-    classify = lambda images: jnp.zeros((BATCH, CLASSES))  # noqa: E731
+    classify = lambda images: jnp.zeros((len(images), CLASSES))  # noqa: E731
     cvae = partial(
         losses.cvae,
         encode,
