@@ -107,7 +107,11 @@ def small(tmp_path, monkeypatch):
     """Options of a study on small images, and its output folder."""
     dataset = make_dataset(train=120)
     eval_classifier = classifier.train(dataset, steps=60)
-    monkeypatch.setattr(reproduce.configs.data, "load", lambda *_args, **_options: dataset)
+    monkeypatch.setattr(
+        reproduce.configs.data,
+        "load",
+        lambda *_args, image_size, binarize: dataset.binarized() if binarize else dataset,
+    )
     monkeypatch.setattr(
         reproduce.configs.classifier, "load_or_train", lambda *_args: eval_classifier
     )
@@ -229,6 +233,15 @@ def test_studies_of_ours(small, monkeypatch):
     assert order[0] == ["| `ours`", "5"]
     assert order[5] == ["| `cvae`", "ELBO"]
     assert all(row["train_kl_z"] != row["kl_z"] > 0 for row in rows)
+    assert (output / "frontier.png").exists()
+
+    monkeypatch.setattr(reproduce.studies, "LIKELIHOOD_LATENTS", (2, 3))
+    reproduce.likelihood(reproduce.LikelihoodConfig(images=2, samples=5, **options))
+    rows = reproduce.studies.load_rows(output / "likelihood.json")
+    assert [row["latents"] for row in rows] == [2, 3]
+    lines = (output / "likelihood.md").read_text().splitlines()
+    assert lines[2].startswith(f"| `vae`, 2 latents | {rows[0]['nll']:.2f} ± ")
+    assert lines[4] == "| convolutional VAE | 81.02 ± 0.05 |  |"
 
     monkeypatch.setattr(reproduce.studies, "PROTOCOL_VARIANTS", {"default": {}})
     reproduce.protocol_variants(reproduce.ProtocolVariantsConfig(**options))
