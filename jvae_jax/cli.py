@@ -87,7 +87,7 @@ def parse(
     )
     parser.add_arguments(config_class, dest="config")  # type: ignore
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    args = list(args)
+    args, preset_flags = list(args), []
     if presets:
         summary = "; ".join(
             f"{name}: {' '.join(flags)}" for name, flags in presets.items() if flags
@@ -101,11 +101,12 @@ def parse(
         finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
         finder.add_argument("--preset")
         with contextlib.suppress(argparse.ArgumentError):
-            args = [*presets.get(finder.parse_known_args(args)[0].preset, ()), *args]
+            preset = finder.parse_known_args(args)[0].preset
+            preset_flags = list(presets.get(preset, ()))
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            parsed, unknown = parser.parse_known_args(args)
+            parsed, unknown = parser.parse_known_args([*preset_flags, *args])
     except ValueError as error:
         _usage_error(parser, str(error))
     except SystemExit as stop:
@@ -114,7 +115,8 @@ def parse(
         # argparse prints the usage first; the last line is "PROG: error: MESSAGE".
         _usage_error(parser, errors.getvalue().strip().rpartition(" error: ")[2])
     if unknown:
-        _usage_error(parser, _unknown_flag(config_class, parsed.config, unknown[0]))
+        source = "--preset: " if unknown[0] in preset_flags else ""
+        _usage_error(parser, source + _unknown_flag(config_class, parsed.config, unknown[0]))
     return parsed.config
 
 
@@ -126,7 +128,7 @@ def _unknown_flag(config_class: type, config: Any, argument: str) -> str:
     """Returns the message for an unknown flag: one of another objective, or a misspelt one."""
     flag = argument.split("=")[0]
     name = flag.replace("-", "_").strip("_")
-    known = ["debug"]
+    known = ["debug", "preset"]
     for field in fields(config_class):
         known.append(field.name)
         choices = field.metadata.get("subgroups", {}).values()

@@ -205,7 +205,8 @@ class _CapacityObjective(Objective):
     penalty: Literal["absolute", "multiplier"] = "absolute"
     """Penalty of a capacity term: absolute, the paper's weight times |KL - C|, whose gradient has
     the weight's size on either side of C; or multiplier, in which a multiplier of KL - C, at most
-    the weight, integrates KL - C over the steps. Not in the paper."""
+    the weight in magnitude, integrates KL - C of the averaged network over the steps. Not in the
+    paper."""
     capacity_z: float | None
     """Final capacity C_z, in nats."""
     capacity_steps: int | None = None
@@ -280,6 +281,10 @@ class CVAE(_CapacityObjective):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, "alpha", lambda value: value >= 0, "0 or more")
+        if self.capacity_z is None:
+            for name in ("penalty", "capacity_steps"):
+                if getattr(self, name) != getattr(CVAE, name):
+                    raise ValueError(f"{name} has no effect without capacity_z; add it")
 
     def _loss(
         self, model: Model, images: Images, labels: Labels, context: _Context
@@ -322,7 +327,7 @@ class JointVAE(AnnealedVAE):
     classifier predicts c and c is an input of the encoder. Not in the paper."""
     information_weight: float = 0.0
     """Weight of the cross-entropy of q(c|x) to c, where x is decoded from z and c drawn from their
-    priors, which makes samples be of the class that is asked for. Not in the paper."""
+    priors, which raises the conditional accuracy. Not in the paper."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

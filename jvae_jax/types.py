@@ -58,10 +58,10 @@ class LossTerms(NamedTuple):
     """KL divergence between the categorical posterior and its prior."""
     cross_entropy: PerExample | None = None
     """-log q(y|x) of the CVAE's classifier; 0 if unlabelled."""
-    information: PerExample | None = None
-    """-log q(c|x) of an image x decoded from random z and c."""
     consistency: PerExample | None = None
     """Cross-entropy of q(c|augmented x) to the label, or to q(c|x) if unlabelled."""
+    information: PerExample | None = None
+    """-log q(c|x) of an image x decoded from z and c that are drawn from their priors."""
 
 
 Multipliers = Mapping[str, Scalar]

@@ -19,9 +19,9 @@ from jvae_jax.commands.evaluate import EvaluateFlags
 from jvae_jax.commands.explore import ExploreFlags
 from jvae_jax.commands.export import ExportFlags
 from jvae_jax.commands.generate import GenerateFlags
-from jvae_jax.commands.train import TrainFlags
+from jvae_jax.commands.train import TrainFlags, flags_of
 from jvae_jax.data import DATASETS
-from jvae_jax.objectives import OBJECTIVES, BetaVAE, JointVAE, Objective, Ours
+from jvae_jax.objectives import OBJECTIVES, PRESETS, BetaVAE, JointVAE, Objective, Ours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -518,3 +518,43 @@ def test_interrupt_while_flags_are_read(monkeypatch, capsys):
 
     monkeypatch.setattr(cli, "parse", interrupt)
     assert run_and_exit(print_and_log, capsys=capsys) == (130, "")
+
+
+EXTENDED_PRESETS = {"paper": (), "focused": ("--objective=ours_with_focus", "--focus=3")}
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ([], Ours()),
+        (["--preset=paper"], Ours()),
+        (["--preset", "focused"], OursWithFocus(focus=3)),
+        (["--focus=4", "--preset=focused", "--beta=2"], OursWithFocus(focus=4, beta=2.0)),
+    ],
+)
+def test_preset_stands_for_flags_that_others_override(args, expected):
+    config = cli.parse(ExtendedFlags, args, description="", presets=EXTENDED_PRESETS)
+    assert config.objective == expected
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--preset=none"], "invalid choice: 'none' (choose from"),
+        (["--preset"], "--preset: expected one argument"),
+        (["--preste=focused"], "unknown argument --preste; did you mean --preset?"),
+        (["--preset=focused", "--objective=ours"], "--preset: ours has no focus; it has"),
+    ],
+)
+def test_invalid_presets(args, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.parse(ExtendedFlags, args, description="", presets=EXTENDED_PRESETS)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_presets_of_train_are_those_of_the_objectives():
+    for name, objective in PRESETS.items():
+        flags = flags_of(objective)
+        assert cli.parse(TrainFlags, flags, description="").objective == objective, name
+    assert flags_of(PRESETS["paper"]) == []

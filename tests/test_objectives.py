@@ -114,6 +114,8 @@ def test_unresolved_capacity_steps_are_the_papers(name):
         (JointVAE, {"temperature": 0.0}, "temperature must be above 0, got 0.0"),
         (JointVAE, {"information_weight": -1.0}, "information_weight must be 0 or more, got -1.0"),
         (CVAE, {"capacity_z": -1.0}, "capacity_z must be 0 or more, got -1.0"),
+        (CVAE, {"penalty": "multiplier"}, "penalty has no effect without capacity_z; add it"),
+        (CVAE, {"capacity_steps": 9}, "capacity_steps has no effect without capacity_z; add it"),
         (Ours, {"beta": -1.0}, "beta must be 0 or more, got -1.0"),
         (Ours, {"temperature": 0.0}, "temperature must be above 0, got 0.0"),
         (Ours, {"unlabelled_capacity_c": -1.0}, "unlabelled_capacity_c must be 0 or more"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from jvae_jax.models.autoencoder import FILTERS, HIDDEN, STRIDE, Autoencoder
+from jvae_jax.models.autoencoder import FILTERS, HIDDEN, STRIDE, Autoencoder, padded
 
 
 def train_step_flops(model: Autoencoder, batch_size: int, *, as_products: bool = False) -> int:
@@ -32,7 +32,8 @@ def train_step_flops(model: Autoencoder, batch_size: int, *, as_products: bool =
 
 def _products(model: Autoencoder, as_products: bool) -> Iterator[int]:
     """Multiplications of each layer for one image, from the first layer on."""
-    height, width, channels = model.image_shape
+    height, width = map(padded, model.image_shape[:2])
+    channels = model.image_shape[2]
 
     def conv(other_channels: int, scale: int) -> int:
         """Convolution from ``other_channels`` to ``FILTERS`` channels, or its transpose.

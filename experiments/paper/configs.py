@@ -52,7 +52,8 @@ class StudyConfig(ReportConfig):
             values: fields of the objective and of TrainConfig.
         """
         hyperparameters = {field.name for field in fields(OBJECTIVES[objective])}
-        if "capacity_steps" in hyperparameters:
+        default_capacity = getattr(OBJECTIVES[objective](), "capacity_z", None)
+        if values.get("capacity_z", default_capacity) is not None:
             values["capacity_steps"] = self.capacity_steps
         given = {name: values.pop(name) for name in hyperparameters & values.keys()}
         return TrainConfig(
@@ -145,10 +146,15 @@ class FrontierConfig(Table1Config):
     seeds: int = 1
     """Runs of each setting."""
     capacity_z: float | None = None
-    """Only this capacity, in nats, or 0 for the ELBO; default: 2, 5, 10, 16, 25 and the ELBO."""
+    """Only this capacity, in nats, or 0 for none and a weight of KL(z) of 1; default: 2, 5, 10, 16,
+    25 and 0."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, "capacity_z", lambda value: value >= 0, "0 or more")
 
     def capacities(self) -> tuple[float | None, ...]:
-        """Capacities in nats; None is the ELBO."""
+        """Capacities in nats; None is a weight of KL(z) of 1."""
         if self.capacity_z is None:
             return (*studies.CAPACITIES, None)
         return (self.capacity_z or None,)
@@ -167,8 +173,8 @@ class LikelihoodConfig(StudyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("images", "samples"):
-            require(self, name, lambda value: value >= 1, "1 or more")
+        require(self, "images", lambda value: value >= 2, "2 or more")
+        require(self, "samples", lambda value: value >= 1, "1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -181,12 +181,12 @@ def frontier_objective(method: str, capacity_z: float | None) -> Objective:
 
     Args:
         method: one of ``FRONTIER``.
-        capacity_z: capacity C_z, in nats; None for the ELBO, in which KL(z) has the weight 1.
+        capacity_z: capacity C_z, in nats; None for none and a weight of KL(z) of 1.
     """
     held: dict[str, Any] = {"capacity_z": capacity_z}
     if method == "cvae":
         return CVAE() if capacity_z is None else CVAE(beta=30.0, penalty="multiplier", **held)
-    if capacity_z is None:  # 1 |KL(z) - 0| is the KL of the ELBO
+    if capacity_z is None:  # 1 |KL(z) - 0| is KL(z)
         held = {"beta": 1.0, "capacity_z": 0.0, "penalty": "absolute"}
     return replace(PRESETS["paper" if method == "ours" else "best"], **held)
 

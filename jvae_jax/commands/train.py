@@ -44,11 +44,11 @@ def run_command(config: TrainConfig) -> None:
 def main(args: Sequence[str] | None = None, prog: str | None = None) -> NoReturn:
     """Runs the command."""
     description = "Train an objective, or resume its training, and evaluate it."
-    presets = {name: _flags(objective) for name, objective in PRESETS.items()}
+    presets = {name: flags_of(objective) for name, objective in PRESETS.items()}
     cli.run(run_command, TrainFlags, description=description, args=args, prog=prog, presets=presets)
 
 
-def _flags(objective: Objective) -> list[str]:
+def flags_of(objective: Objective) -> list[str]:
     """Returns the flags of an objective's hyperparameters that aren't the defaults."""
     given = {each.name: getattr(objective, each.name) for each in fields(objective)}
     defaults = type(objective)()

@@ -24,6 +24,7 @@ from jvae_jax.augmentation import random_affine
 from jvae_jax.data import DATA_DIR, Dataset
 from jvae_jax.files import load_arrays, save_arrays
 from jvae_jax.models import layers
+from jvae_jax.models.autoencoder import pad_to_stride
 from jvae_jax.models.inference import EVAL_BATCH_SIZE, map_batches, scale_pixels
 from jvae_jax.numerics import default_numerics
 from jvae_jax.types import Images, PRNGKey, Scalar, Variables
@@ -40,7 +41,7 @@ _STEPS_PER_DISPATCH = 100
 _BATCH_SIZE = 128
 _LEARNING_RATE = 3e-3
 _DROPOUT, _SMOOTHING = 0.3, 0.05
-_VERSION = 1
+_VERSION = 2
 """Version of the architecture and training procedure; cached classifiers of others are ignored."""
 
 _State = tuple[Variables, optax.OptState]
@@ -56,7 +57,7 @@ class Network(nn.Module):
     def __call__(
         self, images: Images
     ) -> tuple[Float[Array, "batch features"], Float[Array, "batch classes"]]:
-        activations = images
+        activations = pad_to_stride(images)
         for filters in _FILTERS:
             activations = layers.Conv(filters, nn.initializers.he_normal())(activations)
             activations = layers.NormReLU(self.train, None)(activations)
@@ -155,7 +156,7 @@ def train(dataset: Dataset, *, steps: int = STEPS) -> EvalClassifier:
     state = dict(variables), optimizer.init(variables["params"])
     images, labels = jnp.asarray(images), jnp.asarray(labels)
     starts = range(0, steps, _STEPS_PER_DISPATCH)
-    for start in tqdm(starts, desc="evaluation classifier", disable=None):
+    for start in tqdm(starts, desc="classifier", disable=None):
         chunk = jnp.arange(start, min(start + _STEPS_PER_DISPATCH, steps))
         network = Network(classes, train=True)
         state = _train_steps(network, optimizer, state, images, labels, train_key, chunk)

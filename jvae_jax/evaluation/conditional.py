@@ -52,7 +52,8 @@ def conditional_metrics(
           characters and of the test split
         - ``frechet_distance_real``: the same for an equal number of training images, a reference
         - ``precision``, ``recall``: :func:`precision_recall` of generated characters and the test
-          split, and ``precision_real``, ``recall_real`` of the training images
+          split, and ``precision_real``, ``recall_real`` of training images, all of an equal number;
+          left out if there are fewer than four
         - ``class_flip_rate_per_latent``: see :func:`class_flip_rate_per_latent`
         - with classes, ``conditional_accuracy``: fraction of characters classified as the
           requested class, with ``conditional_accuracy_per_class``
@@ -80,9 +81,12 @@ def conditional_metrics(
             model, variables, eval_classifier, keys[2]
         ).tolist(),
     }
-    if min(len(features), len(test_features)) > _NEIGHBOURS:
-        for suffix, of_images in (("", features), ("_real", train_features)):
-            precision, recall = precision_recall(of_images, test_features)
+    count = min(map(len, (features, train_features, test_features)))
+    if count > _NEIGHBOURS:
+        # The values depend on the numbers of examples. Generated ones are in the order of classes.
+        order = np.asarray(jax.random.permutation(keys[1], len(features)))[:count]
+        for suffix, of_images in (("", features[order]), ("_real", train_features[:count])):
+            precision, recall = precision_recall(of_images, test_features[:count])
             metrics |= {f"precision{suffix}": precision, f"recall{suffix}": recall}
     if categories is None:
         return metrics

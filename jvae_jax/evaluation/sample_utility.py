@@ -45,7 +45,8 @@ def classification_accuracy_score(
         model: an autoencoder with classes.
         variables: its parameters and batch statistics.
         eval_classifier: evaluation classifier of the dataset.
-        dataset: the model's training data.
+        dataset: the model's training data. All its labels are used, whatever ``num_labels`` of the
+            training was.
         key: random key of z, which is drawn from the prior.
         category_to_class: class of each category c; None if they are the same.
         characters: number of generated characters, rounded to a multiple of the classes.

@@ -57,8 +57,8 @@ def cvae(
         unlabelled:  sum_y q(y|x) L(x, y) + log K - H(q(y|x))
 
     The sum over classes is exact: every image is encoded and decoded K times with the same noise.
-    The weight beta of KL(z), 1 in the paper, and ``capacity_z``, with which beta |KL - C_z| of the
-    batch's mean KL replaces it, make this loss comparable to :func:`ours` at equal KL.
+    ``beta`` weights KL(z), and is 1 in the paper. With ``capacity_z``, beta |KL - C_z| of the mean
+    over the batch replaces it.
 
     Args:
         encode: maps images, (batch, height, width, channels), and one-hot labels, (m, classes), to
@@ -139,10 +139,9 @@ def cvae(
     kl_c = jnp.where(labelled, log_classes, categorical_kl(class_logits))
     cross_entropy = label_kl(class_logits, labels)
     weights = population_weights(labelled, labelled_fraction, axis_name, dtype)
-    negative_elbo = reconstruction + kl_c
-    if capacity_z is None:
-        negative_elbo = reconstruction + beta * kl_z + kl_c
-    loss = jnp.mean(weights * negative_elbo + alpha * cross_entropy)
+    weighted_kl_z = beta * kl_z if capacity_z is None else jnp.zeros_like(kl_z)
+    elbo_terms = weights * (reconstruction + weighted_kl_z + kl_c)
+    loss = jnp.mean(elbo_terms + alpha * cross_entropy)
     if capacity_z is not None:
         difference = mean_over_devices(weights * kl_z, axis_name) - capacity_z
         loss += capacity_penalty(difference, beta, multiplier_z)

@@ -172,7 +172,8 @@ def ours(
         prior_key: key of that z and c; a single key or one per example. None without
             ``information_weight``.
         classify_decoded: maps z concatenated with the one-hot c to the logits of q(c|x) of the
-            decoded image. None without ``information_weight``.
+            decoded image. None without ``information_weight``. In :class:`~jvae_jax.Autoencoder`
+            no gradient flows to the parameters of q(c|x), unlike in InfoGAN.
         classify: maps images to logits of q(c|x), (batch, classes), in place of the posterior's.
             ``encode`` then receives images and the relaxed one-hot c, (batch, classes), and its
             posterior of z is q(z|x,c). Not in the paper.

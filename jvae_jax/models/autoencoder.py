@@ -46,9 +46,20 @@ def _bias_init(fan_in: int) -> Callable[..., Array]:
 
 
 def padding(size: int) -> tuple[int, int]:
-    """Pixels before and after a height or width with which it is a multiple of 8."""
+    """Padding before and after that makes a height or width a multiple of 8."""
     total = -size % STRIDE
     return total // 2, total - total // 2
+
+
+def padded(size: int) -> int:
+    """Height or width of a padded image."""
+    return size + sum(padding(size))
+
+
+def pad_to_stride(images: Images) -> Images:
+    """Pads images with 0 so that height and width are multiples of 8."""
+    height, width = images.shape[1:3]
+    return jnp.pad(images, ((0, 0), padding(height), padding(width), (0, 0)))
 
 
 class _Head(nn.Module):
@@ -87,8 +98,7 @@ class Trunk(nn.Module):
         Returns:
             Features, (examples, 256).
         """
-        height, width = images.shape[1:3]
-        activations = jnp.pad(images, ((0, 0), padding(height), padding(width), (0, 0)))
+        activations = pad_to_stride(images)
         for _ in range(3):
             activations = layers.Conv(FILTERS, _kernel_init, self.dtype)(activations)
             activations = layers.NormReLU(self.train, self.axis_name)(activations)
@@ -145,8 +155,8 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, latents: Float[Array, "batch inputs"]) -> Images:
         height, width, channels = self.image_shape
-        (top, bottom), (left, right) = padding(height), padding(width)
-        rows, columns = (top + height + bottom) // STRIDE, (left + width + right) // STRIDE
+        (top, _), (left, _) = padding(height), padding(width)
+        rows, columns = padded(height) // STRIDE, padded(width) // STRIDE
         hidden = latents
         for features in (HIDDEN, rows * columns * FILTERS):
             dense = nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=_kernel_init)

@@ -1,6 +1,5 @@
 """Configuration of a training run: the source of the flags, config.json and resume checks."""
 
-import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from jaxtyping import Int
 
 from jvae_jax.data import DATA_DIR, Dataset
 from jvae_jax.memory import require_memory
-from jvae_jax.models.autoencoder import FILTERS, HIDDEN, STRIDE, Autoencoder
+from jvae_jax.models.autoencoder import FILTERS, HIDDEN, STRIDE, Autoencoder, padded
 from jvae_jax.objectives import OBJECTIVES, Objective, Ours
 from jvae_jax.training import distributed
 from jvae_jax.training.step import EMA_DECAY
@@ -259,6 +258,6 @@ class TrainConfig:
 def parameter_bytes(network: Autoencoder) -> int:
     """Returns the memory of the linear layers' parameters, which are nearly all, in float32."""
     height, width, _ = network.image_shape
-    features = FILTERS * math.ceil(height / STRIDE) * math.ceil(width / STRIDE)
+    features = FILTERS * (padded(height) // STRIDE) * (padded(width) // STRIDE)
     networks = 3 if network.conditional else 2  # encoder, decoder and classifier
     return 4 * HIDDEN * (networks * features + 3 * (network.latents + network.classes))

@@ -18,8 +18,9 @@ from jvae_jax.types import Batch, Keys, LabelInfo, LossTerms, Multipliers, Scala
 
 EMA_DECAY = 0.999
 """Decay of the exponential moving average (EMA) of the variables."""
-MULTIPLIER_RATE = 0.002
-"""Rate at which multipliers integrate KL - C, per step; at most 1 keeps them within bounds."""
+MULTIPLIER_RATE = 0.01
+"""Highest rate at which multipliers integrate KL - C, per step; at most 1 keeps them within bounds.
+The rate is lower if the moving average, whose KL it is, follows the weights more slowly."""
 
 
 class TrainState(NamedTuple):
@@ -131,12 +132,12 @@ def train_step(
     def average_loss(multipliers: Multipliers) -> Scalar:
         return nn.apply(bound_loss, model.clone(train=False))(state.average, multipliers)[0]
 
-    multipliers = state.multipliers or {}
+    multipliers: Multipliers = state.multipliers or {}
     gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
     (loss, (terms, updates)), grads = gradient_fn(state.variables["params"])
-    # These derivatives are KL - C of the averaged network, which is the one that is used after
-    # training; its KL isn't that of the trained one. They don't depend on the decoder.
-    differences = jax.grad(average_loss)(multipliers)
+    # Within the bounds, these derivatives are KL - C of the averaged network, which is the one that
+    # is used after training; its KL isn't that of the trained one. The decoder isn't evaluated.
+    differences = jax.grad(average_loss)(multipliers) if multipliers else {}
     metrics = {"loss": loss, **mean_terms(terms)}
     if axis_name is not None:
         grads, differences, metrics = lax.pmean((grads, differences, metrics), axis_name)
@@ -145,12 +146,9 @@ def train_step(
     params = optax.apply_updates(state.variables["params"], param_updates)
     variables = {"params": params, **updates}
     average = update_average(state.step, state.average, variables, ema_decay)
-    multipliers = jax.tree.map(
-        lambda multiplier, difference: multiplier + MULTIPLIER_RATE * difference,
-        multipliers,
-        differences,
-    )
-    state = TrainState(state.step + 1, variables, average, opt_state, multipliers or None)
+    rate = min(MULTIPLIER_RATE, 2 * (1 - ema_decay))
+    integrated = jax.tree.map(lambda value, slope: value + rate * slope, multipliers, differences)
+    state = TrainState(state.step + 1, variables, average, opt_state, integrated or None)
     return state, metrics
 
 

@@ -25,6 +25,17 @@ def test_learns_toy_classes(toy_classifier):
     assert features.shape == (20, classifier.FEATURES)
 
 
+def test_takes_images_of_any_size():
+    """Padded to 8 x 8 pixels, with the same parameters as for images that are 8 x 8."""
+    dataset = make_dataset(size=6)
+    trained = classifier.train(dataset, steps=60)
+    assert trained.accuracy == 1.0
+    images = np.pad(scale_pixels(dataset.test_images), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    padded = replace(trained, image_shape=(8, 8, 1)).probabilities(images)
+    probabilities = trained.probabilities(scale_pixels(dataset.test_images))
+    np.testing.assert_array_equal(probabilities, padded)
+
+
 def test_probabilities_are_a_linear_classification_of_the_features(toy_classifier):
     images = scale_pixels(make_dataset(seed=5).test_images)
     predicted, features = toy_classifier(images)

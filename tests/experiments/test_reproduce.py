@@ -110,7 +110,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(
         reproduce.configs.data,
         "load",
-        lambda *_args, image_size, binarize: dataset.binarized() if binarize else dataset,
+        lambda *_args, binarize, **_options: dataset.binarized() if binarize else dataset,
     )
     monkeypatch.setattr(
         reproduce.configs.classifier, "load_or_train", lambda *_args: eval_classifier
