@@ -10,7 +10,7 @@ A new objective is a subclass of :class:`Objective` that implements ``_loss`` an
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import jax.numpy as jnp
@@ -94,6 +94,14 @@ class Objective:
     @property
     def _reconstruction_loss(self) -> ReconstructionLoss:
         return getattr(losses, self.reconstruction_loss)
+
+    def changes(self) -> dict[str, Any]:
+        """Returns the hyperparameters that differ from their defaults, which are the paper's."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
+        }
 
     def resolve(self, total_steps: float) -> "Objective":
         """Returns the objective with defaults that depend on the length of the run filled in."""

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import NoReturn
 
 from simple_parsing import subgroups
@@ -49,11 +49,6 @@ def main(args: Sequence[str] | None = None, prog: str | None = None) -> NoReturn
 
 
 def flags_of(objective: Objective) -> list[str]:
-    """Returns the flags of an objective's hyperparameters that aren't the defaults."""
-    given = {each.name: getattr(objective, each.name) for each in fields(objective)}
-    defaults = type(objective)()
-    return [
-        f"--{name}" if value is True else f"--{name}={value}"
-        for name, value in given.items()
-        if value != getattr(defaults, name)
-    ]
+    """Returns the flags of the hyperparameters that differ from their defaults."""
+    changes = objective.changes().items()
+    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in changes]

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation import classifier
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.generation.characters import decode
 from jvae_jax.models.autoencoder import Autoencoder
-from jvae_jax.models.inference import scale_pixels
+from jvae_jax.models.inference import scale_pixels, to_pixels
 from jvae_jax.numerics import default_numerics
 from jvae_jax.types import Variables
 
@@ -119,19 +119,13 @@ def _generate(
     model: Autoencoder, variables: Variables, key: Array, categories: Int[np.ndarray, "batch"]
 ) -> np.ndarray:
     """Decodes styles from the prior in the given categories, as uint8."""
-    z: Float[Array, "batch latents"] = jax.random.normal(key, (len(categories), model.latents))
+    z = jax.random.normal(key, (len(categories), model.latents), jnp.float32)
+    starts = range(_AT_A_TIME, len(categories), _AT_A_TIME)
     images = [
-        np.asarray(
-            jnp.round(
-                255
-                * decode(
-                    model,
-                    variables,
-                    z[start : start + _AT_A_TIME],
-                    jnp.asarray(categories[start : start + _AT_A_TIME]),
-                )
-            ).astype(np.uint8)
+        to_pixels(decode(model, variables, chunk, jnp.asarray(of_chunk)))
+        for chunk, of_chunk in zip(
+            np.split(np.asarray(z), starts), np.split(categories, starts), strict=True
         )
-        for start in range(0, len(categories), _AT_A_TIME)
+        if len(of_chunk)
     ]
     return np.concatenate([np.zeros((0, *model.image_shape), np.uint8), *images])

@@ -12,6 +12,7 @@ from jvae_jax.data import Dataset
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.generation.characters import encode, restyle
 from jvae_jax.models.autoencoder import Autoencoder
+from jvae_jax.models.inference import to_pixels
 from jvae_jax.types import Variables
 
 _MIN_STD = 0.1
@@ -61,7 +62,7 @@ def style_transfer_metrics(
         requested = np.asarray(category_to_class)[requested]
     predicted, _ = eval_classifier(jnp.asarray(restyled))
     style = np.asarray(encode(model, variables, images).mean).repeat(model.classes, axis=0)
-    pixels = (255 * restyled).round().astype(np.uint8)
+    pixels = to_pixels(restyled)
     encoded = np.asarray(encode(model, variables, pixels).mean, np.float64)
     shuffled = encoded[np.asarray(jax.random.permutation(shuffle_key, len(style)))]
     metrics: dict[str, Any] = {

@@ -5,6 +5,7 @@ from typing import Any
 from jvae_jax.data import LICENSES
 from jvae_jax.evaluation import format_table
 from jvae_jax.export.onnx import DECODER, ENCODER
+from jvae_jax.objectives import Objective
 from jvae_jax.trained_model import TrainedModel
 from jvae_jax.training.run import Run
 
@@ -45,12 +46,14 @@ def model_card(
         f"# {model.name}",
         "## Model details",
         f"Objective `{config.objective.name}` of *Learning VAE with Categorical Labels for "
-        "Generating Conditional Handwritten Characters* (Goto and Inoue), trained with jvae_jax. "
-        f"{network.latents} continuous latents"
+        "Generating Conditional Handwritten Characters* (Goto and Inoue)"
+        f"{_changes(config.objective)}, trained with jvae_jax. {network.latents} continuous latents"
         + (f" and {network.classes} classes: {listed}." if names else "."),
         "## Training data",
         f"{run.data_name}: {data.train_examples:,} training and {data.test_examples:,} test "
-        f"images of {height} x {width} x {channels}. Fingerprint: `{data.fingerprint}`. "
+        f"images of {height} x {width} x {channels}"
+        + (", statically binarized" if config.binarize else "")
+        + f". Fingerprint: `{data.fingerprint}`. "
         f"License: {license_name}.",
         "## Evaluation",
         _evaluation(model, run),
@@ -68,6 +71,13 @@ def model_card(
         "applies to models trained on them before you share this one.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _changes(objective: Objective) -> str:
+    """Settings that aren't the paper's; the ramp of the capacity depends on the epochs."""
+    changes = {name: value for name, value in objective.changes().items() if "_steps" not in name}
+    listed = ", ".join(f"`{name}={value}`" for name, value in changes.items())
+    return f", with {listed} in place of the paper's values" if listed else ""
 
 
 def _evaluation(model: TrainedModel, run: Run) -> str:

@@ -5,7 +5,9 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
+from jaxtyping import Float, UInt8
 
 from jvae_jax.types import Images, Pixels
 
@@ -39,3 +41,8 @@ def map_batches(function: Callable[..., Results], batch_size: int, *arrays: Arra
 def scale_pixels(images: Pixels) -> Images:
     """Converts uint8 pixels to floats in [0, 1]."""
     return jnp.asarray(images, jnp.float32) / 255
+
+
+def to_pixels(images: Float[Array | np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+    """Converts floats in [0, 1] to the nearest uint8 pixels."""
+    return (255 * np.asarray(images)).round().astype(np.uint8)

@@ -13,6 +13,7 @@ from helpers import SMALL, make_dataset
 import jvae_jax
 from jvae_jax import TrainedModel
 from jvae_jax.export import export, export_onnx, folder
+from jvae_jax.export.model_card import model_card
 from jvae_jax.export.onnx import DECODER, ENCODER
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.training.run import open_run
@@ -54,6 +55,16 @@ def test_folder_has_model_card_evaluation_and_no_local_paths(run, exported):
     assert len({path.stat().st_mode for path in exported.iterdir()}) == 1
     assert jvae_jax.load(exported).metrics == evaluation
     assert str(run.workdir) not in (exported / "config.json").read_text()
+    assert "in place of the paper's values" not in card
+    assert "binarized" not in card
+
+
+def test_model_card_names_settings_that_are_not_the_papers(run):
+    objective = replace(run.config.objective, gamma=7.0, penalty="multiplier")
+    other = replace(run, config=replace(run.config, objective=objective, binarize=True))
+    card = model_card(run.model, other, {})
+    assert "with `penalty=multiplier`, `gamma=7.0` in place of the paper's values" in card
+    assert "statically binarized. Fingerprint" in card
 
 
 def test_usage_of_model_card_runs(exported, monkeypatch):
