@@ -21,6 +21,7 @@ from jvae_jax.evaluation.disentanglement import disentanglement
 from jvae_jax.evaluation.metrics import Evaluation, evaluate
 from jvae_jax.evaluation.style_transfer import style_transfer_metrics
 from jvae_jax.models.autoencoder import Autoencoder
+from jvae_jax.models.inference import to_pixels
 from jvae_jax.numerics import default_numerics
 from jvae_jax.sampling import purpose_key
 from jvae_jax.types import Images, LatentsLike, PixelsLike, Posterior, Variables
@@ -266,7 +267,7 @@ class TrainedModel:
         z = jax.random.normal(jax.random.key(0), shape, jnp.float32)
         labels = np.arange(_FRAMING_SAMPLES) % self.network.classes if self.has_classes else None
         images = np.asarray(self.decode(z, labels))
-        return estimate_framing((255 * images).round().astype(np.uint8))
+        return estimate_framing(to_pixels(images))
 
     def load_image(self, file: str | Path | bytes) -> UInt8[np.ndarray, "1 height width channels"]:
         """Loads an image of a character; matches position, size and contrast to the training data.

@@ -9,6 +9,7 @@
   characters
 - :mod:`~jvae_jax.evaluation.style_transfer`: accuracy of restyled images, preservation of style
 - :mod:`~jvae_jax.evaluation.disentanglement`: linear probe on z, mutual information of c and label
+- :mod:`~jvae_jax.evaluation.factors`: disentanglement scores of z and measured factors
 - :mod:`~jvae_jax.evaluation.morphology`: slant, thickness and size of characters
 - :mod:`~jvae_jax.evaluation.table`: these metrics as text
 """
