@@ -7,7 +7,7 @@ from typing import Literal, NoReturn
 import numpy as np
 
 from jvae_jax import cli, data
-from jvae_jax.evaluation import classifier, format_table
+from jvae_jax.evaluation import EvalClassifier, classifier, format_table
 from jvae_jax.evaluation.likelihood import likelihood_metrics
 from jvae_jax.evaluation.metrics import Evaluation
 from jvae_jax.evaluation.sample_utility import classification_accuracy_score
@@ -67,18 +67,8 @@ def run_command(flags: EvaluateFlags) -> None:
         is_folder = dataset.name == "folder"
         cache_dir = data.DATA_DIR if is_folder else flags.data_dir or run.config.data_dir
         eval_classifier = classifier.load_or_train(dataset, cache_dir)
-    if flags.cas:
-        model = run.make_model(state.average)
-        matched = model.evaluate(dataset) if run.unlabelled_classes else {}
-        print("training classifiers on generated characters")
-        extra_metrics |= classification_accuracy_score(
-            run.network,
-            state.average,
-            eval_classifier,
-            dataset,
-            run.key("test"),
-            category_to_class=matched.get("category_to_class"),
-        )
+        if flags.cas:
+            extra_metrics |= _cas(run, state.average, dataset, eval_classifier)
     evaluation = evaluate_run(
         run,
         dataset,
@@ -120,6 +110,22 @@ def _likelihood(
         images[:count],
         run.key("test"),
         samples=flags.likelihood_samples,
+    )
+
+
+def _cas(
+    run: Run, variables: Variables, dataset: data.Dataset, eval_classifier: EvalClassifier
+) -> Evaluation:
+    """Returns the metrics of --cas."""
+    matched = run.make_model(variables).evaluate(dataset) if run.unlabelled_classes else {}
+    print("training classifiers on generated characters")
+    return classification_accuracy_score(
+        run.network,
+        variables,
+        eval_classifier,
+        dataset,
+        run.key("test"),
+        category_to_class=matched.get("category_to_class"),
     )
 
 
