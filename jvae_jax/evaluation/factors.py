@@ -103,14 +103,14 @@ def _concentration(importances: Float[np.ndarray, "rows columns"]) -> Float[np.n
     return 1 - np.asarray(entropy(rows, axis=1)) / np.log(columns)
 
 
-def mutual_information(z: Latents, factors: Factors) -> Matrix:
+def mutual_information(z: Latents, factors: Factors, *, discrete_z: bool = False) -> Matrix:
     """Mutual information of each dimension of z and each factor, in nats, (latents, factors).
 
-    Both are discretised into 20 bins of equal width.
+    Both are discretised into 20 bins of equal width, but for z if it is discrete already.
     """
     from sklearn.metrics import mutual_info_score
 
-    binned_z, binned_factors = _binned(z), _binned(factors)
+    binned_z, binned_factors = list(z.T) if discrete_z else _binned(z), _binned(factors)
     return np.array(
         [[mutual_info_score(latent, factor) for factor in binned_factors] for latent in binned_z]
     )

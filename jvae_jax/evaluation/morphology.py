@@ -22,7 +22,7 @@ _SCALE = 4
 """Factor by which images are enlarged before the ink is separated from the ground."""
 _BOX_INK = 0.95
 """Fraction of the ink inside the box, in each direction."""
-_HALVINGS = 16
+_HALVINGS = 24
 """Halvings of the interval in which an edge of the box is searched."""
 _LEAST_CONTRAST = 16
 """Difference between ink and ground, of 255, below which an image is empty."""
@@ -138,7 +138,8 @@ def _extent(mass: Array, positions: Array) -> Array:
             is_below = mass_below(middle) < outside
             return jnp.where(is_below, middle, low), jnp.where(is_below, high, middle)
 
-        bounds = positions.min(axis=(1, 2)) - 0.5, positions.max(axis=(1, 2)) + 0.5
+        inked = jnp.where(mass > 0, positions, 0)
+        bounds = inked.min(axis=(1, 2)) - 0.5, inked.max(axis=(1, 2)) + 0.5
         return lax.fori_loop(0, _HALVINGS, halve, bounds)[0]
 
     return edge((1 + _BOX_INK) / 2) - edge((1 - _BOX_INK) / 2)

@@ -4,7 +4,14 @@ import pytest
 from helpers import make_dataset
 
 from jvae_jax import Autoencoder
-from jvae_jax.evaluation.disentanglement import disentanglement, linear_probe_accuracy
+from jvae_jax.data import Dataset
+from jvae_jax.evaluation import disentanglement as disentanglement_module
+from jvae_jax.evaluation.disentanglement import (
+    disentanglement,
+    linear_probe_accuracy,
+    morphology_metrics,
+)
+from jvae_jax.evaluation.morphology import measure
 from jvae_jax.models.inference import scale_pixels
 from jvae_jax.types import Posterior
 
@@ -86,3 +93,50 @@ def test_unlabelled_images_are_ignored(compute_metrics):
 def test_metrics_without_classes(compute_metrics):
     metrics = compute_metrics(0, make_dataset())
     assert metrics.keys() == {"linear_probe_accuracy", "majority_class_accuracy"}
+
+
+def test_morphology_metrics_find_factors_within_classes(monkeypatch, without_jaxtyping):
+    """z is slant and thickness, moved by the class, and noise; c is the class."""
+    del without_jaxtyping
+    rng = np.random.default_rng(0)
+
+    def strokes(count):
+        y, x = np.mgrid[:16, :16] - 7.5
+        slants, widths = rng.uniform(-0.5, 0.5, count), rng.uniform(1, 2.5, count)
+        across = np.abs(x + slants[:, None, None] * y) - widths[:, None, None]
+        ink = np.clip(0.5 - across, 0, 1) * (np.abs(y) < 6)
+        return (255 * ink).round().astype(np.uint8)[..., None], rng.integers(0, 3, count)
+
+    (train_images, train_labels), (test_images, test_labels) = strokes(300), strokes(200)
+    test_images[0] = 0  # no ink, which is ignored
+    train_labels[:9] = -1
+    dataset = Dataset(
+        name="strokes",
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+        class_names=("a", "b", "c"),
+    )
+    label_of = {
+        image.tobytes(): label
+        for image, label in zip(
+            [*train_images, *test_images], [*train_labels, *test_labels], strict=True
+        )
+    }
+
+    def encode(_model, _variables, images):
+        labels = np.array([label_of[image.tobytes()] for image in images])
+        measures = measure(images)
+        mean = np.stack([measures.slant, measures.thickness, rng.normal(size=len(images))], 1)
+        mean[:, :2] += np.array([40, 3]) * labels[:, None]
+        return Posterior(mean, np.zeros_like(mean), np.eye(3)[labels])
+
+    monkeypatch.setattr(disentanglement_module, "encode", encode)
+    metrics = morphology_metrics(None, {}, dataset, jax.random.key(0))
+    assert metrics["factors"][:2] == ["slant", "thickness"]
+    np.testing.assert_allclose(metrics["factor_r2_within_classes"][:2], 1, atol=1e-6)
+    assert max(metrics["factor_r2"][:2]) < 0.9
+    assert metrics["sap_within_classes"] > metrics["sap"] + 0.1
+    assert max(metrics["factor_c_information"]) < 0.2
+    assert np.shape(metrics["factor_information"]) == (3, 6)
