@@ -126,6 +126,7 @@ def test_equals_a_loop_over_samples_and_classes(model, key):
         assert value == pytest.approx(np.log(len(log_weights)) - logsumexp(log_weights), rel=1e-5)
 
 
+@pytest.mark.long
 def test_does_not_depend_on_how_samples_are_batched(model, key):
     variables = variables_of(model)
     whole = negative_log_likelihood(model, variables, IMAGES, key, samples=10, batch_size=100)
@@ -136,6 +137,7 @@ def test_does_not_depend_on_how_samples_are_batched(model, key):
         np.testing.assert_allclose(parts, whole, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_does_not_depend_on_the_other_images(model, key):
     variables = variables_of(model)
     whole = negative_log_likelihood(model, variables, IMAGES, key, samples=10)

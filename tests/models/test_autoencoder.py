@@ -107,7 +107,7 @@ def test_pads_images_and_crops_logits(conditional):
     np.testing.assert_array_equal(logits, large.apply(variables, padded)[:, 1:6, 3:13])
 
 
-@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("conditional", [pytest.param(False, marks=pytest.mark.long), True])
 def test_classifies_decoded_images(conditional):
     """With the running statistics, which it leaves alone, and gradients of the decoder only."""
     model = Autoencoder((8, 8, 1), latents=2, classes=3, conditional=conditional, train=True)

@@ -158,6 +158,7 @@ def test_multipliers_integrate_kl_minus_capacity_of_the_averaged_network():
         np.testing.assert_allclose(two.multipliers[name], [value] * 2, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_multiplier_holds_kl_at_the_capacity():
     """Mean KL(z) of the averaged network in the last 210 of 1,050 steps.
 
