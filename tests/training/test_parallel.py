@@ -49,6 +49,7 @@ def setup(
         devices=devices,
     )
     state = init_state(model, optimizer, jax.random.key(0))
+    state = state._replace(multipliers=objective.initial_multipliers() or None)
     cast = lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x  # noqa: E731
     state = parallel.place(jax.tree.map(cast, state), devices)
     data = parallel.replicate(Batch(dataset.train_images, dataset.train_labels), devices)
@@ -115,7 +116,14 @@ HYPERPARAMETERS = {"ours": {"capacity_steps": 10, "capacity_z": 0.25}, "cvae": {
 
 
 @pytest.mark.long
-def test_one_and_two_devices_agree_in_float64(monkeypatch):
+@pytest.mark.parametrize(
+    "hyperparameters",
+    [
+        {"consistency_weight": 1.0},
+        {"penalty": "multiplier", "conditional_encoder": True, "information_weight": 3.0},
+    ],
+)
+def test_one_and_two_devices_agree_in_float64(monkeypatch, hyperparameters):
     """With Adam, in float64, where differences beyond rounding show at 1e-6."""
     monkeypatch.setattr(
         training_step, "scale_pixels", lambda images: jnp.asarray(images, jnp.float64) / 255
@@ -124,9 +132,7 @@ def test_one_and_two_devices_agree_in_float64(monkeypatch):
     try:
         states = [
             run_steps(
-                *setup(
-                    "ours", devices, dtype=jnp.float64, capacity_steps=10, consistency_weight=1.0
-                ),
+                *setup("ours", devices, dtype=jnp.float64, capacity_steps=10, **hyperparameters),
                 20,
             )[0]
             for devices in (1, 2)
@@ -136,8 +142,8 @@ def test_one_and_two_devices_agree_in_float64(monkeypatch):
     assert states[0].variables["params"]["decoder"]["bias"].dtype == np.float64
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6),
-        states[0].variables,
-        states[1].variables,
+        (states[0].variables, states[0].multipliers),
+        (states[1].variables, states[1].multipliers),
     )
 
 
