@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jvae_jax import losses
+from jvae_jax import losses, sampling
 from jvae_jax.augmentation import random_affine
 from jvae_jax.types import (
     Images,
@@ -138,7 +138,7 @@ class Objective:
         Args:
             model: anything with ``encode``, ``decode`` and, if conditional, ``classify``; a linen
                 :class:`~jvae_jax.Autoencoder` bound to its variables is one. ``information_weight``
-                requires ``classify_decoded`` too.
+                requires ``latents`` and ``classify_decoded`` too.
             images: (batch, height, width, channels) in [0, 1].
             labels: (batch,) class indices; -1 means unlabelled.
             step: training step, on which the capacities depend.
@@ -362,13 +362,15 @@ class JointVAE(AnnealedVAE):
         del label_info
         return self.capacity_c
 
-    def _information(self, model: Model, context: _Context) -> dict[str, Any]:
+    def _information(self, model: Model, examples: int, context: _Context) -> dict[str, Any]:
         """Arguments of the loss's information term."""
         if not self.information_weight:
             return {}
         return {
             "information_weight": self.information_weight,
-            "prior_key": context.keys.prior,
+            "prior_latents": sampling.prior_latents(
+                context.keys.prior, examples, cast(Any, model).latents, model.classes
+            ),
             "classify_decoded": cast(Any, model).classify_decoded,
         }
 
@@ -389,7 +391,7 @@ class JointVAE(AnnealedVAE):
             capacity_z=self._capacity(self.capacity_z, context.step),
             **context.multipliers,
             capacity_c=self._capped_capacity(self.capacity_c, context.step, model),
-            **self._information(model, context),
+            **self._information(model, len(images), context),
             classify=model.classify if self.conditional_encoder else None,
             temperature=self.temperature,
             reconstruction_loss=self._reconstruction_loss,
@@ -458,7 +460,7 @@ class Ours(JointVAE):
             labelled_fraction=context.label_info.labelled_fraction,
             augmented_images=augmented,
             consistency_weight=self.consistency_weight,
-            **self._information(model, context),
+            **self._information(model, len(images), context),
             classify=model.classify if self.conditional_encoder else None,
             temperature=self.temperature,
             reconstruction_loss=self._reconstruction_loss,

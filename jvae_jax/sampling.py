@@ -113,6 +113,25 @@ def gumbel_softmax(
     return jax.nn.softmax((logits + noise) / temperature)
 
 
+def prior_latents(
+    key: PRNGKey, examples: int, latents: int, classes: int
+) -> Float[Array, "examples inputs"]:
+    """Draws z from N(0, 1) and a one-hot c from the uniform prior.
+
+    Args:
+        key: a single key or one per example.
+        examples: number of draws.
+        latents: number of dimensions of z.
+        classes: number of classes of c.
+
+    Returns:
+        z concatenated with c, (examples, latents + classes).
+    """
+    # The highest of independent values is at a uniform index.
+    noise = standard_normal(key, (examples, latents + classes))
+    return jnp.concatenate([noise[:, :latents], one_hot_argmax(noise[:, latents:])], axis=-1)
+
+
 def one_hot_argmax(logits: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
     """Returns the most probable class as a one-hot vector, (batch, classes)."""
     return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=logits.dtype)

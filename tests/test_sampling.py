@@ -81,3 +81,15 @@ def test_keys_of_a_step(key):
         np.testing.assert_array_equal(
             [jax.random.key_data(each) for each in found], jax.random.key_data(expected)
         )
+
+
+@pytest.mark.parametrize("keys", [1, 3000])
+def test_prior_latents_are_normal_and_uniform(keys):
+    """And independent of each other."""
+    key = jax.random.key(7) if keys == 1 else jax.random.split(jax.random.key(7), keys)
+    z, c = np.split(np.asarray(sampling.prior_latents(key, 3000, 3, 4)), [3], axis=1)
+    np.testing.assert_array_equal(np.sort(c, axis=1), np.eye(4)[[-1] * 3000])
+    np.testing.assert_allclose(c.mean(axis=0), 1 / 4, atol=0.03)
+    np.testing.assert_allclose(z.mean(axis=0), 0, atol=0.08)
+    np.testing.assert_allclose(np.cov(z.T), np.eye(3), atol=0.1)
+    np.testing.assert_allclose(z.T @ (c - c.mean(axis=0)) / 3000, 0, atol=0.04)

@@ -47,7 +47,7 @@ def joint_vae(
     multiplier_z: float | Scalar | None = None,
     multiplier_c: float | Scalar | None = None,
     information_weight: float = 0.0,
-    prior_key: PRNGKey | None = None,
+    prior_latents: Float[Array, "batch inputs"] | None = None,
     classify_decoded: Classify | None = None,
     classify: Classify | None = None,
     temperature: float,
@@ -91,7 +91,7 @@ def joint_vae(
         multiplier_z=multiplier_z,
         unlabelled_multiplier_c=multiplier_c,
         information_weight=information_weight,
-        prior_key=prior_key,
+        prior_latents=prior_latents,
         classify_decoded=classify_decoded,
         classify=classify,
         temperature=temperature,
@@ -120,7 +120,7 @@ def ours(
     augmented_images: Images | None = None,
     consistency_weight: float = 0.0,
     information_weight: float = 0.0,
-    prior_key: PRNGKey | None = None,
+    prior_latents: Float[Array, "batch inputs"] | None = None,
     classify_decoded: Classify | None = None,
     classify: Classify | None = None,
     temperature: float,
@@ -166,11 +166,11 @@ def ours(
             loss; None for no such loss. Not in the paper.
         consistency_weight: weight of the consistency loss, the cross-entropy of q(c|augmented x) to
             the label, or to q(c|x) if unlabelled. No gradient flows through the latter.
-        information_weight: weight of E[-log q(c|x)], where z and c are drawn from N(0, 1) and the
-            uniform prior, and x is decoded from them. log K less this cross-entropy is a lower
-            bound of the mutual information of c and x, as in InfoGAN. Not in the paper.
-        prior_key: key of that z and c; a single key or one per example. None without
-            ``information_weight``.
+        information_weight: weight of E[-log q(c|x)], where x is decoded from z and c that are drawn
+            from their priors. log K less this cross-entropy is a lower bound of the mutual
+            information of c and x, as in InfoGAN. Not in the paper.
+        prior_latents: these z, concatenated with the one-hot c, (batch, latents + classes); see
+            :func:`~jvae_jax.sampling.prior_latents`. None without ``information_weight``.
         classify_decoded: maps z concatenated with the one-hot c to the logits of q(c|x) of the
             decoded image. None without ``information_weight``. In :class:`~jvae_jax.Autoencoder`
             no gradient flows to the parameters of q(c|x), unlike in InfoGAN.
@@ -189,7 +189,7 @@ def ours(
     Raises:
         ValueError: if ``images`` aren't floats, ``labels`` are invalid (see :func:`label_kl`), the
             posterior has no logits, a callable returns another shape, or there is an
-            ``information_weight`` but no ``prior_key`` or ``classify_decoded``.
+            ``information_weight`` but no ``prior_latents`` or ``classify_decoded``.
 
     References:
         Goto and Inoue, *Learning VAE with Categorical Labels for Generating Conditional
@@ -198,8 +198,8 @@ def ours(
         Chen et al., *InfoGAN: Interpretable Representation Learning by Information Maximizing
         Generative Adversarial Nets*, 2016.
     """
-    if information_weight and (prior_key is None or classify_decoded is None):
-        raise ValueError("information_weight requires prior_key and classify_decoded")
+    if information_weight and (prior_latents is None or classify_decoded is None):
+        raise ValueError("information_weight requires prior_latents and classify_decoded")
     images, batch = as_images(images), len(images)
     inputs = images
     if augmented_images is not None:
@@ -223,7 +223,8 @@ def ours(
         check_posterior(posterior, batch)
     mean, logvar = posterior.mean[:batch], posterior.logvar[:batch]
     z = sampling.gaussian(gaussian_key, mean, logvar)
-    decoded = decode(jnp.concatenate([z, c], axis=-1))
+    latents = jnp.concatenate([z, c], axis=-1)
+    decoded = decode(latents)
     labelled = labels >= 0
     kl_c = jnp.where(labelled, label_kl(logits, labels), categorical_kl(logits))
     terms = LossTerms(
@@ -234,12 +235,11 @@ def ours(
     if augmented_images is not None:
         consistency = _consistency(all_logits[batch:], logits, labels)
         terms = terms._replace(consistency=consistency)
-    if information_weight and prior_key is not None and classify_decoded is not None:
-        # One key gives the noise of both: the highest of iid values is at a uniform index.
-        noise = sampling.standard_normal(prior_key, (batch, z.shape[-1] + c.shape[-1]), z.dtype)
-        prior_z, prior_c = noise[:, : z.shape[-1]], sampling.one_hot_argmax(noise[:, z.shape[-1] :])
-        decoded_logits = classify_decoded(jnp.concatenate([prior_z, prior_c], axis=-1))
+    if information_weight and prior_latents is not None and classify_decoded is not None:
+        check_equal_shapes(prior_latents=prior_latents, latents=latents)
+        decoded_logits = classify_decoded(prior_latents)
         check_logits(decoded_logits, batch)
+        prior_c = prior_latents[:, z.shape[-1] :]
         information = -jnp.sum(prior_c * jax.nn.log_softmax(decoded_logits), axis=-1)
         terms = terms._replace(information=information)
     if unlabelled_capacity_c is None:

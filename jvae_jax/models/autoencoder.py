@@ -56,7 +56,7 @@ def padded(size: int) -> int:
     return size + sum(padding(size))
 
 
-def pad_to_stride(images: Images) -> Images:
+def pad_to_stride(images: Images) -> Float[Array, "batch rows columns channels"]:
     """Pads images with 0 so that height and width are multiples of 8."""
     height, width = images.shape[1:3]
     return jnp.pad(images, ((0, 0), padding(height), padding(width), (0, 0)))

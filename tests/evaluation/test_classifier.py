@@ -1,6 +1,7 @@
 from dataclasses import FrozenInstanceError, replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -30,7 +31,7 @@ def test_takes_images_of_any_size():
     dataset = make_dataset(size=6)
     trained = classifier.train(dataset, steps=60)
     assert trained.accuracy == 1.0
-    images = np.pad(scale_pixels(dataset.test_images), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    images = jnp.pad(scale_pixels(dataset.test_images), ((0, 0), (1, 1), (1, 1), (0, 0)))
     padded = replace(trained, image_shape=(8, 8, 1)).probabilities(images)
     probabilities = trained.probabilities(scale_pixels(dataset.test_images))
     np.testing.assert_array_equal(probabilities, padded)
@@ -118,7 +119,7 @@ def test_cache(tmp_path, monkeypatch, toy_classifier):
         classifier.load_or_train(dataset, tmp_path)
     assert messages == ["training the evaluation classifier, which takes some minutes on a CPU"]
     (path,) = tmp_path.rglob("*.*")
-    assert path == tmp_path / "eval_classifiers" / f"{dataset.fingerprint}_1.safetensors"
+    assert path == tmp_path / "eval_classifiers" / f"{dataset.fingerprint}_2.safetensors"
     monkeypatch.setattr(classifier, "train", pytest.fail)
     cached = classifier.load_or_train(dataset, tmp_path)
     assert cached.accuracy == toy_classifier.accuracy

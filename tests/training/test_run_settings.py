@@ -237,8 +237,8 @@ def test_dataset_is_loaded_from_the_folder_of_the_run(tmp_path, monkeypatch):
     run.load_dataset()
     run.load_dataset("other")
     assert calls == [
-        (("toy", "mine"), {"image_size": 8}),
-        (("toy", "other"), {"image_size": 8}),
+        (("toy", "mine"), {"image_size": 8, "binarize": False}),
+        (("toy", "other"), {"image_size": 8, "binarize": False}),
     ]
 
 
