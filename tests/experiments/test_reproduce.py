@@ -231,7 +231,7 @@ def test_studies_of_ours(small, monkeypatch):
     lines = (output / "frontier.md").read_text().splitlines()
     order = [line.split(" | ")[:2] for line in lines[2:8]]
     assert order[0] == ["| `ours`", "5"]
-    assert order[5] == ["| `cvae`", "ELBO"]
+    assert order[5] == ["| `cvae`", "none"]
     assert all(row["train_kl_z"] != row["kl_z"] > 0 for row in rows)
     assert (output / "frontier.png").exists()
 
