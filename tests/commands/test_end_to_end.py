@@ -193,7 +193,7 @@ def test_evaluates_with_eval_classifier(tmp_path):
     assert process.returncode == 0, process.stderr
     scored = json.loads((workdir / "evaluation.json").read_text())
     assert scored["cas_real"] == evaluation["eval_classifier_accuracy"]
-    assert 0.5 < scored["cas"] < scored["cas_real"]  # chance is 0.1
+    assert 0.3 < scored["cas"] < scored["cas_real"]  # chance is 0.1
     assert scored["confusion"] == evaluation["confusion"]  # kept
 
 
