@@ -116,7 +116,9 @@ def parse(
         _usage_error(parser, errors.getvalue().strip().rpartition(" error: ")[2])
     if unknown:
         source = "--preset: " if unknown[0] in preset_flags else ""
-        _usage_error(parser, source + _unknown_flag(config_class, parsed.config, unknown[0]))
+        common = ["debug", "preset"] if presets else ["debug"]
+        message = _unknown_flag(config_class, parsed.config, unknown[0], common)
+        _usage_error(parser, source + message)
     return parsed.config
 
 
@@ -124,11 +126,14 @@ def _usage_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     parser.exit(2, f"{parser.prog}: error: {_one_line(message)}\n")
 
 
-def _unknown_flag(config_class: type, config: Any, argument: str) -> str:
-    """Returns the message for an unknown flag: one of another objective, or a misspelt one."""
+def _unknown_flag(config_class: type, config: Any, argument: str, common: Sequence[str]) -> str:
+    """Returns the message for an unknown flag: one of another objective, or a misspelt one.
+
+    ``common`` are the names of flags that aren't fields of the dataclass.
+    """
     flag = argument.split("=")[0]
     name = flag.replace("-", "_").strip("_")
-    known = ["debug", "preset"]
+    known = list(common)
     for field in fields(config_class):
         known.append(field.name)
         choices = field.metadata.get("subgroups", {}).values()

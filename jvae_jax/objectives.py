@@ -479,4 +479,4 @@ PRESETS: dict[str, Objective] = {
         capacity_z=16.0, penalty="multiplier", conditional_encoder=True, information_weight=3.0
     ),
 }
-"""Objectives by the name of their settings: those of the paper, and those with the best samples."""
+"""Settings of ``ours`` by name: the paper's, and those with the best samples at 16 nats."""

@@ -93,16 +93,22 @@ def _by_objective(rows: Sequence[Row], columns: Mapping[str, tuple[str, int]]) -
 def _objectives(rows: Sequence[Row]) -> str:
     """All metrics of each objective, with reference values below."""
     first = rows[0]
-    intra_class = ""
-    if "intra_class_frechet_distance_real" in first:
-        intra_class = f", intra-class {first['intra_class_frechet_distance_real']:.2f}"
     return (
         _by_objective(rows, COLUMNS)
         + f"\n{first['dataset']}, {first['epochs']} epochs, {first['examples']:,} test images. "
-        f"Accuracy of the evaluation classifier {first['eval_classifier_accuracy']:.4f}; Fréchet "
-        f"distance between training and test images {first['frechet_distance_real']:.2f}"
-        f"{intra_class}; majority-class accuracy {first['majority_class_accuracy']:.4f}. "
-        f"{_provenance(rows)}\n"
+        f"{_reference_values(first)} {_provenance(rows)}\n"
+    )
+
+
+def _reference_values(row: Row) -> str:
+    """Values of real images, for comparison."""
+    intra_class = ""
+    if "intra_class_frechet_distance_real" in row:
+        intra_class = f", intra-class {row['intra_class_frechet_distance_real']:.2f}"
+    return (
+        f"Accuracy of the evaluation classifier {row['eval_classifier_accuracy']:.4f}; Fréchet "
+        f"distance between training and test images {row['frechet_distance_real']:.2f}"
+        f"{intra_class}; majority-class accuracy {row['majority_class_accuracy']:.4f}."
     )
 
 
@@ -152,8 +158,8 @@ def frontier(rows: Sequence[Row]) -> str:
     first = rows[0]
     return (
         _markdown(headers, lines)
-        + f"\n{_caption(rows)} -log p(x) is of the first {first['nll_images']:,} test images, with "
-        f"{first['nll_samples']} samples of z each.\n"
+        + f"\n{_caption(rows)} {_reference_values(first)} -log p(x) is of the first "
+        f"{first['nll_images']:,} test images, with {first['nll_samples']} samples of z each.\n"
     )
 
 

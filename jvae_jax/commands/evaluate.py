@@ -8,9 +8,9 @@ import numpy as np
 
 from jvae_jax import cli, data
 from jvae_jax.evaluation import EvalClassifier, classifier, format_table
+from jvae_jax.evaluation.classification_accuracy_score import classification_accuracy_score
 from jvae_jax.evaluation.likelihood import likelihood_metrics
 from jvae_jax.evaluation.metrics import Evaluation
-from jvae_jax.evaluation.sample_utility import classification_accuracy_score
 from jvae_jax.files import atomic_write
 from jvae_jax.training.loop import evaluate_run
 from jvae_jax.training.run import Run, load_run

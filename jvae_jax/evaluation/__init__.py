@@ -5,8 +5,8 @@
 - :mod:`~jvae_jax.evaluation.classifier`: the evaluation classifier
 - :mod:`~jvae_jax.evaluation.conditional`: conditional accuracy, Fréchet distance, precision and
   recall, sensitivity to z
-- :mod:`~jvae_jax.evaluation.sample_utility`: accuracy of classifiers trained on generated
-  characters
+- :mod:`~jvae_jax.evaluation.classification_accuracy_score`: accuracy of
+  classifiers trained on generated characters
 - :mod:`~jvae_jax.evaluation.style_transfer`: accuracy of restyled images, preservation of style
 - :mod:`~jvae_jax.evaluation.disentanglement`: linear probe on z, mutual information of c and label
 - :mod:`~jvae_jax.evaluation.factors`: disentanglement scores of z and measured factors

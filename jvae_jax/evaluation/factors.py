@@ -148,12 +148,13 @@ def _binned(values: Float[np.ndarray, "examples columns"]) -> list[np.ndarray]:
 
 def _correlations(z: Latents, factors: Factors) -> Matrix:
     """Pearson correlations; 0 for a constant."""
-    standardised = [
-        (values - values.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
-        for values in (z.astype(np.float64), factors.astype(np.float64))
-        for deviation in [values.std(axis=0)]
-    ]
-    return standardised[0].T @ standardised[1] / len(z)
+
+    def standardise(values: Float[np.ndarray, "examples columns"]) -> np.ndarray:
+        deviations = values.std(axis=0, dtype=np.float64)
+        centred = values - values.mean(axis=0, dtype=np.float64)
+        return centred / np.where(deviations > 0, deviations, 1)
+
+    return standardise(z).T @ standardise(factors) / len(z)
 
 
 def _gap(values: Matrix) -> PerFactor:

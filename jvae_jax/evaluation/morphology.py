@@ -1,8 +1,9 @@
 """Morphology of characters: slant, stroke thickness and length, width, height and area of the ink.
 
 Definitions follow Castro et al., *Morpho-MNIST: Quantitative Assessment and Diagnostics for
-Representation Learning*, 2019, but for the box, which holds 95 % of the ink, in place of 98 %, and
-for the ground, which may be grey or bright.
+Representation Learning*, 2019, but for the box, which holds 95 % of the ink, in place of 98 %, for
+the skeleton, which is thinned in place of the medial axis, and for the ground, which may be grey or
+bright.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -49,7 +50,6 @@ class Morphology(NamedTuple):
     """Area of the ink, in square pixels."""
 
 
-@default_numerics()
 def measure(images: PixelsLike) -> Morphology:
     """Measures grey images of characters.
 
@@ -86,6 +86,7 @@ def measure(images: PixelsLike) -> Morphology:
     return Morphology(*np.concatenate([empty, *measured]).T)
 
 
+@default_numerics()  # here, as it affects one thread only
 def _measure(images: np.ndarray) -> Float[np.ndarray, "batch measures"]:
     """Measures at most ``_AT_A_TIME`` images; columns are in the order of :class:`Morphology`."""
     # Few different numbers, each of which is compiled once.

@@ -90,13 +90,15 @@ def cvae(
         ``cross_entropy`` is not multiplied by alpha.
 
     Raises:
-        ValueError: if ``images`` aren't floats, ``labels`` are invalid (see :func:`label_kl`), or
-            a callable returns another shape.
+        ValueError: if ``images`` aren't floats, ``labels`` are invalid (see :func:`label_kl`), a
+            callable returns another shape, or there is a ``multiplier_z`` but no ``capacity_z``.
 
     References:
         Kingma, Rezende, Mohamed and Welling, *Semi-Supervised Learning with Deep Generative
         Models*, 2014.
     """
+    if multiplier_z is not None and capacity_z is None:
+        raise ValueError("multiplier_z requires capacity_z")
     images = as_images(images)
     class_logits = classify(images)
     check_logits(class_logits, len(images))

@@ -70,8 +70,9 @@ def joint_vae(
         The loss, averaged over the batch in nats per image, and its terms, (batch,).
 
     Raises:
-        ValueError: if ``images`` aren't floats, the posterior has no logits, or a callable returns
-            another shape.
+        ValueError: if ``images`` aren't floats, the posterior has no logits, a callable returns
+            another shape, or there is an ``information_weight`` but no ``prior_latents`` or
+            ``classify_decoded``.
 
     References:
         Dupont, *Learning Disentangled Joint Continuous and Discrete Representations*, 2018.

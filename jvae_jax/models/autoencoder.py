@@ -255,9 +255,9 @@ class Autoencoder(nn.Module):
     ) -> Float[Array, "batch classes"]:
         """Computes the logits of q(c|x) of the images decoded from latents, (batch, classes).
 
-        They train the decoder alone: no gradient flows to the parameters of q(c|x), which would
-        learn to recognise decoded images instead of characters, and decoded images don't enter the
-        running statistics of batch normalisation.
+        Gradients reach the decoder alone: the parameters of q(c|x) are constants, as it would
+        otherwise learn to recognise decoded images instead of characters. It normalises with its
+        running statistics, the decoder with those of the batch, and neither updates them.
         """
 
         def decode(model: Autoencoder) -> Images:

@@ -111,6 +111,7 @@ def train_step(
     """
     model = model.clone(axis_name=axis_name)
     images, labels = scale_pixels(batch.images), jnp.asarray(batch.labels)
+    multipliers: Multipliers = state.multipliers or {}
 
     def bound_loss(model: Autoencoder, multipliers: Multipliers) -> tuple[Scalar, LossTerms]:
         return objective.loss(
@@ -132,7 +133,6 @@ def train_step(
     def average_loss(multipliers: Multipliers) -> Scalar:
         return nn.apply(bound_loss, model.clone(train=False))(state.average, multipliers)[0]
 
-    multipliers: Multipliers = state.multipliers or {}
     gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
     (loss, (terms, updates)), grads = gradient_fn(state.variables["params"])
     # Within the bounds, these derivatives are KL - C of the averaged network, which is the one that

@@ -466,6 +466,8 @@ def test_cvae_with_a_capacity_replaces_kl_by_its_distance(multiplier):
     penalty = 5 * 0.3 if multiplier is None else 0.4 * -0.3 + 0.3**2 / 2
     np.testing.assert_allclose(held, loss - kl + penalty, rtol=1e-5)
     jax.tree.map(np.testing.assert_array_equal, held_terms, terms)
+    with pytest.raises(ValueError, match="multiplier_z requires capacity_z"):
+        cvae(multiplier_z=0.4)
 
 
 def test_consistency_has_no_weight_by_default():

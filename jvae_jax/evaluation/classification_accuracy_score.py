@@ -126,6 +126,5 @@ def _generate(
         for chunk, of_chunk in zip(
             np.split(np.asarray(z), starts), np.split(categories, starts), strict=True
         )
-        if len(of_chunk)
     ]
-    return np.concatenate([np.zeros((0, *model.image_shape), np.uint8), *images])
+    return np.concatenate(images)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from helpers import make_dataset
 
-from jvae_jax.evaluation import sample_utility
-from jvae_jax.evaluation.sample_utility import classification_accuracy_score
+from jvae_jax.evaluation import classification_accuracy_score as module
+from jvae_jax.evaluation.classification_accuracy_score import classification_accuracy_score
 
 
 class FakeModel:
@@ -44,8 +44,8 @@ def score(monkeypatch, without_jaxtyping):
         assert len(z) == len(categories) <= 5000
         return jnp.broadcast_to(categories[:, None, None, None] / 255, (len(z), 8, 8, 1))
 
-    monkeypatch.setattr(sample_utility.classifier, "train", fake_train)
-    monkeypatch.setattr(sample_utility, "decode", fake_decode)
+    monkeypatch.setattr(module.classifier, "train", fake_train)
+    monkeypatch.setattr(module, "decode", fake_decode)
 
     def compute(dataset, model=FakeModel, **options):
         metrics = classification_accuracy_score(
