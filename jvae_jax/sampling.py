@@ -160,7 +160,10 @@ def example_keys(key: Array, step: int | Array, examples: Int[Array, "batch"]) -
         One key per example, (batch,), for each source of noise.
     """
     step_key = jax.random.fold_in(key, step)
-    keys = jax.vmap(lambda example: jax.random.split(jax.random.fold_in(step_key, example), 4))(
-        examples
-    )
-    return Keys(*jnp.unstack(keys, axis=1))
+
+    def keys_of(example: Array) -> Keys:
+        key = jax.random.fold_in(step_key, example)
+        # Split into 4, an older jax would change the first three, and with them resumed runs.
+        return Keys(*jax.random.split(key, 3), prior=jax.random.fold_in(key, 3))
+
+    return jax.vmap(keys_of)(examples)
