@@ -130,6 +130,14 @@ def model_selection(config: SettingsConfig) -> None:
     _compare_settings(config, "model-selection", studies.MODEL_SELECTION, dataset, None)
 
 
+def preset_selection(config: SettingsConfig) -> None:
+    dataset = studies.validation_split(config.load())
+    eval_classifier = config.eval_classifier(dataset)
+    _compare_settings(
+        config, "preset-selection", studies.PRESET_SELECTION, dataset, eval_classifier
+    )
+
+
 def frontier(config: FrontierConfig) -> None:
     dataset = config.load()
     eval_classifier = config.eval_classifier(dataset)
@@ -207,7 +215,7 @@ def labels(config: LabelsConfig) -> None:
 def _compare_settings(
     config: SettingsConfig,
     study: str,
-    settings: Sequence[tuple[str, dict[str, float]]],
+    settings: Sequence[studies.Setting],
     dataset: Dataset,
     eval_classifier: EvalClassifier | None,
 ) -> None:
@@ -269,6 +277,11 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
         model_selection,
         SettingsConfig,
         "Settings for few labels, compared on a sixth of the training images.",
+    ),
+    "preset-selection": (
+        preset_selection,
+        SettingsConfig,
+        "Settings for good samples at 16 nats, compared on a sixth of the training images.",
     ),
     "ablations": (
         ablations,

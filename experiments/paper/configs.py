@@ -127,7 +127,7 @@ class ProtocolVariantsConfig(StudyConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsConfig(Table1Config):
-    """Options of ablations and model selection."""
+    """Options of ablations, and of the selection of models and presets."""
 
     epochs: int = 10
     """Epochs of each run."""

@@ -85,6 +85,9 @@ REPORTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
     "model-selection": lambda path, contents: _save_table(
         path, tables.settings(contents["rows"], "held-out training images")
     ),
+    "preset-selection": lambda path, contents: _save_table(
+        path, tables.settings(contents["rows"], "held-out training images", tables.SAMPLE_METRICS)
+    ),
     "ablations": lambda path, contents: _save_table(path, tables.settings(contents["rows"])),
     "frontier": _write_frontier,
     "likelihood": lambda path, contents: _save_table(path, tables.likelihood(contents["rows"])),

@@ -38,8 +38,10 @@ PROTOCOL_VARIANTS: dict[str, dict[str, Any]] = {
 """Variants of the training protocol that the paper leaves open, by name."""
 BALANCED = "ours --balance_classes"
 """Row name of ``ours`` trained with class-balanced batches."""
+Setting = tuple[str, dict[str, Any]]
+"""An objective and its settings that differ from the defaults."""
 _FEW: dict[str, float] = {"num_labels": 100}
-MODEL_SELECTION: tuple[tuple[str, dict[str, float]], ...] = (
+MODEL_SELECTION: tuple[Setting, ...] = (
     ("ours", _FEW),
     ("ours", {**_FEW, "gamma": 100.0}),
     ("ours", {**_FEW, "unlabelled_capacity_c": 1.5}),
@@ -57,13 +59,13 @@ MODEL_SELECTION: tuple[tuple[str, dict[str, float]], ...] = (
     ("cvae", {**_FEW, "alpha": 10000.0}),
 )
 """Candidate settings for few labels, compared on a validation split."""
-SELECTED: tuple[tuple[str, dict[str, float]], ...] = (
+SELECTED: tuple[Setting, ...] = (
     ("ours", {}),
     ("ours", {"consistency_weight": 100.0}),
     ("cvae", {"alpha": 1000.0}),
 )
 """Settings of the few-label study: the paper's, and the best of ``MODEL_SELECTION``."""
-ABLATIONS: tuple[tuple[str, dict[str, float]], ...] = (
+ABLATIONS: tuple[Setting, ...] = (
     ("joint_vae", {}),
     ("joint_vae", {"temperature": 0.33}),
     ("joint_vae", {"gamma": 100.0}),
@@ -73,6 +75,21 @@ ABLATIONS: tuple[tuple[str, dict[str, float]], ...] = (
     ("ours", {"consistency_weight": 30.0}),
 )
 """Settings that may raise the accuracy of q(c|x) without labels or with all of them."""
+_HELD: dict[str, Any] = {"capacity_z": 16.0, "penalty": "multiplier"}
+PRESET_SELECTION: tuple[Setting, ...] = (
+    ("cvae", {"beta": 30.0, **_HELD}),
+    ("ours", {"capacity_z": 16.0}),
+    ("ours", _HELD),
+    ("ours", {**_HELD, "conditional_encoder": True}),
+    ("ours", {**_HELD, "gamma": 1.0}),
+    ("ours", {**_HELD, "ema_decay": 0.0}),
+    ("ours", {**_HELD, "ema_decay": 0.9995}),
+    ("ours", {**_HELD, "information_weight": 3.0}),
+    ("ours", {**_HELD, "conditional_encoder": True, "information_weight": 1.0}),
+    ("ours", {**_HELD, "conditional_encoder": True, "information_weight": 3.0}),
+    ("ours", {**_HELD, "conditional_encoder": True, "information_weight": 10.0}),
+)
+"""Candidate settings for good samples at 16 nats, compared on a validation split."""
 CAPACITIES = (2.0, 5.0, 10.0, 16.0, 25.0)
 """Capacities C_z of the frontier, in nats."""
 FRONTIER = ("ours", "ours --preset=best", "cvae")

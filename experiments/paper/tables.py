@@ -40,6 +40,16 @@ PUBLISHED_NLL = {
 }
 """Published -log p(x) on binary MNIST, by importance sampling with 5,000 samples: means and
 standard deviations of six runs of a public benchmark. Its binary images may be others."""
+SAMPLE_METRICS = (
+    "kl_z",
+    "mse",
+    "accuracy",
+    "conditional_accuracy",
+    "frechet_distance",
+    "intra_class_frechet_distance",
+    "linear_probe_accuracy",
+)
+"""Metrics that describe both images and samples."""
 _SUMMARY = (
     "mse",
     "kl_z",
@@ -126,18 +136,9 @@ def fixed_dimensions(rows: Sequence[Row]) -> str:
 
 def frontier(rows: Sequence[Row]) -> str:
     """One line per capacity and setting: mean ± standard deviation over seeds."""
-    names = (
-        "kl_z",
-        "mse",
-        "accuracy",
-        "conditional_accuracy",
-        "frechet_distance",
-        "intra_class_frechet_distance",
-        "linear_probe_accuracy",
-    )
     columns = {
         "train_kl_z": ("KL(z), training images", 3),
-        **{name: COLUMNS[name] for name in names},
+        **{name: COLUMNS[name] for name in SAMPLE_METRICS},
         "style_transfer_accuracy": ("style transfer accuracy", 4),
         "precision": ("precision", 4),
         "recall": ("recall", 4),
@@ -184,17 +185,19 @@ def likelihood(rows: Sequence[Row]) -> str:
     )
 
 
-def settings(rows: Sequence[Row], images: str = "test images") -> str:
+def settings(
+    rows: Sequence[Row],
+    images: str = "test images",
+    metrics: Sequence[str] = ("accuracy", "conditional_accuracy", "mse", "kl_z"),
+) -> str:
     """One line per setting: mean ± standard deviation over seeds.
 
     Args:
         rows: rows, one per setting and seed.
         images: description of the evaluated images.
+        metrics: metrics of the table, if the rows have them.
     """
-    names = [
-        name for name in ("accuracy", "conditional_accuracy", "mse", "kl_z") if name in rows[0]
-    ]
-    columns = {name: COLUMNS[name] for name in names}
+    columns = {name: COLUMNS[name] for name in metrics if name in rows[0]}
     lines = []
     for objective in dict.fromkeys(row["objective"] for row in rows):
         seeds = [row for row in rows if row["objective"] == objective]

@@ -193,7 +193,7 @@ def test_studies_of_ours(small, monkeypatch):
         ("ours", {"num_labels": 6}),
         ("ours", {"num_labels": 6, "consistency_weight": 30.0}),
     )
-    for study in ("model-selection", "ablations"):
+    for study in ("model-selection", "preset-selection", "ablations"):
         name = study.replace("-", "_")
         monkeypatch.setattr(reproduce.studies, name.upper(), settings)
         getattr(reproduce, name)(reproduce.SettingsConfig(seeds=2, **options))
@@ -203,7 +203,7 @@ def test_studies_of_ours(small, monkeypatch):
         assert [row["seed"] for row in rows] == [0, 0, 1, 1]
         lines = (output / f"{study}.md").read_text().splitlines()
         assert lines[3].startswith(f"| `{names[1]}` | 2 | ")
-        assert ("held-out" in lines[-1]) == (study == "model-selection")
+        assert ("held-out" in lines[-1]) == (study != "ablations")
 
     monkeypatch.setattr(reproduce.studies, "FRONTIER_NLL_IMAGES", 2)
     for capacity in (5.0, 0.0):
