@@ -1,34 +1,48 @@
-"""Scale, position and contrast of characters: estimated from images, and applied to a photo.
+"""Scale, position, contrast and stroke thickness of characters: estimated, and applied to a photo.
 
-A photo or drawing of a character differs from the training images in size, place, polarity and
-contrast. :func:`frame_image` maps it to the framing of the training images.
+A photo or drawing of a character differs from the training images in size, place, polarity,
+contrast and pen, and may have shadows and ruled lines. :func:`frame_image` finds the character and
+maps it to the framing of the training images.
 """
 
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 
-from jvae_jax.data.images import decode_image, normalize_polarity
+from jvae_jax.data.images import decode_image
 from jvae_jax.types import Pixels
 from jvae_jax.validation import as_pixels
 
-_WORKING_SIZE = 512
-"""Height and width, in pixels, at which ink is detected."""
+logger = logging.getLogger(__name__)
+
+_WORKING_SIZE = 256
+"""Height and width, in pixels, at which ink is detected and strokes are measured."""
 _MIN_CONTRAST = 24
 """Differences in brightness from the background up to this, of 255, are noise."""
+_WIDEST_STROKE = 85
+"""Width, in pixels of the working size, from which dark areas are shadows instead of strokes."""
+_GAP = 20
+"""Widest gap, in pixels of the working size, between two strokes of one character."""
+_STRAIGHT, _FLAT = 3.0, 0.25
+"""Standard deviation from a straight line, in pixels of the working size, and slope, below which a
+component may be a ruled line."""
+_LIKE_LARGEST = 0.3
+"""Groups with this fraction of the largest one's ink, or more, are characters of their own."""
 
 
 class Framing(NamedTuple):
-    """Scale, position and contrast of the ink on an image.
+    """Scale, position, contrast and stroke thickness of the ink on an image.
 
     Attributes:
         extent: longer side of the ink's bounding box, as a fraction of the longer image side.
         row, column: centre of mass of the ink, as fractions of image height and width.
         background: brightness of the background, in 0 to 255.
         ink: brightness of the ink, in 0 to 255.
+        thickness: mean thickness of the strokes, as a fraction of the longer image side.
     """
 
     extent: float
@@ -36,6 +50,21 @@ class Framing(NamedTuple):
     column: float
     background: float
     ink: float
+    thickness: float
+
+
+class SegmentedCharacter(NamedTuple):
+    """The ink of one character on a photo, at a working size.
+
+    Attributes:
+        ink: contrast of the ink, 0 to 255, and 0 around the character.
+        mask: pixels of the character.
+        groups: number of groups of strokes that may be characters; this one is the largest.
+    """
+
+    ink: Float[np.ndarray, "size size"]
+    mask: Bool[np.ndarray, "size size"]
+    groups: int
 
 
 def estimate_framing(images: Pixels) -> Framing:
@@ -50,13 +79,17 @@ def estimate_framing(images: Pixels) -> Framing:
     framings = []
     images = as_pixels(images)
     for image in images:
-        mask, background = _segment_ink(image)
+        pixels = image.astype(np.float32).mean(axis=-1)
+        background = float(np.median(_border(pixels)))
+        difference = np.abs(pixels - background)
+        mask = difference > max(difference.max() / 2, _MIN_CONTRAST)
         if mask.any():
-            framings.append(_measure(image, mask, background))
+            ink = float(np.percentile(pixels[mask], 90))
+            thickness = _thickness(_enlarged(difference) > difference.max() / 2)
+            framings.append((*_place(mask), background, ink, thickness))
     if not framings:
         raise ValueError(f"none of {len(images)} images contains ink")
-    extent, row, column, background, ink = np.median(framings, axis=0).tolist()
-    return Framing(extent, row, column, background, ink)
+    return Framing(*np.median(framings, axis=0).tolist())
 
 
 def frame_image(
@@ -64,8 +97,9 @@ def frame_image(
 ) -> UInt8[np.ndarray, "1 height width channels"]:
     """Scales, shifts and adjusts the contrast of an image of one character to match a framing.
 
-    The polarity is normalized first. Three-channel images are only padded to a square and resized,
-    as in :mod:`jvae_jax.data.image_folder`.
+    Strokes that are thinner than the framing's are thickened. If there are several characters, the
+    largest is framed, and a warning logged. Three-channel images are only padded to a square and
+    resized, as in :mod:`jvae_jax.data.image_folder`.
 
     Args:
         file: path or content of an image file, in any format that Pillow reads.
@@ -75,25 +109,110 @@ def frame_image(
     Raises:
         ValueError: if the file can't be decoded, or the image contains no ink.
     """
+    from scipy import ndimage
+    from skimage.morphology import disk
+
     size, _, channels = image_shape
     if channels == 3:
         return np.broadcast_to(decode_image(file, size), (1, *image_shape))
-    image = normalize_polarity(decode_image(file, _WORKING_SIZE, grey=True))
-    mask, background = _segment_ink(image)
-    if not mask.any():
-        raise ValueError("nothing is drawn on it: no ink stands out from the background")
-    measured = _measure(image, mask, background)
+    ink, mask, groups = segment_character(decode_image(file, _WORKING_SIZE, grey=True)[..., 0])
+    if groups > 1:
+        logger.warning("the image holds %d groups of strokes; the largest is used", groups)
+    extent, _, _ = _place(mask)
+    missing = framing.thickness * extent / framing.extent - _thickness(mask)
+    if (radius := round(missing * _WORKING_SIZE / 2)) >= 1:
+        footprint = disk(radius)
+        ink = np.asarray(ndimage.grey_dilation(ink, footprint=footprint))
+        mask = np.asarray(ndimage.binary_dilation(mask, structure=footprint))
+    extent, row, column = _place(mask)
     # The square crop of the image that becomes the result; it may extend beyond the image.
-    side = _WORKING_SIZE * measured.extent / framing.extent
-    top = _WORKING_SIZE * measured.row - side * framing.row
-    left = _WORKING_SIZE * measured.column - side * framing.column
+    side = _WORKING_SIZE * extent / framing.extent
+    top = _WORKING_SIZE * row - side * framing.row
+    left = _WORKING_SIZE * column - side * framing.column
     margin = max(0, *(int(np.ceil(overhang)) for overhang in _overhangs(top, left, side)))
-    padded = np.pad(image[..., 0], margin, constant_values=round(background))
     box = (left + margin, top + margin, left + margin + side, top + margin + side)
-    resized = Image.fromarray(padded).resize((size, size), Image.Resampling.BILINEAR, box=box)
-    gain = (framing.ink - framing.background) / (measured.ink - measured.background)
-    levels = framing.background + (np.asarray(resized, np.float32) - measured.background) * gain
+    padded = Image.fromarray(np.pad(ink, margin))
+    resized = np.asarray(padded.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    gain = (framing.ink - framing.background) / np.percentile(np.extract(mask, ink), 90)
+    levels = framing.background + resized * gain
     return levels.clip(0, 255).round().astype(np.uint8)[None, ..., None]
+
+
+def segment_character(pixels: UInt8[np.ndarray, "size size"]) -> SegmentedCharacter:
+    """Finds the character on a photo or drawing: the group of strokes with the most ink.
+
+    Ink is what stands out from the background around it: what a grey closing, or an opening for
+    bright ink, fills. Dark ink is measured in relation to the brightness of the paper, which light
+    and shadows change. Long straight lines across the image are those of ruled paper.
+
+    Args:
+        pixels: square grey image of the working size.
+
+    Raises:
+        ValueError: if the image contains no ink.
+    """
+    from scipy import ndimage
+    from skimage.filters import apply_hysteresis_threshold
+    from skimage.measure import label
+
+    ink = _contrast(pixels)
+    ink = (ink - np.median(ink)).clip(0)
+    highest = np.percentile(ink, 99.9)  # a thin pen covers little more
+    if highest > _MIN_CONTRAST:
+        stands_out = apply_hysteresis_threshold(ink, 0.4 * highest, 0.7 * highest)
+        mask = _without_ruled_lines(np.asarray(stands_out, bool))
+        grown = ndimage.binary_dilation(mask, iterations=_GAP // 2)
+        joined = np.asarray(label(grown, connectivity=1))
+        amounts = np.bincount(joined.ravel(), weights=(ink * mask).ravel())
+        # Shadows and other objects reach beyond the image; a character seldom does.
+        inside = np.isin(np.arange(len(amounts)), _border(joined), invert=True)
+        if (amounts * inside).max() > _LIKE_LARGEST * amounts.max():
+            amounts *= inside
+        if mask.any():
+            mask &= joined == np.argmax(amounts)
+            # Strokes keep their soft edges.
+            character = np.where(ndimage.binary_dilation(mask, iterations=4), ink, 0)
+            groups = int((amounts >= _LIKE_LARGEST * amounts.max()).sum())
+            return SegmentedCharacter(character, mask, groups)
+    raise ValueError("nothing is drawn on it: no ink stands out from the background")
+
+
+def _contrast(pixels: UInt8[np.ndarray, "size size"]) -> Float[np.ndarray, "size size"]:
+    """Difference of each pixel from the background around it, 0 to 255, above 0 for ink."""
+    from scipy import ndimage
+
+    smooth = ndimage.gaussian_filter(pixels.astype(np.float32), 1)
+    # Ink differs most from its surroundings and dominates the third moment.
+    coarse = smooth[::4, ::4]
+    residual = coarse - ndimage.median_filter(coarse, _WIDEST_STROKE // 4, mode="nearest")
+    is_dark = (residual**3).mean() < 0
+    padded = np.pad(smooth, _WIDEST_STROKE, mode="edge")
+    fill = ndimage.grey_closing if is_dark else ndimage.grey_opening
+    centre = slice(_WIDEST_STROKE, -_WIDEST_STROKE)
+    background = fill(padded, size=(_WIDEST_STROKE, _WIDEST_STROKE))[centre, centre]
+    if is_dark:
+        return 255 * (background - smooth) / np.maximum(background, _MIN_CONTRAST)
+    return smooth - background
+
+
+def _without_ruled_lines(mask: Bool[np.ndarray, "size size"]) -> Bool[np.ndarray, "size size"]:
+    """Removes flat straight lines, with gaps or without, that cross the image or its border."""
+    from scipy import ndimage
+    from skimage.measure import label
+
+    size = len(mask)
+    components = np.asarray(label(ndimage.binary_dilation(mask, structure=np.ones((1, _GAP)))))
+    kept = mask.copy()
+    for number in range(1, components.max() + 1):
+        rows, columns = np.nonzero(mask & (components == number))
+        length = np.ptp(columns)
+        crosses = length > size / 2 or {0, size - 1} & {rows.min(), rows.max(), *columns}
+        if crosses and length > 0:
+            slope, row = np.polyfit(columns, rows, 1)
+            distance = np.std(rows - row - slope * columns)
+            if abs(slope) < _FLAT and distance < _STRAIGHT:
+                kept[rows, columns] = False
+    return kept
 
 
 def _overhangs(top: float, left: float, side: float) -> tuple[float, float, float, float]:
@@ -101,29 +220,30 @@ def _overhangs(top: float, left: float, side: float) -> tuple[float, float, floa
     return -top, -left, top + side - _WORKING_SIZE, left + side - _WORKING_SIZE
 
 
-def _segment_ink(
-    image: UInt8[np.ndarray, "height width channels"],
-) -> tuple[Bool[np.ndarray, "height width"], float]:
-    """Thresholds the difference from the background at half of its maximum.
-
-    Returns:
-        The mask of ink, and the brightness of the background: the median of the border.
-    """
-    pixels = image.astype(np.float32).mean(axis=-1)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    background = float(np.median(border))
-    difference = np.abs(pixels - background)
-    return difference > max(difference.max() / 2, _MIN_CONTRAST), background
+def _border(pixels: Shaped[np.ndarray, "height width"]) -> Shaped[np.ndarray, "border"]:
+    return np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
 
 
-def _measure(
-    image: UInt8[np.ndarray, "height width channels"],
-    mask: Bool[np.ndarray, "height width"],
-    background: float,
-) -> Framing:
-    side = max(mask.shape)
+def _enlarged(pixels: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "rows columns"]:
+    """Resizes an image so that its longer side has the working size."""
+    scale = _WORKING_SIZE / max(pixels.shape)
+    height, width = (max(1, round(scale * side)) for side in pixels.shape)
+    image = Image.fromarray(pixels.astype(np.float32))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _place(mask: Bool[np.ndarray, "height width"]) -> tuple[float, float, float]:
+    """Extent, and row and column of the centre, of the ink; see :class:`Framing`."""
     rows, columns = np.nonzero(mask)
-    extent = (max(np.ptp(rows), np.ptp(columns)) + 1) / side
+    extent = (max(np.ptp(rows), np.ptp(columns)) + 1) / max(mask.shape)
     row, column = (rows.mean() + 0.5) / mask.shape[0], (columns.mean() + 0.5) / mask.shape[1]
-    ink = float(np.percentile(image.mean(axis=-1)[mask], 90))
-    return Framing(float(extent), float(row), float(column), background, ink)
+    return float(extent), float(row), float(column)
+
+
+def _thickness(mask: Bool[np.ndarray, "height width"]) -> float:
+    """Mean thickness of strokes, as a fraction of the longer image side."""
+    from scipy.ndimage import distance_transform_edt
+    from skimage.morphology import skeletonize
+
+    distances = np.asarray(distance_transform_edt(np.pad(mask, 1)))[1:-1, 1:-1]
+    return 2 * float(distances[skeletonize(mask)].mean()) / max(mask.shape)
