@@ -7,7 +7,7 @@ bright.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -154,22 +154,40 @@ def _measure_strokes(
     from scipy.ndimage import distance_transform_edt
     from skimage.morphology import skeletonize
 
-    # One large image of all, as the functions take longer to call than to process a character.
-    count, height, width = strokes.shape
-    separated = np.pad(strokes, [(0, 0), (1, 1), (1, 1)]).reshape(-1, width + 2)
-    shape = count, height + 2, width + 2
-    skeleton = skeletonize(separated).reshape(shape)
-    distances = np.asarray(distance_transform_edt(separated)).reshape(shape)
-    points = skeleton.sum(axis=(1, 2))
-    thickness = 2 * (distances * skeleton).sum(axis=(1, 2)) / np.maximum(points, 1)
-    straight = _neighbours(skeleton, 0, 1) + _neighbours(skeleton, 1, 0)
-    diagonal = _neighbours(skeleton, 1, 1) + _neighbours(skeleton[:, :, ::-1], 1, 1)
+    # One image of all, cropped to their strokes, one below the other and with ground around each, as
+    # the functions take longer to call than to process a character.
+    crops = [np.pad(image[_box(image)], 1) for image in strokes]
+    starts = np.cumsum([0, *(len(crop) for crop in crops)])
+    column = np.zeros((starts[-1], max(crop.shape[1] for crop in crops)), bool)
+    for start, crop in zip(starts, crops, strict=False):
+        column[start : start + len(crop), : crop.shape[1]] = crop
+
+    def per_image(rows: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+        images = np.searchsorted(starts, rows, side="right") - 1
+        return np.bincount(images, values, minlength=len(strokes))
+
+    skeleton = skeletonize(column)
+    points = np.stack(np.nonzero(skeleton))
+    ground: Any = distance_transform_edt(column, return_distances=False, return_indices=True)
+    distances = np.linalg.norm(points - ground[:, *points], axis=0)
+    thickness = 2 * per_image(points[0], distances) / per_image(points[0]).clip(1)
+    straight = per_image(_pairs(skeleton, 0, 1)) + per_image(_pairs(skeleton, 1, 0))
+    mirrored = skeleton[:, ::-1]
+    diagonal = per_image(_pairs(skeleton, 1, 1)) + per_image(_pairs(mirrored, 1, 1))
     length = straight + np.sqrt(2) * diagonal
     return thickness / _SCALE, length / _SCALE, strokes.sum(axis=(1, 2)) / _SCALE**2
 
 
-def _neighbours(skeleton: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Number of pairs of points with this offset."""
-    _, height, width = skeleton.shape
-    first, second = skeleton[:, : height - rows, : width - columns], skeleton[:, rows:, columns:]
-    return (first & second).sum(axis=(1, 2))
+def _box(strokes: Bool[np.ndarray, "height width"]) -> tuple[slice, slice]:
+    """Rows and columns with strokes."""
+    rows, columns = (np.flatnonzero(strokes.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return slice(0), slice(0)
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _pairs(skeleton: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Row of the first point of each pair of points with this offset."""
+    height, width = skeleton.shape
+    first = skeleton[: height - rows, : width - columns]
+    return np.nonzero(first & skeleton[rows:, columns:])[0]
