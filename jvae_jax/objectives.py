@@ -413,21 +413,11 @@ class Ours(JointVAE):
     consistency_weight: float = 0.0
     """Weight of the consistency loss between q(c|x) and q(c|augmented x), which helps if few images
     are labelled. Not in the paper."""
-    candidate: Literal[
-        "none", "own_trunk", "straight_through", "label_as_c", "cross_covariance"
-    ] = "none"
-    """Change of the objective that may raise the conditional accuracy: a trunk of its own for
-    q(c|x), one-hot c with the relaxed c's gradient, c of labelled images one-hot at the label, or
-    the cross-covariance of z and c (Cheung et al. 2015) with weight 100. For comparison only."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("unlabelled_capacity_c", "consistency_weight"):
             require(self, name, lambda value: value >= 0, "0 or more")
-
-    @property
-    def conditional(self) -> bool:  # type: ignore[override]
-        return self.conditional_encoder or self.candidate == "own_trunk"
 
     @property
     def terms(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -470,9 +460,8 @@ class Ours(JointVAE):
             labelled_fraction=context.label_info.labelled_fraction,
             augmented_images=augmented,
             consistency_weight=self.consistency_weight,
-            candidate=self.candidate,
             **self._information(model, len(images), context),
-            classify=model.classify if self.conditional else None,
+            classify=model.classify if self.conditional_encoder else None,
             temperature=self.temperature,
             reconstruction_loss=self._reconstruction_loss,
             axis_name=context.axis_name,

@@ -124,7 +124,6 @@ def ours(
     prior_latents: Float[Array, "batch inputs"] | None = None,
     classify_decoded: Classify | None = None,
     classify: Classify | None = None,
-    candidate: str = "none",
     temperature: float,
     reconstruction_loss: ReconstructionLoss = bernoulli_nll,
     axis_name: str | None = None,
@@ -179,7 +178,6 @@ def ours(
         classify: maps images to logits of q(c|x), (batch, classes), in place of the posterior's.
             ``encode`` then receives images and the relaxed one-hot c, (batch, classes), and its
             posterior of z is q(z|x,c). Not in the paper.
-        candidate: a field of the same name of :class:`~jvae_jax.Ours`.
         temperature: temperature of the Gumbel-softmax, above 0.
         reconstruction_loss: maps image logits and images to -log p(x|z,c) up to a constant, in
             nats per image, (batch,).
@@ -221,10 +219,6 @@ def ours(
     logits = all_logits[:batch]
     labels = jnp.asarray(as_class_indices(labels, batch, classes=logits.shape[-1], unlabelled=True))
     c = sampling.gumbel_softmax(gumbel_key, logits, temperature)
-    if candidate == "straight_through":
-        c += lax.stop_gradient(sampling.one_hot_argmax(c) - c)
-    elif candidate == "label_as_c":
-        c = jnp.where(labels[:, None] >= 0, jax.nn.one_hot(labels, c.shape[-1]), c)
     if posterior is None:
         posterior = encode(images, c)
         check_posterior(posterior, batch)
@@ -263,20 +257,11 @@ def ours(
         + capacity_penalty(difference_c, gamma, multiplier_c)
         + capacity_penalty(unlabelled_difference_c, gamma, unlabelled_multiplier_c)
     )
-    if candidate == "cross_covariance":
-        centred_c = c - _mean_of_batch(c, axis_name)
-        products = z[:, :, None] * centred_c[:, None]
-        loss += 100 * jnp.sum(_mean_of_batch(products, axis_name) ** 2) / 2
     if terms.consistency is not None:
         loss += consistency_weight * jnp.mean(terms.consistency)
     if terms.information is not None:
         loss += information_weight * jnp.mean(terms.information)
     return loss, terms
-
-
-def _mean_of_batch(values: Array, axis_name: str | None) -> Array:
-    means = jnp.mean(values, axis=0)
-    return means if axis_name is None else lax.pmean(means, axis_name)
 
 
 def _consistency(

@@ -190,7 +190,6 @@ class Autoencoder(nn.Module):
             ones; apply the model with ``mutable=["batch_stats"]``.
         axis_name: name of the device axis over which batch statistics are taken, or None.
         dtype: type of the computation; None means the type of inputs and parameters.
-        unconditional_encoder: whether a conditional model's encoder ignores the label.
     """
 
     image_shape: tuple[int, int, int]
@@ -201,7 +200,6 @@ class Autoencoder(nn.Module):
     train: bool = False
     axis_name: str | None = None
     dtype: Any = None
-    unconditional_encoder: bool = False
 
     def setup(self) -> None:
         mode = {"train": self.train, "axis_name": self.axis_name, "dtype": self.dtype}
@@ -224,8 +222,6 @@ class Autoencoder(nn.Module):
             Parameters of q(z|x) or q(z|x,y), (examples, latents), and, unless the model is
             conditional or continuous, logits of q(c|x), (examples, classes).
         """
-        if self.unconditional_encoder and labels is not None:
-            labels = jnp.zeros_like(labels)
         posterior = self.encoder(images, labels)
         return posterior._replace(
             mean=self._zero_fixed_latents(posterior.mean),

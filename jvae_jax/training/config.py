@@ -234,7 +234,6 @@ class TrainConfig:
             self.objective.conditional,
             self.fixed_latents,
             dtype=_DTYPES[self.precision],
-            unconditional_encoder=getattr(self.objective, "candidate", "none") == "own_trunk",
         )
 
     def to_json(self) -> dict[str, Any]:
