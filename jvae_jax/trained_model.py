@@ -1,7 +1,8 @@
 """A trained model: sampling, encoding, style transfer and evaluation as methods."""
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.models.inference import to_pixels
 from jvae_jax.numerics import default_numerics
 from jvae_jax.sampling import purpose_key
+from jvae_jax.style_controls import FACTORS, UNITS, StyleControls, adjust_style, fit_style_controls
 from jvae_jax.types import Images, LatentsLike, PixelsLike, Posterior, Variables
+
+logger = logging.getLogger(__name__)
 
 ClassLabels = int | str | Sequence[int | str] | np.ndarray | Array
 """Classes by index or by name: one, or a sequence of them."""
@@ -50,6 +54,7 @@ class TrainedModel:
         name: objective and dataset, for titles.
         seed: seed of the noise in :meth:`evaluate`.
         metrics: stored evaluation, if there is one.
+        style_controls: control of the style by name, if it was fitted.
 
     Example:
         >>> model = jvae_jax.load("runs/digits")  # doctest: +SKIP
@@ -64,6 +69,7 @@ class TrainedModel:
     name: str = ""
     seed: int = 0
     metrics: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    style_controls: StyleControls | None = field(default=None, repr=False)
 
     @property
     def has_classes(self) -> bool:
@@ -104,7 +110,13 @@ class TrainedModel:
 
     @default_numerics()
     def sample(
-        self, labels: ClassLabels | None = None, *, key: Array, columns: int = 10, rows: int = 10
+        self,
+        labels: ClassLabels | None = None,
+        *,
+        key: Array,
+        columns: int = 10,
+        rows: int = 10,
+        **factors: float,
     ) -> Float[Array, "rows columns height width channels"]:
         """Samples a grid of characters: rows fix c, columns fix z.
 
@@ -113,7 +125,16 @@ class TrainedModel:
             key: random key of the styles.
             columns: number of styles z ~ N(0, 1), shared by all rows.
             rows: number of rows if the model has no classes; every image then has its own style.
+            factors: ``slant``, ``thickness``, ``width`` or ``height`` of all characters; see
+                :meth:`adjust_style`. The styles of a column then differ between rows.
         """
+        if factors:
+            indices = self.label_indices(range(self.network.classes) if labels is None else labels)
+            z = jax.random.normal(key, (columns, self.network.latents), jnp.float32)
+            repeated = indices.repeat(columns)
+            styles = self.adjust_style(np.tile(z, (len(indices), 1)), repeated, **factors)
+            shape = len(indices), columns, *self.network.image_shape
+            return self.decode(styles, repeated).reshape(shape)
         return generation.sample(
             self.network,
             self.variables,
@@ -153,13 +174,14 @@ class TrainedModel:
 
     @default_numerics()
     def restyle(
-        self, images: PixelsLike, labels: ClassLabels | None = None
+        self, images: PixelsLike, labels: ClassLabels | None = None, **factors: float
     ) -> Float[Array, "batch columns height width channels"]:
         """Generates characters in the styles of images: a row for each image.
 
         Args:
             images: uint8, (batch, height, width, channels).
             labels: class of each column; None for all classes.
+            factors: slant, thickness, width or height of all characters; see :meth:`adjust_style`.
 
         Raises:
             ValueError: if the model has no classes.
@@ -167,6 +189,12 @@ class TrainedModel:
         if labels is None:
             labels = range(self.network.classes)
         indices = self.label_indices(labels)
+        if factors:
+            styles = np.asarray(self.encode(images).mean).repeat(len(indices), axis=0)
+            repeated = np.tile(indices, len(images))
+            shape = len(images), len(indices), *self.network.image_shape
+            adjusted = self.adjust_style(styles, repeated, **factors)
+            return self.decode(adjusted, repeated).reshape(shape)
         return generation.restyle(self.network, self.variables, images, jnp.asarray(indices))
 
     @default_numerics()
@@ -203,6 +231,127 @@ class TrainedModel:
         """
         index = None if label is None else int(self.label_indices(label)[0])
         return generation.traverse(self.network, self.variables, z, values, index)
+
+    def fit_style_controls(self, dataset: Dataset) -> "TrainedModel":
+        """Returns the model with style controls, fitted to the characters of its training data.
+
+        Args:
+            dataset: the model's training data. No labels are used.
+
+        Raises:
+            ValueError: if the model has no classes, or its images aren't grey.
+        """
+        controls = fit_style_controls(
+            self.network, self.variables, dataset, purpose_key(self.seed, "samples")
+        )
+        return replace(self, style_controls=controls)
+
+    @default_numerics()
+    def adjust_style(
+        self, z: LatentsLike, labels: ClassLabels, **factors: float | np.ndarray
+    ) -> Float[np.ndarray, "batch latents"]:
+        """Changes styles so that characters have a slant, thickness, width or height.
+
+        Factors are those of :mod:`jvae_jax.evaluation.morphology`; those that aren't named stay as
+        they are. Values beyond the range of a class in the training data are clipped, which is
+        logged as a warning.
+
+        Args:
+            z: styles.
+            labels: one for each style, or one for all.
+            factors: ``slant`` in degrees, above 0 to the right; ``thickness``, ``width`` and
+                ``height`` in pixels. A value each, or one for every style.
+
+        Raises:
+            ValueError: if the model has no style controls, a factor doesn't exist, the model
+                doesn't control it, or a value isn't finite.
+
+        Example:
+            >>> z = model.encode(images).mean  # doctest: +SKIP
+            >>> model.decode(model.adjust_style(z, "3", slant=20), "3")  # doctest: +SKIP
+        """
+        controls = self.controls_of(*factors)
+        z = np.asarray(z, np.float32)
+        indices = self.label_indices(labels)
+        indices = indices.repeat(len(z)) if len(indices) == 1 else indices
+        requested = {}
+        for name, value in factors.items():
+            values = np.broadcast_to(np.asarray(value, np.float64), len(z))
+            if not np.isfinite(values).all():
+                raise ValueError(f"{name} must be finite, got {value}")
+            column = FACTORS.index(name)
+            lowest, highest = controls.lowest[:, column], controls.highest[:, column]
+            requested[name] = values.clip(lowest[indices], highest[indices])
+            if clipped := indices[requested[name] != values].tolist():
+                ranges = [
+                    f"{self.category_names[index]}: {lowest[index]:.1f} to {highest[index]:.1f}"
+                    for index in dict.fromkeys(clipped)
+                ]
+                more = f"; {len(ranges) - 3} more" if len(ranges) > 3 else ""
+                logger.warning(
+                    "%s=%s is beyond the range of the training data, in %s, and was clipped (%s)",
+                    name,
+                    value,
+                    UNITS[column],
+                    "; ".join(ranges[:3]) + more,
+                )
+        return adjust_style(self.network, self.variables, controls, z, indices, requested)
+
+    @default_numerics()
+    def sweep(
+        self,
+        factor: str,
+        z: Float[Array | np.ndarray, "latents"] | Sequence[float],
+        label: int | str,
+        *,
+        steps: int,
+        **factors: float,
+    ) -> Float[Array, "steps height width channels"]:
+        """Generates one character with a factor of its style varied over its range in the class.
+
+        Args:
+            factor: slant, thickness, width or height.
+            z: style, (latents,), whose other factors are held.
+            label: class.
+            steps: number of images, 2 or more.
+            factors: values of other factors; see :meth:`adjust_style`.
+
+        Raises:
+            ValueError: as :meth:`adjust_style`.
+        """
+        controls = self.controls_of(factor, *factors)
+        index = self.label_indices(label)[0]
+        column = FACTORS.index(factor)
+        values = np.linspace(controls.lowest[index, column], controls.highest[index, column], steps)
+        styles = np.asarray(z, np.float32)[None].repeat(steps, axis=0)
+        requested: dict[str, Any] = {factor: values, **factors}
+        return self.decode(self.adjust_style(styles, label, **requested), label)
+
+    def controls_of(self, *factors: str) -> StyleControls:
+        """Returns the style controls after a check that they control the factors.
+
+        Raises:
+            ValueError: if there are none, a factor doesn't exist, or the model doesn't control it.
+        """
+        name = self.name or "this model"
+        for factor in factors:
+            if factor not in FACTORS:
+                raise ValueError(f"unknown factor {factor!r}; there are {', '.join(FACTORS)}")
+        if not self.has_classes:
+            raise ValueError(f"{name} has no classes, so its style can't be controlled by name")
+        if self.style_controls is None:
+            raise ValueError(
+                f"{name} has no style controls; model.fit_style_controls(dataset) adds them"
+            )
+        controls = self.style_controls
+        for factor in factors:
+            if factor not in controls.controlled:
+                r2 = controls.r2[FACTORS.index(factor)]
+                raise ValueError(
+                    f"{name} doesn't control {factor}: R^2 of requested and measured values is "
+                    f"{r2:.2f}; it controls {', '.join(controls.controlled) or 'no factor'}"
+                )
+        return controls
 
     @default_numerics()
     def evaluate(

@@ -13,6 +13,7 @@ from simple_parsing import choice
 from jvae_jax import animation, cli, plotting
 from jvae_jax.files import atomic_write
 from jvae_jax.pretrained import load
+from jvae_jax.style_controls import FACTORS, UNITS
 from jvae_jax.trained_model import TrainedModel
 from jvae_jax.training.run import load_run
 from jvae_jax.validation import require
@@ -35,31 +36,53 @@ class GenerateFlags:
     labels: str | None = None
     """Comma-separated classes: the rows, or the columns if styles are given. By default all."""
     samples: int = 10
-    """Number of columns: sampled styles, shared by all rows, or steps from one to the next."""
+    """Number of columns: sampled styles, shared by all rows, or steps of an interpolation or
+    sweep."""
     seed: int = 0
     """Random seed of sampled styles."""
     style_image: str | None = None
     """Comma-separated image files of any character; each row uses the style of one image."""
     style_index: str | None = None
     """Comma-separated indices of test images, from 0; each row uses the style of one image."""
+    slant: float | None = None
+    """Slant of all characters, in degrees; above 0 to the right."""
+    thickness: float | None = None
+    """Thickness of their strokes, in pixels."""
+    width: float | None = None
+    """Width of the box around them, in pixels."""
+    height: float | None = None
+    """Height of the box around them, in pixels."""
+    sweep: Literal["slant", "thickness", "width", "height"] | None = choice(
+        "slant", "thickness", "width", "height", default=None
+    )
+    """Vary the slant, thickness, width or height over its range, and hold the rest of the style."""
     interpolate: Literal["styles", "labels"] | None = choice("styles", "labels", default=None)
     """Interpolate from style to style, or within each style from label to label."""
     data_dir: str | None = None
     """Folder of the data, for --style_index. By default the one used for training."""
     output: str = "samples.png"
-    """Image to write; its suffix selects the format. With --interpolate, a .gif is animated."""
+    """Image to write; its suffix selects the format. With --interpolate or --sweep, a .gif is
+    animated."""
     checkpoint: Literal["latest", "best"] = "latest"
     """Checkpoint to use; best has the lowest negative ELBO on the test split."""
 
     def __post_init__(self) -> None:
         require(self, "seed", lambda seed: 0 <= seed < 2**32, "from 0 to 4,294,967,295")
-        if self.samples < 1 + (self.interpolate is not None):
-            least = "2 or more to interpolate" if self.interpolate else "1 or more"
+        varied = "interpolate" if self.interpolate else "sweep" if self.sweep else None
+        if self.samples < 1 + (varied is not None):
+            least = f"2 or more to {varied}" if varied else "1 or more"
             raise ValueError(f"samples must be {least}, got {self.samples}")
+        if self.interpolate is not None and (self.sweep or self.factors):
+            name = "sweep" if self.sweep else next(iter(self.factors))
+            raise ValueError(f"{name} has no effect with --interpolate; leave one of them out")
+        if self.sweep in self.factors:
+            raise ValueError(f"{self.sweep} is both given and swept; leave one of them out")
         if self.style_image is not None and self.style_index is not None:
             raise ValueError("style_image and style_index both select styles; give one of them")
-        if self.is_animated and self.interpolate is None:
-            raise ValueError(f"an animation needs --interpolate, got the output {self.output}")
+        if self.is_animated and varied is None:
+            raise ValueError(
+                f"an animation needs --interpolate or --sweep, got the output {self.output}"
+            )
         if not Path(self.output).name:
             raise ValueError(f"output must be the path of a file, got {self.output!r}")
         suffix = Path(self.output).suffix[1:].lower()
@@ -69,11 +92,17 @@ class GenerateFlags:
                 f"{', '.join(plotting.FORMATS)}"
             )
         if self.style_image is not None or self.style_index is not None:
-            for name in ("seed", *(["samples"] if self.interpolate is None else [])):
+            for name in ("seed", *(["samples"] if varied is None else [])):
                 if getattr(self, name) != getattr(type(self), name):
                     raise ValueError(f"{name} has no effect on styles that are given; leave it out")
         if invalid := [index for index in _split(self.style_index) if not index.isdecimal()]:
             raise ValueError(f"style_index must be numbers from 0, got {invalid[0]!r}")
+
+    @property
+    def factors(self) -> dict[str, float]:
+        """Requested factors of the style."""
+        values = {name: getattr(self, name) for name in FACTORS}
+        return {name: value for name, value in values.items() if value is not None}
 
     @property
     def is_animated(self) -> bool:
@@ -102,6 +131,8 @@ def _generate(flags: GenerateFlags, file: BinaryIO) -> tuple[int, int]:
         # Where Python takes the locale to be ASCII, bytes of UTF-8 arrive as lone surrogates.
         names = _split(flags.labels.encode(errors="surrogateescape").decode())
         model.label_indices(names)
+    if flags.factors or flags.sweep:
+        model = _with_style_controls(flags, model)
     images = _style_images(flags, model)
     key = jax.random.key(flags.seed)
     row_names: list[str] = []
@@ -113,10 +144,12 @@ def _generate(flags: GenerateFlags, file: BinaryIO) -> tuple[int, int]:
             styles = np.asarray(model.encode(images).mean)
         generated = _interpolations(flags, model, styles, names)
         row_names = names if flags.interpolate == "styles" else []
+    elif flags.sweep is not None:
+        generated, row_names = _sweep(flags, model, images, names)
     elif images is not None:
-        generated = _restyled(model, images, names)
+        generated = _restyled(model, images, names, flags.factors)
     else:
-        grid = model.sample(names or None, key=key, columns=flags.samples, rows=1)
+        grid = model.sample(names or None, key=key, columns=flags.samples, rows=1, **flags.factors)
         generated, row_names = np.asarray(grid), names
     if flags.is_animated:
         first, *others = animation.animation_frames(generated.swapaxes(0, 1))
@@ -131,7 +164,8 @@ def _generate(flags: GenerateFlags, file: BinaryIO) -> tuple[int, int]:
     else:
         if row_names and (hint := plotting.font_hint(row_names)):
             logger.warning("%s", hint)
-        figure = _figure(generated, row_names, images if flags.interpolate is None else None)
+        is_varied = flags.interpolate is not None or flags.sweep is not None
+        figure = _figure(generated, row_names, None if is_varied else images)
         figure.savefig(file, format=Path(flags.output).suffix[1:].lower() or "png")
     return generated.shape[:2]
 
@@ -159,9 +193,43 @@ def _load_image(model: TrainedModel, path: str) -> np.ndarray:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _restyled(model: TrainedModel, images: np.ndarray, names: list[str]) -> np.ndarray:
+def _with_style_controls(flags: GenerateFlags, model: TrainedModel) -> TrainedModel:
+    """Returns the model with style controls, which are fitted and saved if it has none."""
+    if model.has_classes and model.style_controls is None:
+        logger.info("fitting the style controls to the training data, once")
+        model = load_run(flags.workdir).fit_style_controls(model, flags.data_dir)
+    model.controls_of(*flags.factors, *([flags.sweep] if flags.sweep else []))
+    return model
+
+
+def _sweep(
+    flags: GenerateFlags, model: TrainedModel, images: np.ndarray | None, names: list[str]
+) -> tuple[np.ndarray, list[str]]:
+    """Varies a factor over its range: a row for each style and class, and the names of rows."""
+    factor = flags.sweep or ""
+    controls, column = model.controls_of(factor), FACTORS.index(factor)
+    if images is None:
+        shape = (1, model.network.latents)
+        styles = np.asarray(jax.random.normal(jax.random.key(flags.seed), shape))
+    else:
+        styles = np.asarray(model.encode(images).mean)
+    rows, row_names = [], []
+    for style in styles:
+        for name, index in zip(names, model.label_indices(names), strict=True):
+            rows.append(model.sweep(factor, style, name, steps=flags.samples, **flags.factors))
+            low, high = controls.lowest[index, column], controls.highest[index, column]
+            row_names.append(f"{name}: {factor} {low:.1f} to {high:.1f} {UNITS[column]}")
+    generated = np.stack(rows)
+    if flags.is_animated:  # back to its beginning
+        generated = np.concatenate([generated, generated[:, -2:0:-1]], axis=1)
+    return generated, row_names
+
+
+def _restyled(
+    model: TrainedModel, images: np.ndarray, names: list[str], factors: dict[str, float]
+) -> np.ndarray:
     """Returns the characters in the style of each image, one row each; one long row is wrapped."""
-    generated = np.asarray(model.restyle(images, names))
+    generated = np.asarray(model.restyle(images, names, **factors))
     if len(images) > 1 or len(names) <= _MAX_COLUMNS:
         return generated
     blank = np.zeros((1, -len(names) % 10, *generated.shape[2:]), generated.dtype)

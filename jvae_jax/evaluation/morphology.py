@@ -154,8 +154,8 @@ def _measure_strokes(
     from scipy.ndimage import distance_transform_edt
     from skimage.morphology import skeletonize
 
-    # One image of all, cropped to their strokes, one below the other and with ground around each, as
-    # the functions take longer to call than to process a character.
+    # One image of all, cropped and one below the other with ground between, as the functions take
+    # longer to call than to process a character.
     crops = [np.pad(image[_box(image)], 1) for image in strokes]
     starts = np.cumsum([0, *(len(crop) for crop in crops)])
     column = np.zeros((starts[-1], max(crop.shape[1] for crop in crops)), bool)

@@ -5,6 +5,7 @@ config.json                  configuration, dataset and environment of the run
 model.safetensors            parameters and batch statistics
 README.md                    model card
 evaluation.json              metrics on the test split, if the run was evaluated
+style_controls.json          control of the style by name, if it was fitted
 encoder.onnx, decoder.onnx   the networks, if ONNX is requested
 ===========================  ======================================================================
 """
@@ -23,7 +24,7 @@ from jvae_jax.export.onnx import export_onnx
 from jvae_jax.files import save_arrays, write_json
 from jvae_jax.trained_model import TrainedModel
 from jvae_jax.training.config import TrainConfig
-from jvae_jax.training.run import WEIGHTS, Run
+from jvae_jax.training.run import WEIGHTS, Run, write_style_controls
 
 
 def export(model: TrainedModel, run: Run, folder: Path, *, onnx: bool = True) -> list[str]:
@@ -57,6 +58,7 @@ def export(model: TrainedModel, run: Run, folder: Path, *, onnx: bool = True) ->
         write_json(temporary / "config.json", {**contents, "config": config.to_json()})
         if model.metrics:
             write_json(temporary / "evaluation.json", model.metrics)
+        write_style_controls(temporary, model)
         save_arrays(temporary / WEIGHTS, flatten_dict(model.variables, sep="/"))
         if onnx:
             export_onnx(model, temporary)

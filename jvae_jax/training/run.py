@@ -32,10 +32,17 @@ from jax import Array
 from jvae_jax import data
 from jvae_jax.data import Dataset
 from jvae_jax.data.dataset import DatasetInfo
-from jvae_jax.files import check_regular_file, load_arrays, lock_file, write_json
+from jvae_jax.files import (
+    array_digest,
+    check_regular_file,
+    load_arrays,
+    lock_file,
+    write_json,
+)
 from jvae_jax.memory import require_memory
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.sampling import purpose_key
+from jvae_jax.style_controls import StyleControls
 from jvae_jax.trained_model import TrainedModel
 from jvae_jax.training import checkpoints
 from jvae_jax.training.config import TrainConfig, parameter_bytes
@@ -47,6 +54,8 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
 """File that the folder of an exported model has instead of checkpoints."""
+STYLE_CONTROLS = "style_controls.json"
+"""File of the style controls, in the folder of a run or of an exported model."""
 FORMAT = 2
 """Version of config.json's layout and of all names in a run's files."""
 _IGNORED_ON_RESUME = (
@@ -122,6 +131,7 @@ class Run:
             name=f"{self.config.objective.name}, {self.data_name}",
             seed=self.config.seed,
             metrics=self.evaluation(),
+            style_controls=self._style_controls(variables),
         )
 
     @property
@@ -191,6 +201,35 @@ class Run:
             return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
         except (OSError, TypeError, ValueError):
             return {}
+
+    def fit_style_controls(self, model: TrainedModel, data_dir: str | None = None) -> TrainedModel:
+        """Fits the style controls of the run's model to its training data and saves them.
+
+        Args:
+            model: model of the run.
+            data_dir: directory of the data; by default the one used for training.
+
+        Raises:
+            ValueError: if the model has no classes, its images aren't grey, or the data are others.
+        """
+        dataset = self.load_dataset(data_dir)
+        self.check_data(dataset)
+        model = model.fit_style_controls(dataset)
+        write_style_controls(self.workdir, model)
+        return model
+
+    def _style_controls(self, variables: Variables) -> StyleControls | None:
+        """Returns the saved style controls; None if there are none, or of other weights."""
+        path = self.workdir / STYLE_CONTROLS
+        if not path.is_file():
+            return None
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values["weights_digest"] != array_digest(jax.tree.leaves(variables)):
+                return None
+            return StyleControls.from_json(values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is invalid: {error}; remove it") from error
 
     def initial_state(self) -> TrainState:
         """Returns the state before the first step."""
@@ -266,6 +305,14 @@ class Run:
             image_size=self.config.image_size,
             binarize=self.config.binarize,
         )
+
+
+def write_style_controls(folder: Path, model: TrainedModel) -> None:
+    """Writes the style controls of a model, if it has them, and a digest of its weights."""
+    if model.style_controls is not None:
+        digest = array_digest(jax.tree.leaves(model.variables))
+        values = {"weights_digest": digest, **model.style_controls.to_json()}
+        write_json(folder / STYLE_CONTROLS, values)
 
 
 def _describe(array: Any) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jvae_jax import style_controls
 from jvae_jax.commands.generate import main
 
 
@@ -47,6 +48,27 @@ def test_styles_from_images_and_interpolations(generate, finished, tmp_path):
     }
 
 
+def test_styles_by_name(generate, finished, tmp_path, monkeypatch):
+    """Controls are fitted once, and kept beside the weights."""
+    monkeypatch.setattr(style_controls, "_REQUESTS", 8)
+    monkeypatch.setattr(style_controls, "MIN_R2", -np.inf)  # of a model that is hardly trained
+    written, sizes = [], []
+    for name, args in {
+        "sample.png": ["--labels=3,8", "--slant=5", "--thickness=2.5", "--samples=4"],
+        "restyle.png": ["--style_index=17,3", "--labels=3,8", "--width=9"],
+        "sweep.png": ["--sweep=slant", "--labels=3,8,1", "--samples=5"],
+        "sweep.gif": ["--sweep=slant", "--thickness=3", "--labels=3,8", "--samples=5"],
+    }.items():
+        status, out, err = generate(*args, f"--output={tmp_path / name}")
+        assert status == 0, err
+        written.append((finished / "run" / "style_controls.json").stat().st_mtime_ns)
+        sizes.append(re.search(r"(\d+ x \d+) characters", out).group(1))
+    assert len(set(written)) == 1
+    assert sizes == ["2 x 4", "2 x 2", "3 x 5", "2 x 8"]
+    with Image.open(tmp_path / "sweep.gif") as animation:
+        assert animation.n_frames == 8  # there and back, without the ends twice
+
+
 def test_animation_returns_to_first_style(generate, tmp_path):
     args = ["--interpolate=styles", "--labels=3,8", "--samples=4", f"--output={tmp_path / 'x.gif'}"]
     status, _, err = generate(*args)
@@ -84,7 +106,7 @@ def test_animation_returns_to_first_style(generate, tmp_path):
         (["--seed=4294967296"], 2, "seed must be from 0 to 4,294,967,295, got 4294967296"),
         (["--style_index=1", "--samples=3"], 2, "samples has no effect on styles that are given"),
         (["--style_index=1", "--seed=3"], 2, "seed has no effect on styles that are given"),
-        (["--output=x.gif"], 2, "an animation needs --interpolate, got the output x.gif"),
+        (["--output=x.gif"], 2, "an animation needs --interpolate or --sweep, got the output"),
         (["--output=x.bmp3"], 2, "'bmp3' is not supported"),
         (["--output=none/x.png"], 1, "there is no folder none"),
     ],

@@ -1,0 +1,198 @@
+"""Control of the style by name: slant in degrees, thickness, width and height in pixels.
+
+A linear map for each class, from z to the morphology of the decoded character, says how to change
+z; the character is then decoded and measured again, and what is missing is corrected.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+
+from jvae_jax.data import Dataset
+from jvae_jax.evaluation.morphology import measure
+from jvae_jax.generation import decode, encode
+from jvae_jax.models.autoencoder import Autoencoder
+from jvae_jax.models.inference import to_pixels
+from jvae_jax.types import Variables
+
+FACTORS = ("slant", "thickness", "width", "height")
+"""Names of the controls: fields of :class:`~jvae_jax.evaluation.morphology.Morphology`."""
+UNITS = ("degrees", "pixels", "pixels", "pixels")
+MIN_R2 = 0.8
+"""R^2 of requested and measured values below which a factor isn't controlled."""
+
+_IMAGES = 4000
+"""Training images from which the maps are fitted."""
+_REQUESTS = 400
+"""Random requests for each factor, by which R^2 is measured."""
+_RANGE = (0.05, 0.95)
+"""Quantiles of a factor within a class between which values may be requested."""
+_STEPS = 4
+"""Corrections of z, each after decoding and measuring."""
+_MAX_CHANGE = 1.0
+"""Largest change of a dimension of z by one correction."""
+_HOLD = 0.2
+"""Weight of a factor that isn't requested, which should stay, against 1 of one that is."""
+_MIN_SPREAD = 0.5
+"""Least standard deviation, in degrees or pixels, to which a factor is scaled; otherwise noise of a
+factor that hardly varies would be corrected."""
+_RIDGE = 0.01
+"""Ridge penalty of a correction, relative to factors with a standard deviation of 1."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StyleControls:
+    """Linear maps from z to the morphology of decoded characters, one for each class.
+
+    Factors are in the order of ``FACTORS``: slant in degrees, and thickness, width and height in
+    pixels.
+
+    Attributes:
+        weights: change of each factor with each dimension of z.
+        intercepts: each factor at z = 0.
+        lowest, highest: range of each factor in each class: the 5 % and 95 % quantiles of decoded
+            training images.
+        r2: R^2 within classes of requested and measured values, for each factor.
+    """
+
+    weights: Float[np.ndarray, "classes factors latents"]
+    intercepts: Float[np.ndarray, "classes factors"]
+    lowest: Float[np.ndarray, "classes factors"]
+    highest: Float[np.ndarray, "classes factors"]
+    r2: Float[np.ndarray, "factors"]
+
+    @property
+    def controlled(self) -> tuple[str, ...]:
+        """Names of the factors that the model controls."""
+        return tuple(
+            name for name, r2 in zip(FACTORS, self.r2.tolist(), strict=True) if r2 >= MIN_R2
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the values as nested lists."""
+        arrays = {name: np.round(value, 6).tolist() for name, value in vars(self).items()}
+        return {"factors": list(FACTORS), **arrays}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "StyleControls":
+        """Restores the values of :meth:`to_json`."""
+        names = ("weights", "intercepts", "lowest", "highest", "r2")
+        return cls(**{name: np.asarray(values[name], np.float64) for name in names})
+
+
+def fit_style_controls(
+    model: Autoencoder, variables: Variables, dataset: Dataset, key: Array
+) -> StyleControls:
+    """Fits the maps to decoded training images, and measures how well they control the style.
+
+    Args:
+        model: model with classes, of grey images.
+        variables: its parameters and batch statistics.
+        dataset: the model's training data. Labels aren't used: the class is the most probable c.
+        key: random key of the choice of images and of the requests.
+
+    Raises:
+        ValueError: if the model has no classes, or its images aren't grey.
+    """
+    if not model.classes:
+        raise ValueError("a model without classes has no style controls")
+    if model.image_shape[-1] != 1:
+        raise ValueError("style controls need a model of grey images, this one's are coloured")
+    image_key, z_key, class_key, value_key = jax.random.split(key, 4)
+    order = np.asarray(jax.random.permutation(image_key, len(dataset.train_images)))
+    posterior = encode(model, variables, dataset.train_images[np.sort(order[:_IMAGES])])
+    z, labels = np.asarray(posterior.mean), np.asarray(posterior.logits).argmax(axis=-1)
+    factors = _measure_decoded(model, variables, z, labels)
+    has_ink = np.isfinite(factors).all(axis=1)
+    weights = np.zeros((model.classes, len(FACTORS), model.latents))
+    intercepts, lowest, highest = np.zeros((3, model.classes, len(FACTORS)))
+    for label in range(model.classes):
+        members = has_ink & (labels == label)
+        if members.any():
+            inputs, outputs = z[members], factors[members]
+            mean, centre = outputs.mean(axis=0), inputs.mean(axis=0)
+            # A ridge penalty as of one more example in each direction.
+            gram = (inputs - centre).T @ (inputs - centre) + np.eye(model.latents)
+            weights[label] = np.linalg.solve(gram, (inputs - centre).T @ (outputs - mean)).T
+            intercepts[label] = mean - weights[label] @ centre
+            lowest[label], highest[label] = np.quantile(outputs, _RANGE, axis=0)
+    controls = StyleControls(
+        weights=weights,
+        intercepts=intercepts,
+        lowest=lowest,
+        highest=highest,
+        r2=np.zeros(len(FACTORS)),
+    )
+    labels = np.asarray(jax.random.randint(class_key, (_REQUESTS,), 0, model.classes))
+    z = np.asarray(jax.random.normal(z_key, (_REQUESTS, model.latents)))
+    uniform = np.asarray(jax.random.uniform(value_key, (_REQUESTS,)))
+    for index, name in enumerate(FACTORS):
+        low, high = lowest[labels, index], highest[labels, index]
+        requested = low + uniform * (high - low)
+        adjusted = adjust_style(model, variables, controls, z, labels, {name: requested})
+        measured = _measure_decoded(model, variables, adjusted, labels)[:, index]
+        variance = np.mean((high - low) ** 2) / 12  # within classes, of uniform values
+        if variance > 0:
+            controls.r2[index] = 1 - np.nanmean((measured - requested) ** 2) / variance
+    return controls
+
+
+def adjust_style(
+    model: Autoencoder,
+    variables: Variables,
+    controls: StyleControls,
+    z: Float[np.ndarray, "batch latents"],
+    labels: Int[np.ndarray, "batch"],
+    requested: Mapping[str, Float[np.ndarray, "batch"]],
+) -> Float[np.ndarray, "batch latents"]:
+    """Changes z so that decoded characters have a requested slant, thickness, width or height.
+
+    The other factors stay as they are. The change is the smallest that does this by the linear map
+    of the class; four times, the characters are decoded and measured, and z is corrected.
+
+    Args:
+        model: model with classes, of grey images.
+        variables: its parameters and batch statistics.
+        controls: its style controls.
+        z: styles, (batch, latents).
+        labels: class indices, (batch,).
+        requested: values of factors, (batch,) each, in degrees or pixels. They aren't clipped.
+
+    Returns:
+        Styles, (batch, latents).
+    """
+    # In units of the standard deviation of uniform values within the range.
+    spread = np.mean(controls.highest - controls.lowest, axis=0) / np.sqrt(12)
+    scale = spread.clip(_MIN_SPREAD) / [1 if name in requested else _HOLD for name in FACTORS]
+    weights = controls.weights[labels] / scale[:, None]
+    gram = weights @ weights.swapaxes(1, 2) + _RIDGE * np.eye(len(FACTORS))
+    inverses = weights.swapaxes(1, 2) @ np.linalg.inv(gram)
+    measured = _measure_decoded(model, variables, z, labels)
+    target = measured.copy()
+    for name, values in requested.items():
+        target[:, FACTORS.index(name)] = values
+    for step in range(_STEPS):
+        if step:
+            measured = _measure_decoded(model, variables, z, labels)
+        # A character without ink has no measures and stays as it is.
+        missing = np.nan_to_num((target - measured) / scale)
+        change = (inverses @ missing[..., None])[..., 0]
+        z = z + change.clip(-_MAX_CHANGE, _MAX_CHANGE)
+    return z
+
+
+def _measure_decoded(
+    model: Autoencoder,
+    variables: Variables,
+    z: Float[np.ndarray, "batch latents"],
+    labels: Int[np.ndarray, "batch"],
+) -> Float[np.ndarray, "batch factors"]:
+    """Decodes characters and measures the factors; not a number without ink."""
+    images = to_pixels(np.asarray(decode(model, variables, z, labels)))
+    morphology = measure(images)
+    return np.stack([getattr(morphology, name) for name in FACTORS], axis=1)
