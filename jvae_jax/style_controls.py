@@ -4,7 +4,7 @@ A linear map for each class, from z to the morphology of the decoded character, 
 z; the character is then decoded and measured again, and what is missing is corrected.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,14 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jvae_jax.data import Dataset
+from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.morphology import measure
 from jvae_jax.generation import decode, encode
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.models.inference import to_pixels
 from jvae_jax.types import Variables
 
-FACTORS = ("slant", "thickness", "width", "height")
+FACTORS: tuple[str, ...] = ("slant", "thickness", "width", "height")
 """Names of the controls: fields of :class:`~jvae_jax.evaluation.morphology.Morphology`."""
 UNITS = ("degrees", "pixels", "pixels", "pixels")
 MIN_R2 = 0.8
@@ -28,7 +29,7 @@ MIN_R2 = 0.8
 
 _IMAGES = 4000
 """Training images from which the maps are fitted."""
-_REQUESTS = 400
+_REQUESTS = 500
 """Random requests for each factor, by which R^2 is measured."""
 _RANGE = (0.05, 0.95)
 """Quantiles of a factor within a class between which values may be requested."""
@@ -57,7 +58,7 @@ class StyleControls:
         intercepts: each factor at z = 0.
         lowest, highest: range of each factor in each class: the 5 % and 95 % quantiles of decoded
             training images.
-        r2: R^2 within classes of requested and measured values, for each factor.
+        r2: R^2 within classes of requested and measured values, for each factor; at least -1.
     """
 
     weights: Float[np.ndarray, "classes factors latents"]
@@ -103,7 +104,7 @@ def fit_style_controls(
         raise ValueError("a model without classes has no style controls")
     if model.image_shape[-1] != 1:
         raise ValueError("style controls need a model of grey images, this one's are coloured")
-    image_key, z_key, class_key, value_key = jax.random.split(key, 4)
+    image_key, request_key = jax.random.split(key)
     order = np.asarray(jax.random.permutation(image_key, len(dataset.train_images)))
     posterior = encode(model, variables, dataset.train_images[np.sort(order[:_IMAGES])])
     z, labels = np.asarray(posterior.mean), np.asarray(posterior.logits).argmax(axis=-1)
@@ -128,17 +129,12 @@ def fit_style_controls(
         highest=highest,
         r2=np.zeros(len(FACTORS)),
     )
-    labels = np.asarray(jax.random.randint(class_key, (_REQUESTS,), 0, model.classes))
-    z = np.asarray(jax.random.normal(z_key, (_REQUESTS, model.latents)))
-    uniform = np.asarray(jax.random.uniform(value_key, (_REQUESTS,)))
     for index, name in enumerate(FACTORS):
-        low, high = lowest[labels, index], highest[labels, index]
-        requested = low + uniform * (high - low)
-        adjusted = adjust_style(model, variables, controls, z, labels, {name: requested})
+        adjusted, labels, values = _requested(model, variables, controls, request_key, name)
         measured = _measure_decoded(model, variables, adjusted, labels)[:, index]
-        variance = np.mean((high - low) ** 2) / 12  # within classes, of uniform values
+        variance = np.mean((highest - lowest)[labels, index] ** 2) / 12  # of uniform values
         if variance > 0:
-            controls.r2[index] = 1 - np.nanmean((measured - requested) ** 2) / variance
+            controls.r2[index] = max(-1, 1 - np.nanmean((measured - values) ** 2) / variance)
     return controls
 
 
@@ -184,6 +180,57 @@ def adjust_style(
         change = (inverses @ missing[..., None])[..., 0]
         z = z + change.clip(-_MAX_CHANGE, _MAX_CHANGE)
     return z
+
+
+def style_control_metrics(
+    model: Autoencoder,
+    variables: Variables,
+    controls: StyleControls,
+    key: Array,
+    eval_classifier: EvalClassifier | None = None,
+    *,
+    category_to_class: Sequence[int] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Returns how well factors are controlled, by the factor's name.
+
+    Args:
+        model: model with classes, of grey images.
+        variables: its parameters and batch statistics.
+        controls: its style controls.
+        key: random key of the requests.
+        eval_classifier: evaluation classifier of the same data.
+        category_to_class: class of each category c; None if they are the same.
+
+    Returns:
+        - ``style_control_r2``: R^2 within classes of requested and measured values
+        - with a classifier, ``style_control_conditional_accuracy``: fraction of characters
+          classified as the requested class, at random values within the range
+    """
+    r2: dict[str, float] = dict(zip(FACTORS, controls.r2.tolist(), strict=True))
+    metrics = {"style_control_r2": r2}
+    if eval_classifier is not None:
+        accuracies: dict[str, float] = {}
+        for name in FACTORS:
+            adjusted, labels, _ = _requested(model, variables, controls, key, name)
+            images = decode(model, variables, adjusted, labels)
+            predicted = np.asarray(eval_classifier.probabilities(images)).argmax(axis=-1)
+            classes = labels if category_to_class is None else np.take(category_to_class, labels)
+            accuracies[name] = float(np.mean(predicted == classes))
+        metrics["style_control_conditional_accuracy"] = accuracies
+    return metrics
+
+
+def _requested(
+    model: Autoencoder, variables: Variables, controls: StyleControls, key: Array, name: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Adjusts random styles to random values of a factor; returns z, labels and values."""
+    z_key, class_key, value_key = jax.random.split(key, 3)
+    z = np.asarray(jax.random.normal(z_key, (_REQUESTS, model.latents)))
+    labels = np.asarray(jax.random.randint(class_key, (_REQUESTS,), 0, model.classes))
+    index = FACTORS.index(name)
+    low, high = controls.lowest[labels, index], controls.highest[labels, index]
+    values = low + np.asarray(jax.random.uniform(value_key, (_REQUESTS,))) * (high - low)
+    return adjust_style(model, variables, controls, z, labels, {name: values}), labels, values
 
 
 def _measure_decoded(

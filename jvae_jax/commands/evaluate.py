@@ -9,9 +9,11 @@ import numpy as np
 from jvae_jax import cli, data
 from jvae_jax.evaluation import EvalClassifier, classifier, format_table
 from jvae_jax.evaluation.classification_accuracy_score import classification_accuracy_score
+from jvae_jax.evaluation.disentanglement import morphology_metrics
 from jvae_jax.evaluation.likelihood import likelihood_metrics
 from jvae_jax.evaluation.metrics import Evaluation
 from jvae_jax.files import atomic_write
+from jvae_jax.style_controls import style_control_metrics
 from jvae_jax.training.loop import evaluate_run
 from jvae_jax.training.run import Run, load_run
 from jvae_jax.types import Variables
@@ -35,6 +37,9 @@ class EvaluateFlags:
     """Also train a classifier on 60,000 generated characters and test it on the test images
     (classification accuracy score), and another with generated characters added where a class is
     rare. Takes minutes on a CPU."""
+    disentanglement: bool = False
+    """Also measure how z relates to slant, thickness and other measures of characters (DCI, MIG,
+    SAP, R^2), and how well these are controlled by name."""
     likelihood: bool = False
     """Also estimate -log p(x) by importance sampling, which takes seconds per image on a CPU."""
     likelihood_samples: int = 5000
@@ -54,6 +59,8 @@ def run_command(flags: EvaluateFlags) -> None:
     run = load_run(flags.workdir)
     if flags.cas and not run.network.classes:
         raise ValueError(f"{run.config.objective.name} has no classes; leave out --cas")
+    if flags.disentanglement and run.network.image_shape[-1] != 1:
+        raise ValueError("disentanglement is measured of grey images; leave out --disentanglement")
     state = run.load_state(flags.checkpoint)  # first, as the data may take long
     dataset = run.load_dataset(flags.data_dir)
     suffix = "" if flags.checkpoint == "latest" else f"-{flags.checkpoint}"
@@ -69,6 +76,8 @@ def run_command(flags: EvaluateFlags) -> None:
         eval_classifier = classifier.load_or_train(dataset, cache_dir)
         if flags.cas:
             extra_metrics |= _cas(run, state.average, dataset, eval_classifier)
+    if flags.disentanglement:
+        extra_metrics |= _disentanglement(run, state.average, dataset, eval_classifier)
     evaluation = evaluate_run(
         run,
         dataset,
@@ -111,6 +120,26 @@ def _likelihood(
         run.key("test"),
         samples=flags.likelihood_samples,
     )
+
+
+def _disentanglement(
+    run: Run, variables: Variables, dataset: data.Dataset, eval_classifier: EvalClassifier | None
+) -> Evaluation:
+    """Returns the metrics of --disentanglement; fits and saves the style controls."""
+    metrics = morphology_metrics(run.network, variables, dataset, run.key("test"))
+    model = run.make_model(variables)
+    if model.has_classes:
+        model = run.fit_style_controls(model, dataset)
+        matched = model.evaluate(dataset) if run.unlabelled_classes else {}
+        metrics |= style_control_metrics(
+            run.network,
+            variables,
+            model.controls_of(),
+            run.key("test"),
+            eval_classifier,
+            category_to_class=matched.get("category_to_class"),
+        )
+    return metrics
 
 
 def _cas(

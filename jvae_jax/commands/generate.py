@@ -197,7 +197,8 @@ def _with_style_controls(flags: GenerateFlags, model: TrainedModel) -> TrainedMo
     """Returns the model with style controls, which are fitted and saved if it has none."""
     if model.has_classes and model.style_controls is None:
         logger.info("fitting the style controls to the training data, once")
-        model = load_run(flags.workdir).fit_style_controls(model, flags.data_dir)
+        run = load_run(flags.workdir)
+        model = run.fit_style_controls(model, run.load_dataset(flags.data_dir))
     model.controls_of(*flags.factors, *([flags.sweep] if flags.sweep else []))
     return model
 

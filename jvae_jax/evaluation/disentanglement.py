@@ -76,10 +76,10 @@ def morphology_metrics(
         images: number of images of each split, at most.
 
     Returns:
-        - ``factors``: names of the measures
         - ``factor_r2``, ``factor_r2_within_classes``: R^2 of a linear regression of each factor
-          from z, on the test split
-        - ``factor_information``: mutual information of each dimension of z and each factor, in nats
+          from z, on the test split, by the factor's name
+        - ``factor_information``: mutual information of each dimension of z and each factor, in
+          nats, by the factor's name
         - ``factor_c_information``: with classes, that of the most probable c and each factor
         - ``dci_disentanglement``, ``dci_completeness``, ``dci_informativeness``, ``mig`` and
           ``sap``; and with the suffix ``_within_classes``
@@ -112,17 +112,19 @@ def morphology_metrics(
         centred(test.mean, train.mean, test_labels),
         centred(test_factors, train_factors, test_labels),
     )
-    metrics: dict[str, Any] = {
-        "factors": list(Morphology._fields),
-        "factor_information": factors.mutual_information(test.mean, test_factors).tolist(),
-    }
+
+    def by_factor(values: np.ndarray) -> dict[str, Any]:
+        return dict(zip(Morphology._fields, values.tolist(), strict=True))
+
+    information = factors.mutual_information(test.mean, test_factors)
+    metrics: dict[str, Any] = {"factor_information": by_factor(information.T)}
     if test.logits is not None:
-        c = test.logits.argmax(axis=-1)[:, None]
+        c = test.logits.argmax(axis=-1)[:, None].astype(np.float64)
         information = factors.mutual_information(c, test_factors, discrete_z=True)
-        metrics["factor_c_information"] = information[0].tolist()
+        metrics["factor_c_information"] = by_factor(information[0])
     for suffix, arrays in (("", overall), ("_within_classes", within_classes)):
         z, z_factors = arrays[2:]
-        metrics[f"factor_r2{suffix}"] = factors.linear_r2(*arrays).tolist()
+        metrics[f"factor_r2{suffix}"] = by_factor(factors.linear_r2(*arrays))
         for name, score in factors.dci(*arrays).items():
             metrics[f"dci_{name}{suffix}"] = score
         metrics[f"mig{suffix}"] = factors.mutual_information_gap(z, z_factors)

@@ -35,6 +35,16 @@ _SCALARS = (
     ("cas_augmented", 4, "the same with generated characters added to the rare classes"),
     ("rare_class_accuracy_real", 4, "cas_real on the rare classes alone"),
     ("rare_class_accuracy_augmented", 4, "cas_augmented on the rare classes alone"),
+    ("mig", 4, "mutual information gap of z and the measures of characters"),
+    ("mig_within_classes", 4, "the same within classes"),
+    ("sap", 4, "separated attribute predictability"),
+    ("sap_within_classes", 4, "the same within classes"),
+    ("dci_disentanglement", 4, "disentanglement of DCI"),
+    ("dci_disentanglement_within_classes", 4, "the same within classes"),
+    ("dci_completeness", 4, "completeness of DCI"),
+    ("dci_completeness_within_classes", 4, "the same within classes"),
+    ("dci_informativeness", 4, "informativeness of DCI: mean R^2 of random forests"),
+    ("dci_informativeness_within_classes", 4, "the same within classes"),
     ("style_transfer_accuracy", 4, "fraction of restyled test images classified as requested"),
     ("style_r2", 4, "R^2 of z re-encoded from restyled images"),
     ("style_r2_shuffled", 4, "the same for shuffled pairs"),
@@ -52,6 +62,13 @@ _PER_LATENT = (
     ("kl_z_per_latent", "nats per image"),
     ("class_flip_rate_per_latent", "fraction of predictions changed by a traversal from -2 to 2"),
     ("style_r2_per_latent", "R^2 per latent, - if its mean hardly varies"),
+)
+_PER_FACTOR = (
+    ("factor_r2", "R^2 of measures of characters from z"),
+    ("factor_r2_within_classes", "the same within classes"),
+    ("factor_c_information", "I(c; measure), nats"),
+    ("style_control_r2", "R^2 within classes of requested and measured values"),
+    ("style_control_conditional_accuracy", "conditional accuracy at requested values"),
 )
 _MAX_CATEGORIES = 20
 """Largest number of categories for which ``category_to_class`` fits into a line."""
@@ -72,6 +89,10 @@ def format_table(evaluation: Evaluation) -> str:
         if name in evaluation:
             values = ["-" if value is None else f"{value:.2f}" for value in evaluation[name]]
             rows.append((name, " ".join(values), description))
+    for name, description in _PER_FACTOR:
+        if name in evaluation:
+            values = [f"{factor} {value:.2f}" for factor, value in evaluation[name].items()]
+            rows.append((name, ", ".join(values), description))
     category_to_class = evaluation.get("category_to_class", ())
     if 0 < len(category_to_class) <= _MAX_CATEGORIES:
         values = " ".join(map(str, category_to_class))

@@ -202,17 +202,16 @@ class Run:
         except (OSError, TypeError, ValueError):
             return {}
 
-    def fit_style_controls(self, model: TrainedModel, data_dir: str | None = None) -> TrainedModel:
+    def fit_style_controls(self, model: TrainedModel, dataset: Dataset) -> TrainedModel:
         """Fits the style controls of the run's model to its training data and saves them.
 
         Args:
             model: model of the run.
-            data_dir: directory of the data; by default the one used for training.
+            dataset: dataset on which it was trained.
 
         Raises:
             ValueError: if the model has no classes, its images aren't grey, or the data are others.
         """
-        dataset = self.load_dataset(data_dir)
         self.check_data(dataset)
         model = model.fit_style_controls(dataset)
         write_style_controls(self.workdir, model)

@@ -1,5 +1,6 @@
-"""``jvae generate``: style transfer, interpolation and animation."""
+"""``jvae generate``: style transfer, interpolation, animation and styles by name; their metrics."""
 
+import json
 import re
 
 import numpy as np
@@ -7,7 +8,10 @@ import pytest
 from PIL import Image
 
 from jvae_jax import style_controls
+from jvae_jax.commands.evaluate import main as evaluate
 from jvae_jax.commands.generate import main
+from jvae_jax.evaluation import factors
+from jvae_jax.style_controls import FACTORS
 
 
 @pytest.fixture
@@ -67,6 +71,25 @@ def test_styles_by_name(generate, finished, tmp_path, monkeypatch):
     assert sizes == ["2 x 4", "2 x 2", "3 x 5", "2 x 8"]
     with Image.open(tmp_path / "sweep.gif") as animation:
         assert animation.n_frames == 8  # there and back, without the ends twice
+
+
+def test_disentanglement_is_added_to_the_evaluation(finished, monkeypatch, capsys):
+    monkeypatch.chdir(finished)
+    monkeypatch.setattr(factors, "_TREES", 2)
+    monkeypatch.setattr(style_controls, "_REQUESTS", 8)
+    path = finished / "run" / "evaluation.json"
+    before = json.loads(path.read_text())
+    with pytest.raises(SystemExit) as stop:
+        evaluate(["--workdir=run", "--disentanglement"])
+    assert stop.value.code == 0
+    evaluation = json.loads(path.read_text())
+    assert evaluation["mse"] == before["mse"]
+    assert -1 < evaluation["dci_informativeness"] < 1
+    assert np.shape(evaluation["factor_information"]["slant"]) == (3,)
+    controls = json.loads((finished / "run" / "style_controls.json").read_text())
+    r2 = dict(zip(FACTORS, controls["r2"], strict=True))
+    assert evaluation["style_control_r2"] == pytest.approx(r2, abs=1e-6)
+    assert "factor_r2_within_classes" in capsys.readouterr().out
 
 
 def test_animation_returns_to_first_style(generate, tmp_path):

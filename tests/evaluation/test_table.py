@@ -83,3 +83,8 @@ def test_twenty_categories_are_listed_and_none_are_not():
     assert listed.split()[:21] == ["category_to_class", *map(str, range(20))]
     assert format_table({"category_to_class": []}) == ""
     assert format_table({"unknown": 1}) == ""
+
+
+def test_values_per_factor_are_named():
+    (line,) = format_table({"factor_r2": {"slant": 0.934, "width": -0.1}}).splitlines()
+    assert line.split()[:5] == ["factor_r2", "slant", "0.93,", "width", "-0.10"]
