@@ -231,6 +231,7 @@ def test_docstring_examples_run():
         assert doctest.testmod(module).failed == 0
 
 
+@pytest.mark.long
 def test_readme_examples_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)

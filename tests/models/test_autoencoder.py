@@ -115,6 +115,7 @@ def test_classifies_decoded_images(conditional):
     variables = jax.jit(model.init)(jax.random.key(0), images)
     latents = jax.random.normal(jax.random.key(2), (4, 5))
 
+    @jax.jit
     def logits_of(params, classifier_params=None):
         apply = partial(model.apply, mutable=["batch_stats"])
         given = {**variables, "params": params}
@@ -129,8 +130,9 @@ def test_classifies_decoded_images(conditional):
     jax.tree.map(np.testing.assert_array_equal, updates["batch_stats"], variables["batch_stats"])
     np.testing.assert_allclose(logits, logits_of(variables["params"], variables["params"]), 1e-5)
     loss = lambda params: jnp.sum(logits_of(params)[0][:, 0])  # noqa: E731
-    gradients = jax.grad(loss)(variables["params"])
-    expected = jax.grad(lambda params: jnp.sum(logits_of(params, variables["params"])[:, 0]))
+    gradients = jax.jit(jax.grad(loss))(variables["params"])
+    logit = lambda params: jnp.sum(logits_of(params, variables["params"])[:, 0])  # noqa: E731
+    expected = jax.jit(jax.grad(logit))
     jax.tree.map(
         partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
         gradients,

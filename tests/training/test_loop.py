@@ -102,6 +102,7 @@ def test_resumed_run_equals_uninterrupted_run(reference, epoch, tmp_path, monkey
     assert_same_result(resumed, run)
 
 
+@pytest.mark.long
 def test_resumes_multipliers_exactly(tmp_path, monkeypatch):
     objective = Ours(penalty="multiplier", conditional_encoder=True)
     config = replace(SMALL, objective=objective, workdir=str(tmp_path / "whole"))
