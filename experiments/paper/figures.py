@@ -3,6 +3,7 @@
 import base64
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,6 +14,8 @@ from jvae_jax import plotting
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.conditional import most_confused
+from jvae_jax.evaluation.morphology import measure
+from jvae_jax.models.inference import to_pixels
 from jvae_jax.plotting import Panel
 from jvae_jax.training.run import Run
 from paper.studies import (
@@ -26,6 +29,15 @@ from paper.studies import (
 from paper.tables import label_count
 
 Grid = list[list[Panel]]
+
+_FACTOR_UNITS = {
+    "slant": "°",
+    "thickness": " px",
+    "length": " px",
+    "width": " px",
+    "height": " px",
+}
+"""Measures that name traversals, in the order of Morphology, and their units."""
 
 TITLES = {
     "vae": "VAE",
@@ -102,6 +114,36 @@ def traversals(run: Run, row: Row, labels: Sequence[int]) -> Grid:
             )
         )
     return [panels]
+
+
+def name_by_factor(grid: Grid) -> Grid:
+    """Adds to the row names of traversals the factor that varies most, and its range.
+
+    Changes from the first to the last image of a row are averaged over the panels, and compared
+    between factors in units of the standard deviation over a panel. Rows without a change of one
+    standard deviation keep their names.
+    """
+    (panels,) = grid
+    images = np.stack([to_pixels(panel.images) for panel in panels])
+    panel_count, rows, columns, *shape = images.shape
+    measures = np.stack(measure(images.reshape(-1, *shape))[: len(_FACTOR_UNITS)], axis=-1)
+    # Without ink, which a poor model may decode, there are no measures.
+    measures = np.nan_to_num(measures).reshape(panel_count, rows, columns, -1)
+    deviations = measures.std(axis=(1, 2)).mean(axis=0).clip(1e-6)
+    by_row = measures.mean(axis=0)
+    first, last = by_row[:, 0], by_row[:, -1]
+    names = []
+    for row, name in enumerate(panels[0].row_names):
+        changes = np.abs(last[row] - first[row]) / deviations
+        factor = int(changes.argmax())
+        name = f"{name} nats"
+        if changes[factor] >= 1:
+            low, high = sorted((first[row, factor], last[row, factor]))
+            title, unit = list(_FACTOR_UNITS.items())[factor]
+            name = f"{title} {low:.1f} to {high:.1f}{unit}, {name}"
+        names.append(name)
+    others = [replace(panel, row_names=()) for panel in panels[1:]]
+    return [[replace(panels[0], row_names=names), *others]]
 
 
 def reconstructions(runs: Sequence[Run], dataset: Dataset) -> Grid:

@@ -34,6 +34,11 @@ def _write_grid(path: Path, contents: dict[str, Any]) -> None:
     _save_figure(path, plotting.panel_grid(figures.unpack(contents["panels"])))
 
 
+def _write_traversals(path: Path, contents: dict[str, Any]) -> None:
+    grid = figures.name_by_factor(figures.unpack(contents["panels"]))
+    _save_figure(path, plotting.panel_grid(grid))
+
+
 def _write_table1(path: Path, contents: dict[str, Any]) -> None:
     rows = contents["rows"]
     _save_table(path, tables.table1(rows))
@@ -79,7 +84,7 @@ REPORTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
     "hiragana": lambda path, contents: _save_table(path, tables.table1(contents["rows"])),
     "figure2": _write_grid,
     "figure3": _write_grid,
-    "traversals": _write_grid,
+    "traversals": _write_traversals,
     "reconstructions": _write_grid,
     "fixed-dimensions": _write_fixed_dimensions,
     "model-selection": lambda path, contents: _save_table(

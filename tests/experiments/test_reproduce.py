@@ -119,6 +119,31 @@ def small(tmp_path, monkeypatch):
     return {"epochs": 1, "runs": str(tmp_path / "runs"), "output": str(output)}, output
 
 
+def test_traversals_are_named_by_the_factor_that_changes():
+    """Of bars that become wider, that lean over, and that stay."""
+
+    def bar(thickness, slant):
+        y, x = np.mgrid[:32, :32] - 15.5
+        distance = np.abs(x + np.tan(np.deg2rad(slant)) * y)
+        return ((thickness / 2 + 0.5 - distance).clip(0, 1) * (np.abs(y) <= 10))[..., None]
+
+    steps = np.linspace(0, 1, 5)
+    rows = np.stack(
+        [
+            [bar(2 + 3 * step, 0) for step in steps],
+            [bar(2, 30 * step - 10) for step in steps],
+            [bar(2, 0) for step in steps],
+        ]
+    )
+    panels = [reproduce.figures.Panel(images=rows, row_names=("1.00", "0.50", "0.00"))] * 2
+    ((first, second),) = reproduce.figures.name_by_factor([panels])
+    assert [name.split()[0] for name in first.row_names] == ["width", "slant", "0.00"]
+    low, high = first.row_names[1].removesuffix("°, 0.50 nats").split()[1::2]
+    assert (float(low), float(high)) == pytest.approx((-10, 20), abs=0.5)
+    assert first.row_names[2] == "0.00 nats"
+    assert not second.row_names
+
+
 @pytest.mark.long
 def test_table1_and_figures(small, monkeypatch, capsys):
     options, output = small
