@@ -298,11 +298,11 @@ def _caption(rows: Sequence[Row], images: str = "test images") -> str:
 
 
 def _provenance(rows: Sequence[Row]) -> str:
-    """Commands, commits, versions and machine."""
+    """Commands, commits, versions and machines."""
     commands = dict.fromkeys(f"`{row['command']}`" for row in rows)
     commits = dict.fromkeys(f"`{row['trained_with']}`" for row in rows)
-    environment = rows[0]["environment"]
-    return (
-        f"{', '.join(commands)}; commit {', '.join(commits)}, Python {environment['python']}, "
-        f"jax {environment['jax']}, {environment['machine']}."
+    environments = dict.fromkeys(
+        f"Python {environment['python']}, jax {environment['jax']}, {environment['machine']}"
+        for environment in (row["environment"] for row in rows)
     )
+    return f"{', '.join(commands)}; commit {', '.join(commits)}, {'; or '.join(environments)}."
