@@ -57,7 +57,7 @@ class StyleControls:
         weights: change of each factor with each dimension of z.
         intercepts: each factor at z = 0.
         lowest, highest: range of each factor in each class: the 5 % and 95 % quantiles of decoded
-            training images.
+            training images; not a number for a class without any.
         r2: R^2 within classes of requested and measured values, for each factor; at least -1.
     """
 
@@ -79,9 +79,22 @@ class StyleControls:
         arrays = {name: np.round(value, 6).tolist() for name, value in vars(self).items()}
         return {"factors": list(FACTORS), **arrays}
 
+    @property
+    def fitted_classes(self) -> np.ndarray:
+        """Indices of the classes of which there were training images."""
+        return np.flatnonzero(np.isfinite(self.lowest).all(axis=1))
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "StyleControls":
-        """Restores the values of :meth:`to_json`."""
+        """Restores the values of :meth:`to_json`.
+
+        Raises:
+            KeyError: if one is missing.
+            TypeError: if one isn't a list of numbers.
+            ValueError: if the factors are others.
+        """
+        if values["factors"] != list(FACTORS):
+            raise ValueError(f"factors must be {', '.join(FACTORS)}, got {values['factors']}")
         names = ("weights", "intercepts", "lowest", "highest", "r2")
         return cls(**{name: np.asarray(values[name], np.float64) for name in names})
 
@@ -111,7 +124,8 @@ def fit_style_controls(
     factors = _measure_decoded(model, variables, z, labels)
     has_ink = np.isfinite(factors).all(axis=1)
     weights = np.zeros((model.classes, len(FACTORS), model.latents))
-    intercepts, lowest, highest = np.zeros((3, model.classes, len(FACTORS)))
+    intercepts = np.zeros((model.classes, len(FACTORS)))
+    lowest, highest = np.full((2, *intercepts.shape), np.nan)
     for label in range(model.classes):
         members = has_ink & (labels == label)
         if members.any():
@@ -132,9 +146,12 @@ def fit_style_controls(
     for index, name in enumerate(FACTORS):
         adjusted, labels, values = _requested(model, variables, controls, request_key, name)
         measured = _measure_decoded(model, variables, adjusted, labels)[:, index]
-        variance = np.mean((highest - lowest)[labels, index] ** 2) / 12  # of uniform values
+        ranges = (highest - lowest)[labels, index]
+        variance = np.mean(ranges**2) / 12  # of uniform values
         if variance > 0:
-            controls.r2[index] = max(-1, 1 - np.nanmean((measured - values) ** 2) / variance)
+            # A character that lost its ink misses its value by the whole range.
+            errors = np.where(np.isfinite(measured), measured - values, ranges)
+            controls.r2[index] = max(-1, 1 - np.mean(errors**2) / variance)
     return controls
 
 
@@ -163,7 +180,7 @@ def adjust_style(
         Styles, (batch, latents).
     """
     # In units of the standard deviation of uniform values within the range.
-    spread = np.mean(controls.highest - controls.lowest, axis=0) / np.sqrt(12)
+    spread = np.nanmean(controls.highest - controls.lowest, axis=0) / np.sqrt(12)
     scale = spread.clip(_MIN_SPREAD) / [1 if name in requested else _HOLD for name in FACTORS]
     weights = controls.weights[labels] / scale[:, None]
     gram = weights @ weights.swapaxes(1, 2) + _RIDGE * np.eye(len(FACTORS))
@@ -226,7 +243,7 @@ def _requested(
     """Adjusts random styles to random values of a factor; returns z, labels and values."""
     z_key, class_key, value_key = jax.random.split(key, 3)
     z = np.asarray(jax.random.normal(z_key, (_REQUESTS, model.latents)))
-    labels = np.asarray(jax.random.randint(class_key, (_REQUESTS,), 0, model.classes))
+    labels = np.asarray(jax.random.choice(class_key, controls.fitted_classes, (_REQUESTS,)))
     index = FACTORS.index(name)
     low, high = controls.lowest[labels, index], controls.highest[labels, index]
     values = low + np.asarray(jax.random.uniform(value_key, (_REQUESTS,))) * (high - low)

@@ -129,7 +129,12 @@ class TrainedModel:
                 :meth:`adjust_style`. The styles of a column then differ between rows.
         """
         if factors:
+            self.controls_of(*factors)
             indices = self.label_indices(range(self.network.classes) if labels is None else labels)
+            if min(len(indices), columns) < 1:
+                raise ValueError(
+                    f"labels and columns must be above 0, got {len(indices)} and {columns}"
+                )
             z = jax.random.normal(key, (columns, self.network.latents), jnp.float32)
             repeated = indices.repeat(columns)
             styles = self.adjust_style(np.tile(z, (len(indices), 1)), repeated, **factors)
@@ -186,6 +191,8 @@ class TrainedModel:
         Raises:
             ValueError: if the model has no classes.
         """
+        if factors:
+            self.controls_of(*factors)
         if labels is None:
             labels = range(self.network.classes)
         indices = self.label_indices(labels)
@@ -272,17 +279,34 @@ class TrainedModel:
         """
         controls = self.controls_of(*factors)
         z = np.asarray(z, np.float32)
+        latents = self.network.latents
+        if z.ndim != 2 or z.shape[1] != latents:
+            raise ValueError(f"z must be (batch, {latents}), as the model's, got shape {z.shape}")
         indices = self.label_indices(labels)
+        if len(indices) not in (1, len(z)):
+            raise ValueError(f"expected a label for each of {len(z)} styles, got {len(indices)}")
         indices = indices.repeat(len(z)) if len(indices) == 1 else indices
+        if unseen := set(indices.tolist()) - set(controls.fitted_classes.tolist()):
+            name = self.category_names[min(unseen)]
+            raise ValueError(
+                f"no training image is of class {name}, so its style can't be controlled by name"
+            )
         requested = {}
         for name, value in factors.items():
-            values = np.broadcast_to(np.asarray(value, np.float64), len(z))
+            values = np.asarray(value, np.float64)
+            if values.shape not in ((), (len(z),)):
+                raise ValueError(
+                    f"{name} must be one value, or one for each of {len(z)} styles, got shape "
+                    f"{values.shape}"
+                )
             if not np.isfinite(values).all():
                 raise ValueError(f"{name} must be finite, got {value}")
+            values = np.broadcast_to(values, len(z))
             column = FACTORS.index(name)
             lowest, highest = controls.lowest[:, column], controls.highest[:, column]
             requested[name] = values.clip(lowest[indices], highest[indices])
-            if clipped := indices[requested[name] != values].tolist():
+            is_beyond = requested[name] != values
+            if clipped := indices[is_beyond].tolist():
                 ranges = [
                     f"{self.category_names[index]}: {lowest[index]:.1f} to {highest[index]:.1f}"
                     for index in dict.fromkeys(clipped)
@@ -291,7 +315,7 @@ class TrainedModel:
                 logger.warning(
                     "%s=%s is beyond the range of the training data, in %s, and was clipped (%s)",
                     name,
-                    value,
+                    ", ".join(f"{value:g}" for value in np.unique(values[is_beyond])[:3]),
                     UNITS[column],
                     "; ".join(ranges[:3]) + more,
                 )
@@ -317,14 +341,17 @@ class TrainedModel:
             factors: values of other factors; see :meth:`adjust_style`.
 
         Raises:
-            ValueError: as :meth:`adjust_style`.
+            ValueError: as :meth:`adjust_style`, or if there are fewer than two steps.
         """
         controls = self.controls_of(factor, *factors)
+        if steps < 2:
+            raise ValueError(f"steps must be 2 or more, got {steps}")
         index = self.label_indices(label)[0]
         column = FACTORS.index(factor)
         values = np.linspace(controls.lowest[index, column], controls.highest[index, column], steps)
+        values = np.nan_to_num(values)  # of a class without training images, which is refused below
         styles = np.asarray(z, np.float32)[None].repeat(steps, axis=0)
-        requested: dict[str, Any] = {factor: values, **factors}
+        requested: dict[str, Any] = {**factors, factor: values}
         return self.decode(self.adjust_style(styles, label, **requested), label)
 
     def controls_of(self, *factors: str) -> StyleControls:

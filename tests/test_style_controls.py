@@ -102,6 +102,25 @@ def test_survives_json(controls):
         np.testing.assert_allclose(getattr(restored, name), value, atol=1e-6)
 
 
+def test_a_class_without_images_is_refused_and_the_others_are_controlled(monkeypatch):
+    def encode_two(model, variables, images):
+        posterior = encode(model, variables, images)
+        return posterior._replace(logits=jnp.pad(posterior.logits, ((0, 0), (0, 1))))
+
+    monkeypatch.setattr(style_controls, "encode", encode_two)
+    network = Autoencoder((32, 32, 1), 3, 3)
+    dataset = make_dataset(train=300, size=32)
+    fitted = fit_style_controls(network, {}, dataset, jax.random.key(0))
+    assert fitted.fitted_classes.tolist() == [0, 1]
+    assert fitted.controlled[:2] == ("slant", "thickness")
+    assert StyleControls.from_json(fitted.to_json()).fitted_classes.tolist() == [0, 1]
+    model = TrainedModel(
+        network=network, variables={}, class_names=("a", "b", "c"), style_controls=fitted
+    )
+    with pytest.raises(ValueError, match="no training image is of class c"):
+        model.adjust_style(np.zeros((1, 3), np.float32), "c", slant=3.0)
+
+
 @pytest.fixture
 def model(controls):
     return TrainedModel(
@@ -139,7 +158,7 @@ def test_values_beyond_the_range_are_clipped(model, caplog):
     with caplog.at_level("WARNING"):
         adjusted = model.adjust_style(z, "a", slant=80.0)
     (message,) = caplog.messages
-    assert message.startswith("slant=80.0 is beyond the range of the training data, in degrees")
+    assert message.startswith("slant=80 is beyond the range of the training data, in degrees")
     highest = model.style_controls.highest[0, 0]
     assert f"to {highest:.1f})" in message
     np.testing.assert_allclose(draw(adjusted, [0])["slant"], highest, atol=1)
@@ -164,6 +183,24 @@ def test_reports_controls_that_cannot_be(model, factors, changes, message):
     changed = TrainedModel(**{**vars(model), **changes})
     with pytest.raises(ValueError, match=message):
         changed.adjust_style(np.zeros((1, 3), np.float32), 0, **factors)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model, z: model.adjust_style(z[0], "a", slant=1), "z must be \\(batch, 3\\)"),
+        (lambda model, z: model.adjust_style(z, ["a", "b"], slant=1), "a label for each of 4"),
+        (lambda model, z: model.adjust_style(z, "a", slant=[1, 2]), "one for each of 4 styles"),
+        (lambda model, z: model.sweep("slant", z[0], "a", steps=1), "steps must be 2 or more"),
+        (
+            lambda model, _: model.sample([], key=jax.random.key(0), slant=1.0),
+            "labels and columns must be above 0, got 0 and 10",
+        ),
+    ],
+)
+def test_reports_shapes_that_do_not_fit(model, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(model, np.zeros((4, 3), np.float32))
 
 
 @pytest.mark.fault("library input", "style controls of colours or no class", "refused")

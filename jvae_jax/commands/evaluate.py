@@ -129,8 +129,10 @@ def _disentanglement(
     metrics = morphology_metrics(run.network, variables, dataset, run.key("test"))
     model = run.make_model(variables)
     if model.has_classes:
-        model = run.fit_style_controls(model, dataset)
-        matched = model.evaluate(dataset) if run.unlabelled_classes else {}
+        if model.style_controls is None:
+            model = run.fit_style_controls(model, dataset)
+        is_matched = run.unlabelled_classes and eval_classifier is not None
+        matched = model.evaluate(dataset) if is_matched else {}
         metrics |= style_control_metrics(
             run.network,
             variables,

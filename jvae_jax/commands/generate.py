@@ -49,9 +49,9 @@ class GenerateFlags:
     thickness: float | None = None
     """Thickness of their strokes, in pixels."""
     width: float | None = None
-    """Width of the box around them, in pixels."""
+    """Width of the box that holds 95 % of their ink, slant removed, in pixels."""
     height: float | None = None
-    """Height of the box around them, in pixels."""
+    """Height of that box, in pixels."""
     sweep: Literal["slant", "thickness", "width", "height"] | None = choice(
         "slant", "thickness", "width", "height", default=None
     )
@@ -59,7 +59,8 @@ class GenerateFlags:
     interpolate: Literal["styles", "labels"] | None = choice("styles", "labels", default=None)
     """Interpolate from style to style, or within each style from label to label."""
     data_dir: str | None = None
-    """Folder of the data, for --style_index. By default the one used for training."""
+    """Folder of the data, for --style_index and to fit the style controls. By default the one used
+    for training."""
     output: str = "samples.png"
     """Image to write; its suffix selects the format. With --interpolate or --sweep, a .gif is
     animated."""
@@ -67,6 +68,8 @@ class GenerateFlags:
     """Checkpoint to use; best has the lowest negative ELBO on the test split."""
 
     def __post_init__(self) -> None:
+        for name in FACTORS:
+            require(self, name, lambda _: True, "a number")
         require(self, "seed", lambda seed: 0 <= seed < 2**32, "from 0 to 4,294,967,295")
         varied = "interpolate" if self.interpolate else "sweep" if self.sweep else None
         if self.samples < 1 + (varied is not None):
@@ -131,9 +134,9 @@ def _generate(flags: GenerateFlags, file: BinaryIO) -> tuple[int, int]:
         # Where Python takes the locale to be ASCII, bytes of UTF-8 arrive as lone surrogates.
         names = _split(flags.labels.encode(errors="surrogateescape").decode())
         model.label_indices(names)
+    images = _style_images(flags, model)
     if flags.factors or flags.sweep:
         model = _with_style_controls(flags, model)
-    images = _style_images(flags, model)
     key = jax.random.key(flags.seed)
     row_names: list[str] = []
     if flags.interpolate is not None:
@@ -198,7 +201,14 @@ def _with_style_controls(flags: GenerateFlags, model: TrainedModel) -> TrainedMo
     if model.has_classes and model.style_controls is None:
         logger.info("fitting the style controls to the training data, once")
         run = load_run(flags.workdir)
-        model = run.fit_style_controls(model, run.load_dataset(flags.data_dir))
+        try:
+            dataset = run.load_dataset(flags.data_dir)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{flags.workdir} has no style controls yet, and the training data, to which they "
+                f"are fitted, can't be loaded: {error}"
+            ) from error
+        model = run.fit_style_controls(model, dataset)
     model.controls_of(*flags.factors, *([flags.sweep] if flags.sweep else []))
     return model
 

@@ -23,6 +23,8 @@ _WORKING_SIZE = 256
 """Height and width, in pixels, at which ink is detected and strokes are measured."""
 _MIN_CONTRAST = 24
 """Differences in brightness from the background up to this, of 255, are noise."""
+_PEN_CONTRAST = 110
+"""Contrast, of 255, above which straight lines without other strokes are a character."""
 _WIDEST_STROKE = 85
 """Width, in pixels of the working size, from which dark areas are shadows instead of strokes."""
 _GAP = 20
@@ -160,7 +162,10 @@ def segment_character(pixels: UInt8[np.ndarray, "size size"]) -> SegmentedCharac
     highest = np.percentile(ink, 99.9)  # a thin pen covers little more
     if highest > _MIN_CONTRAST:
         stands_out = apply_hysteresis_threshold(ink, 0.4 * highest, 0.7 * highest)
-        mask = _without_ruled_lines(np.asarray(stands_out, bool))
+        strokes = np.asarray(stands_out, bool)
+        mask = _without_ruled_lines(strokes)
+        if not mask.any() and highest > _PEN_CONTRAST:
+            mask = strokes
         grown = ndimage.binary_dilation(mask, iterations=_GAP // 2)
         joined = np.asarray(label(grown, connectivity=1))
         amounts = np.bincount(joined.ravel(), weights=(ink * mask).ravel())
@@ -174,6 +179,7 @@ def segment_character(pixels: UInt8[np.ndarray, "size size"]) -> SegmentedCharac
             character = np.where(ndimage.binary_dilation(mask, iterations=4), ink, 0)
             groups = int((amounts >= _LIKE_LARGEST * amounts.max()).sum())
             return SegmentedCharacter(character, mask, groups)
+        raise ValueError("nothing is drawn on it but straight lines, as those of ruled paper")
     raise ValueError("nothing is drawn on it: no ink stands out from the background")
 
 
@@ -225,8 +231,8 @@ def _border(pixels: Shaped[np.ndarray, "height width"]) -> Shaped[np.ndarray, "b
 
 
 def _enlarged(pixels: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "rows columns"]:
-    """Resizes an image so that its longer side has the working size."""
-    scale = _WORKING_SIZE / max(pixels.shape)
+    """Enlarges an image so that its longer side has the working size or more."""
+    scale = max(1, _WORKING_SIZE / max(pixels.shape))
     height, width = (max(1, round(scale * side)) for side in pixels.shape)
     image = Image.fromarray(pixels.astype(np.float32))
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))

@@ -55,7 +55,7 @@ logger = logging.getLogger(__name__)
 WEIGHTS = "model.safetensors"
 """File that the folder of an exported model has instead of checkpoints."""
 STYLE_CONTROLS = "style_controls.json"
-"""File of the style controls, in the folder of a run or of an exported model."""
+"""File of style controls by digest of the weights, in the folder of a run or an exported model."""
 FORMAT = 2
 """Version of config.json's layout and of all names in a run's files."""
 _IGNORED_ON_RESUME = (
@@ -223,12 +223,12 @@ class Run:
         if not path.is_file():
             return None
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if values["weights_digest"] != array_digest(jax.tree.leaves(variables)):
-                return None
-            return StyleControls.from_json(values)
+            by_digest = dict(json.loads(path.read_text(encoding="utf-8")))
+            values = by_digest.get(array_digest(jax.tree.leaves(variables)))
+            return None if values is None else StyleControls.from_json(values)
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is invalid: {error}; remove it") from error
+            reason = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise ValueError(f"{path} is invalid: {reason}; remove it") from error
 
     def initial_state(self) -> TrainState:
         """Returns the state before the first step."""
@@ -307,11 +307,12 @@ class Run:
 
 
 def write_style_controls(folder: Path, model: TrainedModel) -> None:
-    """Writes the style controls of a model, if it has them, and a digest of its weights."""
+    """Writes the style controls of a model, if it has them, beside those of other checkpoints."""
     if model.style_controls is not None:
+        path = folder / STYLE_CONTROLS
+        others = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         digest = array_digest(jax.tree.leaves(model.variables))
-        values = {"weights_digest": digest, **model.style_controls.to_json()}
-        write_json(folder / STYLE_CONTROLS, values)
+        write_json(path, {**others, digest: model.style_controls.to_json()})
 
 
 def _describe(array: Any) -> str:

@@ -86,7 +86,7 @@ def test_disentanglement_is_added_to_the_evaluation(finished, monkeypatch, capsy
     assert evaluation["mse"] == before["mse"]
     assert -1 < evaluation["dci_informativeness"] < 1
     assert np.shape(evaluation["factor_information"]["slant"]) == (3,)
-    controls = json.loads((finished / "run" / "style_controls.json").read_text())
+    controls, *_ = json.loads((finished / "run" / "style_controls.json").read_text()).values()
     r2 = dict(zip(FACTORS, controls["r2"], strict=True))
     assert evaluation["style_control_r2"] == pytest.approx(r2, abs=1e-6)
     assert "factor_r2_within_classes" in capsys.readouterr().out

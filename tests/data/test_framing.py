@@ -146,6 +146,14 @@ def test_refuses_photographs_of_blank_paper(condition):
             framing.frame_image(photo, MNIST_LIKE, (32, 32, 1))
 
 
+def test_straight_lines_of_a_strong_pen_are_a_character():
+    """The digit one in Chinese characters, drawn across the whole pad."""
+    photo = png(bar(256, 120, 20, 12, 216, 255, 0))
+    framed = framing.frame_image(photo, MNIST_LIKE, (32, 32, 1))
+    _, columns = np.nonzero(framed[0, ..., 0] > 127)
+    assert np.ptp(columns) + 1 == 22
+
+
 def test_thickens_thin_strokes():
     """To 0.08 of the side of an image of which the bar takes 0.6875."""
     photo = png(bar(400, 100, 200, 150, 3, 255, 0))
