@@ -49,7 +49,7 @@ class GenerateFlags:
     thickness: float | None = None
     """Thickness of their strokes, in pixels."""
     width: float | None = None
-    """Width of the box that holds 95 % of their ink, slant removed, in pixels."""
+    """Width of the box around their ink after removing the slant, in pixels."""
     height: float | None = None
     """Height of that box, in pixels."""
     sweep: Literal["slant", "thickness", "width", "height"] | None = choice(
