@@ -75,9 +75,13 @@ class StyleControls:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the values as nested lists."""
-        arrays = {name: np.round(value, 6).tolist() for name, value in vars(self).items()}
-        return {"factors": list(FACTORS), **arrays}
+        """Returns the values as nested lists, with None where they aren't a number."""
+        missing: Any = None
+        lists = {
+            name: np.where(np.isnan(value), missing, np.round(value, 6)).tolist()
+            for name, value in vars(self).items()
+        }
+        return {"factors": list(FACTORS), **lists}
 
     @property
     def fitted_classes(self) -> np.ndarray:
