@@ -137,8 +137,9 @@ def test_only_sliders_without_classes(browser, serve, tmp_path):
     config = replace(SMALL, objective=VAE(), epochs=1, workdir=str(tmp_path / "vae"))
     run = fit(config, make_dataset())
     visit = Visit(browser, serve(run.workdir).url, SIZES["desktop"])
-    assert visit.page.locator("#pad").count() == 0
+    visit.page.wait_for_selector("input[type=range]")  # Gradio adds components one by one
     assert visit.page.locator("input[type=range]").count() == 2
+    assert visit.page.locator("#pad").count() == 0
     initial = visit.grid
     visit.page.get_by_role("button", name="Random").click()
     visit.wait_for_other_grid(initial)
