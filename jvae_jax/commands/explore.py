@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from jvae_jax import cli
-from jvae_jax.pretrained import load
+from jvae_jax.commands._model_flags import DEFAULT_MODEL, ModelFlags, load_selected_run
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExploreFlags:
+class ExploreFlags(ModelFlags):
     """Flags of the page."""
 
-    workdir: str
-    """Folder of the run, or of an exported model."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 allows connections from other computers."""
     port: int | None = None
@@ -22,7 +20,7 @@ class ExploreFlags:
 
 def run_command(flags: ExploreFlags) -> None:
     """Serves the page until it is interrupted."""
-    model = load(flags.workdir)
+    model = load_selected_run(flags, default=DEFAULT_MODEL).model
     try:
         from jvae_jax.app import explorer, show
     except ModuleNotFoundError as error:

@@ -7,19 +7,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from jvae_jax import cli
+from jvae_jax.commands._model_flags import ModelFlags, load_selected_run
 from jvae_jax.export import can_export_onnx, export
-from jvae_jax.pretrained import load
-from jvae_jax.training.run import load_run
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportFlags:
+class ExportFlags(ModelFlags):
     """Export flags."""
 
-    workdir: str
-    """Folder of the run."""
     output: str
     """Folder to create."""
 
@@ -30,7 +27,8 @@ def run_command(flags: ExportFlags) -> None:
     if not onnx:
         logger.warning("skipping ONNX, which needs jax2onnx: pip install -e '.[export]' in a clone")
     output = Path(flags.output).expanduser()
-    files = export(load(flags.workdir), load_run(flags.workdir), output, onnx=onnx)
+    run = load_selected_run(flags)
+    files = export(run.model, run, output, onnx=onnx)
     print(f"{', '.join(files)} in {output}")
 
 
