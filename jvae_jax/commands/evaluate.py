@@ -1,4 +1,4 @@
-"""``jvae evaluate``: evaluates a run on its whole test split."""
+"""``jvae evaluate``: evaluates a run, or a packaged model, on its whole test split."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Literal, NoReturn
 import numpy as np
 
 from jvae_jax import cli, data
+from jvae_jax.commands._model_flags import ModelFlags, load_selected_run
 from jvae_jax.evaluation import EvalClassifier, classifier, format_table
 from jvae_jax.evaluation.classification_accuracy_score import classification_accuracy_score
 from jvae_jax.evaluation.disentanglement import morphology_metrics
@@ -15,17 +16,15 @@ from jvae_jax.evaluation.metrics import Evaluation
 from jvae_jax.files import atomic_write
 from jvae_jax.style_controls import style_control_metrics
 from jvae_jax.training.loop import evaluate_run
-from jvae_jax.training.run import Run, load_run
+from jvae_jax.training.run import Run
 from jvae_jax.types import Variables
 from jvae_jax.validation import require
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateFlags:
+class EvaluateFlags(ModelFlags):
     """Evaluation flags."""
 
-    workdir: str
-    """Folder of the run."""
     checkpoint: Literal["latest", "best"] = "latest"
     """Checkpoint to evaluate; best has the lowest negative ELBO on the test split."""
     data_dir: str | None = None
@@ -48,6 +47,7 @@ class EvaluateFlags:
     """Number of test images, the first ones, for --likelihood. By default all."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("likelihood_samples", "likelihood_images"):
             require(self, name, lambda value: value >= 1, "1 or more")
             if not self.likelihood and getattr(self, name) != getattr(type(self), name):
@@ -55,19 +55,23 @@ class EvaluateFlags:
 
 
 def run_command(flags: EvaluateFlags) -> None:
-    """Evaluates, prints the metrics and writes them to the run's folder."""
-    run = load_run(flags.workdir)
+    """Evaluates, prints the metrics and writes them to the run's folder.
+
+    Those of a packaged model are only printed.
+    """
+    run = load_selected_run(flags)
     if flags.cas and not run.network.classes:
         raise ValueError(f"{run.config.objective.name} has no classes; leave out --cas")
     if flags.disentanglement and run.network.image_shape[-1] != 1:
         raise ValueError("disentanglement is measured of grey images; leave out --disentanglement")
-    state = run.load_state(flags.checkpoint)  # first, as the data may take long
+    # First, as the data may take long.
+    state = None if flags.is_packaged else run.load_state(flags.checkpoint)
+    variables = run.model.variables if state is None else state.average
     dataset = run.load_dataset(flags.data_dir)
-    suffix = "" if flags.checkpoint == "latest" else f"-{flags.checkpoint}"
-    filename = f"evaluation{suffix}.json"
-    print(f"step {int(state.step)} of {run.total_steps}, {len(dataset.test_labels)} test images")
+    progress = "" if state is None else f"step {int(state.step)} of {run.total_steps}, "
+    print(f"{progress}{len(dataset.test_labels)} test images")
     run.check_data(dataset)  # before the work, which other data would waste
-    extra_metrics = _likelihood(flags, run, state.average, dataset)
+    extra_metrics = _likelihood(flags, run, variables, dataset)
     eval_classifier = None
     if flags.eval_classifier or flags.cas:
         # Nothing is written to a user's image folder.
@@ -75,16 +79,23 @@ def run_command(flags: EvaluateFlags) -> None:
         cache_dir = data.DATA_DIR if is_folder else flags.data_dir or run.config.data_dir
         eval_classifier = classifier.load_or_train(dataset, cache_dir)
         if flags.cas:
-            extra_metrics |= _cas(run, state.average, dataset, eval_classifier)
+            extra_metrics |= _cas(run, variables, dataset, eval_classifier)
     if flags.disentanglement:
-        extra_metrics |= _disentanglement(run, state.average, dataset, eval_classifier)
+        extra_metrics |= _disentanglement(flags, run, variables, dataset, eval_classifier)
+    eval_classifier = eval_classifier if flags.eval_classifier else None
+    if state is None:
+        metrics = run.make_model(variables).evaluate(dataset, eval_classifier)
+        print(format_table(metrics | extra_metrics))
+        return
+    suffix = "" if flags.checkpoint == "latest" else f"-{flags.checkpoint}"
+    filename = f"evaluation{suffix}.json"
     evaluation = evaluate_run(
         run,
         dataset,
-        state.average,
+        variables,
         step=int(state.step),
         filename=filename,
-        eval_classifier=eval_classifier if flags.eval_classifier else None,
+        eval_classifier=eval_classifier,
         extra_metrics=extra_metrics,
         keep_others=True,
     )
@@ -123,14 +134,18 @@ def _likelihood(
 
 
 def _disentanglement(
-    run: Run, variables: Variables, dataset: data.Dataset, eval_classifier: EvalClassifier | None
+    flags: EvaluateFlags,
+    run: Run,
+    variables: Variables,
+    dataset: data.Dataset,
+    eval_classifier: EvalClassifier | None,
 ) -> Evaluation:
-    """Returns the metrics of --disentanglement; fits and saves the style controls."""
+    """Returns the metrics of --disentanglement; fits the style controls, and saves a run's."""
     metrics = morphology_metrics(run.network, variables, dataset, run.key("test"))
     model = run.make_model(variables)
     if model.has_classes:
         if model.style_controls is None:
-            model = run.fit_style_controls(model, dataset)
+            model = run.fit_style_controls(model, dataset, save=not flags.is_packaged)
         is_matched = run.unlabelled_classes and eval_classifier is not None
         matched = model.evaluate(dataset) if is_matched else {}
         metrics |= style_control_metrics(
@@ -162,5 +177,5 @@ def _cas(
 
 def main(args: Sequence[str] | None = None, prog: str | None = None) -> NoReturn:
     """Runs the command."""
-    description = "Evaluate a run on its whole test split."
+    description = "Evaluate a run, or a packaged model, on its whole test split."
     cli.run(run_command, EvaluateFlags, description=description, args=args, prog=prog)

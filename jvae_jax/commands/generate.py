@@ -11,11 +11,11 @@ import numpy as np
 from simple_parsing import choice
 
 from jvae_jax import animation, cli, plotting
+from jvae_jax.commands._model_flags import DEFAULT_MODEL, ModelFlags, load_selected_run
 from jvae_jax.files import atomic_write
-from jvae_jax.pretrained import load
 from jvae_jax.style_controls import FACTORS, UNITS
 from jvae_jax.trained_model import TrainedModel
-from jvae_jax.training.run import load_run
+from jvae_jax.training.run import Run
 from jvae_jax.validation import require
 
 logger = logging.getLogger(__name__)
@@ -28,11 +28,9 @@ _FRAME_MILLISECONDS = 80
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateFlags:
+class GenerateFlags(ModelFlags):
     """Generation flags."""
 
-    workdir: str
-    """Folder of the run, or of an exported model."""
     labels: str | None = None
     """Comma-separated classes: the rows, or the columns if styles are given. By default all."""
     samples: int = 10
@@ -68,6 +66,7 @@ class GenerateFlags:
     """Checkpoint to use; best has the lowest negative ELBO on the test split."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in FACTORS:
             require(self, name, lambda _: True, "a number")
         require(self, "seed", lambda seed: 0 <= seed < 2**32, "from 0 to 4,294,967,295")
@@ -127,16 +126,17 @@ def run_command(flags: GenerateFlags) -> None:
 
 def _generate(flags: GenerateFlags, file: BinaryIO) -> tuple[int, int]:
     """Writes the image to a file; returns its number of rows and columns."""
-    model = load(flags.workdir, checkpoint=flags.checkpoint)
+    run = load_selected_run(flags, default=DEFAULT_MODEL)
+    model = run.load_model(flags.checkpoint)
     if flags.labels is None:
         names = list(model.category_names)
     else:
         # Where Python takes the locale to be ASCII, bytes of UTF-8 arrive as lone surrogates.
         names = _split(flags.labels.encode(errors="surrogateescape").decode())
         model.label_indices(names)
-    images = _style_images(flags, model)
+    images = _style_images(flags, run, model)
     if flags.factors or flags.sweep:
-        model = _with_style_controls(flags, model)
+        model = _with_style_controls(flags, run, model)
     key = jax.random.key(flags.seed)
     row_names: list[str] = []
     if flags.interpolate is not None:
@@ -173,13 +173,12 @@ def _generate(flags: GenerateFlags, file: BinaryIO) -> tuple[int, int]:
     return generated.shape[:2]
 
 
-def _style_images(flags: GenerateFlags, model: TrainedModel) -> np.ndarray | None:
+def _style_images(flags: GenerateFlags, run: Run, model: TrainedModel) -> np.ndarray | None:
     """Returns the images whose styles to use, uint8, or None to sample styles."""
     if flags.style_image is not None:
         return np.concatenate([_load_image(model, path) for path in _split(flags.style_image)])
     if flags.style_index is None:
         return None
-    run = load_run(flags.workdir)
     dataset = run.load_dataset(flags.data_dir)
     run.check_data(dataset)
     indices = [int(index) for index in _split(flags.style_index)]
@@ -196,19 +195,22 @@ def _load_image(model: TrainedModel, path: str) -> np.ndarray:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _with_style_controls(flags: GenerateFlags, model: TrainedModel) -> TrainedModel:
-    """Returns the model with style controls, which are fitted and saved if it has none."""
+def _with_style_controls(flags: GenerateFlags, run: Run, model: TrainedModel) -> TrainedModel:
+    """Returns the model with style controls.
+
+    If it has none, they are fitted, and saved unless the model is packaged.
+    """
     if model.has_classes and model.style_controls is None:
-        logger.info("fitting the style controls to the training data, once")
-        run = load_run(flags.workdir)
+        once = "" if flags.is_packaged else ", once"
+        logger.info("fitting the style controls to the training data%s", once)
         try:
             dataset = run.load_dataset(flags.data_dir)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{flags.workdir} has no style controls yet, and the training data, to which they "
+                f"{run.workdir} has no style controls yet, and the training data, to which they "
                 f"are fitted, can't be loaded: {error}"
             ) from error
-        model = run.fit_style_controls(model, dataset)
+        model = run.fit_style_controls(model, dataset, save=not flags.is_packaged)
     model.controls_of(*flags.factors, *([flags.sweep] if flags.sweep else []))
     return model
 

@@ -202,19 +202,23 @@ class Run:
         except (OSError, TypeError, ValueError):
             return {}
 
-    def fit_style_controls(self, model: TrainedModel, dataset: Dataset) -> TrainedModel:
-        """Fits the style controls of the run's model to its training data and saves them.
+    def fit_style_controls(
+        self, model: TrainedModel, dataset: Dataset, *, save: bool = True
+    ) -> TrainedModel:
+        """Fits the style controls of the run's model to its training data.
 
         Args:
             model: model of the run.
             dataset: dataset on which it was trained.
+            save: whether to write them to the run's folder.
 
         Raises:
             ValueError: if the model has no classes, its images aren't grey, or the data are others.
         """
         self.check_data(dataset)
         model = model.fit_style_controls(dataset)
-        write_style_controls(self.workdir, model)
+        if save:
+            write_style_controls(self.workdir, model)
         return model
 
     def _style_controls(self, variables: Variables) -> StyleControls | None:
