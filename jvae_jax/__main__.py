@@ -9,10 +9,11 @@ from jvae_jax import __version__, cli
 
 COMMANDS = {
     "train": "train an objective, or resume its training",
-    "evaluate": "evaluate a run on its whole test split",
+    "evaluate": "evaluate a run, or a packaged model, on its whole test split",
     "generate": "generate any character in any style",
     "explore": "explore a trained model in the browser",
     "export": "export a trained model as safetensors and ONNX",
+    "models": "list the packaged models",
 }
 
 

@@ -1,4 +1,4 @@
-"""The commands ``jvae train``, ``evaluate``, ``generate``, ``explore`` and ``export``.
+"""The commands ``jvae train``, ``evaluate``, ``generate``, ``explore``, ``export`` and ``models``.
 
-The scripts of the same names in ``experiments/`` call them in a clone.
+Scripts of the same names in ``experiments/`` call them in a clone, except ``models``.
 """
