@@ -482,7 +482,7 @@ def test_unwritable_outputs(name, output, message, code, rejects, monkeypatch):
     def work(*_args, **_options):
         raise AssertionError("the work was begun")
 
-    monkeypatch.setattr(generate, "load", work)
+    monkeypatch.setattr(generate, "load_selected_run", work)
     rejects(name, "--workdir=run", f"--output={output}", message=message, code=code)
 
 

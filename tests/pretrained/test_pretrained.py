@@ -92,7 +92,8 @@ def test_packaged_model_loads(name):
 @pytest.mark.parametrize("name", packaged_models())
 def test_packaged_model_has_its_metrics(name, request):
     run = load_run(packaged_models()[name])
-    dataset = run.load_dataset(request.getfixturevalue(DATA_FIXTURES[run.config.dataset]))
+    folder = request.getfixturevalue(DATA_FIXTURES[run.config.dataset])
+    dataset = run.load_dataset(str(folder))
     run.check_data(dataset)
     metrics, expected = run.model.evaluate(dataset), run.evaluation()
     assert metrics["accuracy"] == pytest.approx(expected["accuracy"], abs=1e-3)
