@@ -3,7 +3,8 @@
     python experiments/reproduce.py table1
 
 Finished runs are skipped, interrupted runs are resumed. Each command saves its results as JSON;
-``report`` rebuilds the tables and figures from it.
+``report`` rebuilds the tables and figures from it. ``frontier`` and the comparisons of settings
+leave out the rows that ``--output`` already holds.
 """
 
 import itertools
@@ -144,6 +145,9 @@ def frontier(config: FrontierConfig) -> None:
     identity = ("dataset", "objective", "epochs", "seed", "capacity_z")
     settings = itertools.product(range(config.seeds), config.capacities(), studies.FRONTIER)
     for seed, capacity, method in settings:
+        values = (dataset.name, method, config.epochs, seed, capacity)
+        if _is_kept(config, "frontier", dict(zip(identity, values, strict=True))):
+            continue
         objective = studies.frontier_objective(method, capacity)
         rate = "elbo" if capacity is None else f"{capacity:g}-nats"
         folder = f"{method.replace(' --', '-')}-{rate}-{config.epochs}-epochs-{seed}"
@@ -222,12 +226,21 @@ def _compare_settings(
     for seed in range(config.seeds):
         for objective, values in settings:
             name = studies.setting_name(objective, values)
+            setting = {"dataset": dataset.name, "objective": name, "epochs": config.epochs}
+            if _is_kept(config, study, {**setting, "seed": seed}):
+                continue
             folder = f"{study}-{name.replace(' --', '-')}-{config.epochs}-epochs-{seed}"
             run_config = config.train_config(objective, folder, seed=seed, **values)
             _, row = studies.train_and_evaluate(run_config, dataset, eval_classifier)
             row = {**row, "objective": name}
             _save_row(config, study, row, ("dataset", "objective", "epochs", "seed"))
     _print_table(config, study)
+
+
+def _is_kept(config: ReportConfig, name: str, identity: studies.Row) -> bool:
+    """Whether the results hold a row with these entries."""
+    rows = studies.load_rows(Path(config.output) / f"{name}.json")
+    return any(identity.items() <= row.items() for row in rows)
 
 
 def _save_row(config: ReportConfig, name: str, row: studies.Row, identity: tuple[str, ...]) -> None:
