@@ -52,6 +52,7 @@ class TrainedModel:
         unlabelled_classes: indices of the classes without labelled training images; their
             categories c are not tied to a class.
         name: objective and dataset, for titles.
+        trained_on: number and kind of the training images, for captions.
         seed: seed of the noise in :meth:`evaluate`.
         metrics: stored evaluation, if there is one.
         style_controls: control of the style by name, if it was fitted.
@@ -67,6 +68,7 @@ class TrainedModel:
     class_names: tuple[str, ...]
     unlabelled_classes: tuple[int, ...] = ()
     name: str = ""
+    trained_on: str = ""
     seed: int = 0
     metrics: Mapping[str, Any] = field(default_factory=dict, repr=False)
     style_controls: StyleControls | None = field(default=None, repr=False)

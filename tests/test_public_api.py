@@ -22,20 +22,18 @@ from jvae_jax.export import export
 from jvae_jax.objectives import OBJECTIVES
 
 ROOT = Path(__file__).parents[1]
-WITH_GRADIO = {"jvae_jax.app", "jvae_jax.app.drawing_pad", "jvae_jax.app.page"}
 MODULES = [
     importlib.import_module(module.name)
     for module in pkgutil.walk_packages(jvae_jax.__path__, "jvae_jax.")
-    if module.name not in WITH_GRADIO
 ]
 # Some exist on POSIX only, some have no wheels for every system.
 UNAVAILABLE = {
-    *("fcntl", "grp", "pwd", "resource", "termios", "array_record", "tensorflow", "gradio"),
+    *("fcntl", "grp", "pwd", "resource", "termios", "array_record", "tensorflow"),
     *("tensorflow_datasets", "orbax", "matplotlib", "sklearn", "mlxtend", "simple_parsing"),
 }
 HEAVY_LIBRARIES = {
     *("matplotlib", "tensorflow_datasets", "tensorflow", "orbax", "sklearn"),
-    *("gradio", "jax2onnx", "simple_parsing"),
+    *("jax2onnx", "simple_parsing"),
 }
 TEXTS = {path: path.read_text() for path in ROOT.joinpath("jvae_jax").rglob("*.py")}
 
@@ -158,7 +156,6 @@ def test_each_heavy_library_is_imported_in_one_place():
     assert importing("tensorflow_datasets") == {"data/tfds.py"}
     assert importing("orbax") == {"training/checkpoints.py"}
     assert importing("jax2onnx") == {"export/onnx.py"}
-    assert importing("gradio") == {"app/drawing_pad.py", "app/page.py"}
     assert files_with(calls_pmap) == {"training/parallel.py"}
 
 

@@ -137,5 +137,5 @@ styles = plotting.Panel(images=images[:, None] / np.float32(255), title="style")
 display(plotting.panel_grid([[styles, plotting.Panel(images=restyled, title="generated")]]))
 
 # %% [markdown]
-# To change the style with sliders or by drawing a character, install `gradio` and run
-# `from jvae_jax.app import explorer, show; show(explorer(model))`.
+# To change the style with sliders or by drawing a character, run
+# `from jvae_jax.app import build_page, show; show(build_page(model))`.

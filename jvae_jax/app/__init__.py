@@ -1,9 +1,9 @@
-"""Gradio page to explore a trained model.
+"""A page to explore a trained model in the browser.
 
-Needs Gradio: ``pip install 'jvae_jax[explore]'``. In a notebook,
-``show(explorer(jvae_jax.load(path)))`` opens the page inline.
+In a notebook, ``show(build_page(jvae_jax.load(path)))`` opens it inline.
 """
 
-from jvae_jax.app.page import explorer, show
+from jvae_jax.app.page import build_page
+from jvae_jax.app.server import serve, show
 
-__all__ = ["explorer", "show"]
+__all__ = ["build_page", "serve", "show"]

@@ -1,270 +1,177 @@
-"""The page: sliders move the style of every class, and a drawing or a photo sets it."""
-
-# pyright: reportMissingImports=false
+"""The page: one HTML file in which a trained model runs, without a server or other files."""
 
 import base64
-import errno
 import html
-import io
-import logging
-import os
-import socket
-from collections.abc import Sequence
+import json
+from importlib import resources
+from string import Template
 from typing import Any
 
-import gradio as gr
-import jax
-import jax.numpy as jnp
 import numpy as np
-from gradio.themes import Default
-from gradio.utils import colab_check, is_hosted_notebook
-from starlette.middleware import Middleware
+from flax.traverse_util import flatten_dict
 
-from jvae_jax.animation import animation_frames
-from jvae_jax.app.drawing_pad import CLEAR, UPLOAD, drawing_pad, drawn_image
-from jvae_jax.app.request_filter import RequestFilter
+from jvae_jax.data.framing import Framing
+from jvae_jax.models.autoencoder import STRIDE, padded, padding
+from jvae_jax.models.layers import EPSILON
+from jvae_jax.style_controls import FACTORS, MIN_R2, UNITS
 from jvae_jax.trained_model import TrainedModel
 
-logger = logging.getLogger(__name__)
+_SCRIPTS = ("network.js", "framing.js", "drawing.js", "page.js")
+_NO_INK = Framing(extent=1, row=0.5, column=0.5, background=0, ink=255, thickness=0.1)
+"""Framing of a model that generates blank images."""
 
-_MAX_Z = 3.0
-"""Range of the sliders on both sides of 0, in standard deviations of the prior."""
-_MIN_KL = 0.01
-"""KL divergence, in nats, below which a dimension of z is unused."""
-_MAX_WIDTH, _MAX_CELL_WIDTH = 520, 160
-"""Maximum width of a grid and of a character, in pixels."""
-_EVENT: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
-"""Options of events. Without Gradio's queue, nothing is kept of an event after its answer."""
-_LIVE: dict[str, Any] = _EVENT | {"trigger_mode": "always_last"}
-"""Options of continuous events: of those that arrive during an update, only the last is handled."""
-_CSS = """
-.gradio-container {width: 100% !important; max-width: 1000px !important; margin: 0 auto !important}
-.html-container {padding: 0 !important}
-#sheet img, #redrawn img {width: 100%; height: auto; object-fit: contain; background: white}
-"""
-_SAVE = """() => {
-    const link = document.createElement("a");
-    link.href = document.querySelector("#sheet img").src;
-    link.download = "characters.png";
-    link.click();
-}"""
+_PER_CLASS = ("intercepts", "weights", "quadratic", "lowest", "highest")
+"""Values of the style controls that each class has."""
+
+Layer = dict[str, Any]
+"""Operation and sizes of a layer, and its arrays until they are collected."""
 
 
-class _Page(gr.Blocks):
-    """Blocks whose events take only numbers, and fail without a traceback."""
+def build_page(model: TrainedModel) -> str:
+    """Builds a page to explore a trained model in a browser.
 
-    async def process_api(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
-        try:
-            # In any other input, Gradio looks for dictionaries of files and downloads their URLs.
-            for value in inputs:
-                numbers = value if isinstance(value, list) else [value]
-                if not all(isinstance(number, (int, float)) for number in numbers):
-                    raise ValueError("inputs must be numbers or lists of numbers")
-            return await super().process_api(block_fn, inputs, *args, **kwargs)
-        except Exception as error:
-            logger.warning("a request failed: %.300r", error)
-            raise gr.Error("The request failed.", print_exception=False) from error
-
-
-def explorer(model: TrainedModel) -> gr.Blocks:
-    """Builds the page: sliders for z and, if the model has classes, a pad to draw on."""
-    latents = model.network.latents
-    kl_per_latent = model.metrics.get("kl_z_per_latent", [np.inf] * latents)
-    order = np.argsort(-np.array(kl_per_latent), kind="stable").tolist()
-
-    def update_grid(*values: Any) -> Any:
-        z = np.zeros(latents)
-        z[order] = values[:latents]
-        if not (np.abs(z) <= _MAX_Z).all():  # NaN isn't either
-            raise ValueError(f"z must be within {_MAX_Z} of 0, got {z}")
-        # A set, since a request may repeat a class millions of times.
-        selected = sorted(set(*values[latents:]))
-        if model.has_classes and not selected:
-            return gr.skip()
-        return _generate(model, z, selected)
-
-    def sample_style() -> list[float]:
-        return _slider_values(np.random.default_rng().standard_normal(latents))
-
-    with _Page(title=model.name, analytics_enabled=False, fill_width=True) as page:
-        gr.HTML(f"<h2>Any character in any style</h2>{html.escape(model.name)}")
-        with gr.Row():
-            with gr.Column(scale=3, min_width=320):
-                all_classes = range(len(model.category_names))
-                grid = gr.HTML(_generate(model, np.zeros(latents), all_classes), elem_id="sheet")
-                with gr.Row():
-                    reset = gr.Button("Reset", min_width=90)
-                    random = gr.Button("Random", variant="primary", min_width=90)
-                    save = gr.Button("Save PNG", min_width=90)
-                sliders = _sliders(order, kl_per_latent)
-                selected = [_class_selection(model)] if model.has_classes else []
-            if model.has_classes:
-                with gr.Column(scale=2, min_width=320):
-                    _style_input(model, order, sliders)
-        inputs: list[Any] = [*sliders, *selected]
-        gr.on([component.change for component in inputs], update_grid, inputs, grid, **_LIVE)
-        reset.click(lambda: [0.0] * latents, None, sliders, **_EVENT)
-        random.click(sample_style, None, sliders, **_EVENT)
-        save.click(None, js=_SAVE)
-    return page
-
-
-def _generate(model: TrainedModel, z: np.ndarray, selected: Sequence[int]) -> str:
-    """Generates the selected classes in one style; one character if the model has no classes."""
-    styles = jnp.asarray(z, jnp.float32)[None]
-    if model.has_classes:
-        # All classes are generated, so that one compiled program serves every selection.
-        classes = np.arange(model.network.classes)
-        images = np.asarray(model.decode(styles.repeat(len(classes), axis=0), classes))
-        images = images[list(selected)]
-    else:
-        images = np.asarray(model.decode(styles))
-    return _tile(images, columns=min(5, len(images)) if len(images) <= 10 else None)
-
-
-def _tile(images: np.ndarray, columns: int | None = None) -> str:
-    """Returns an HTML element that contains the tiled images, so that no file is served."""
-    (frame,) = animation_frames(
-        images[None], columns=columns, max_width=_MAX_WIDTH, max_cell_width=_MAX_CELL_WIDTH
-    )
-    png = io.BytesIO()
-    frame.save(png, "PNG")
-    encoded = base64.b64encode(png.getvalue()).decode()
-    return f'<img src="data:image/png;base64,{encoded}">'
-
-
-def _slider_values(z: np.ndarray) -> list[float]:
-    return z.astype(float).clip(-_MAX_Z, _MAX_Z).round(2).tolist()
-
-
-def _style_input(model: TrainedModel, order: list[int], sliders: list[gr.Slider]) -> None:
-    """Adds a pad and an upload whose style the sliders take, with prediction and reconstruction."""
-    gr.Markdown("Draw a character or upload an image; its style is applied to all classes.")
-    pad = drawing_pad()
-    with gr.Row():
-        clear = gr.Button("Clear", min_width=90)
-        upload = gr.Button("Upload", min_width=90)
-    message = gr.HTML(visible=False, elem_id="trouble")
-    prediction = gr.Label(num_top_classes=3, label="Predicted class", visible=False, elem_id="read")
-    with gr.Column(visible=False) as results:
-        gr.Markdown("Input and reconstruction:")
-        reconstruction = gr.HTML(elem_id="redrawn")
-
-    def encode(event: gr.EventData) -> list[Any]:
-        hidden = gr.update(visible=False)
-        try:
-            images = model.load_image(drawn_image(event))
-        except ValueError as error:
-            explanation = html.escape(f"This image can't be encoded ({error}).")
-            shown = gr.update(value=explanation, visible=True)
-            return [shown, hidden, hidden, None, *[gr.skip()] * len(sliders)]
-        posterior = model.encode(images)
-        logits: Any = posterior.logits  # not None, since the model has classes
-        probabilities = np.asarray(jax.nn.softmax(logits[0])).tolist()
-        pair = np.concatenate([images / np.float32(255), np.asarray(model.reconstruct(images))])
-        return [
-            hidden,
-            gr.update(
-                value=dict(zip(model.category_names, probabilities, strict=True)), visible=True
-            ),
-            gr.update(visible=True),
-            _tile(pair),
-            *_slider_values(np.asarray(posterior.mean[0])[order]),
-        ]
-
-    outputs = [message, prediction, results, reconstruction, *sliders]
-    pad.input(encode, None, outputs, **_LIVE)
-    clear.click(None, js=CLEAR)
-    upload.click(None, js=UPLOAD)
-
-
-def _sliders(order: list[int], kl_per_latent: list[float]) -> list[gr.Slider]:
-    """Adds a slider for each dimension of z, by decreasing KL; unused ones are folded away."""
-
-    def slider(dimension: int) -> gr.Slider:
-        name, kl = f"z{dimension}", kl_per_latent[dimension]
-        label = f"{name} ({kl:.2f} nats)" if np.isfinite(kl) else name
-        return gr.Slider(-_MAX_Z, _MAX_Z, 0.0, step=0.01, label=label, elem_id=name)
-
-    used = [dimension for dimension in order if kl_per_latent[dimension] >= _MIN_KL] or order
-    unused = order[len(used) :]
-    sliders = [slider(dimension) for dimension in used]
-    if unused:
-        with gr.Accordion(f"Unused dimensions ({len(unused)})", open=False):
-            sliders += [slider(dimension) for dimension in unused]
-    return sliders
-
-
-def _class_selection(model: TrainedModel) -> gr.CheckboxGroup:
-    with gr.Accordion("Classes", open=False):
-        return gr.CheckboxGroup(
-            choices=[(name, index) for index, name in enumerate(model.category_names)],
-            value=list(range(len(model.category_names))),
-            show_label=False,
-            show_select_all=True,
-        )
-
-
-def show(
-    page: gr.Blocks, *, host: str = "127.0.0.1", port: int | None = None, wait: bool = False
-) -> str:
-    """Serves the page, and shows it inline in a notebook.
-
-    Requests of other sites are refused. Behind a proxy that is its task: on Colab, Kaggle and
-    SageMaker, and where ``$GRADIO_ROOT_PATH`` tells Gradio the page's path there.
+    Sliders set the style of all characters, by name where the model has style controls; a character
+    that is drawn or uploaded is recognised, and sets the style too. The networks run in the
+    browser, and nothing is sent anywhere.
 
     Args:
-        page: the page, of :func:`explorer`.
-        host: address to listen on. The default accepts connections from this computer only;
-            0.0.0.0 accepts all, without a password and under any name.
-        port: port to listen on; None: the first free one from 7860.
-        wait: whether to block until interrupted. A notebook is never blocked.
+        model: trained model.
 
     Returns:
-        The URL of the page.
-
-    Raises:
-        OSError: if the host isn't an address of this computer, or the port isn't free.
-        ValueError: if there is no such port.
+        A self-contained HTML document.
     """
-    _check_address(host, port)
-    is_behind_proxy = (
-        colab_check() or is_hosted_notebook() or bool(os.environ.get("GRADIO_ROOT_PATH"))
+    networks = _networks(model)
+    layers = [layer for network in networks.values() for layer in network]
+    arrays = [layer.pop(name) for layer in layers for name in ("kernel", "bias")]
+    weights = np.concatenate([np.ravel(array) for array in arrays]).astype("<f4")
+    classes = "Any character in any style" if model.has_classes else "Characters in any style"
+    trained_on = f"trained on {model.trained_on}" if model.trained_on else model.name
+    values = {
+        "title": model.name or "jvae_jax",
+        "heading": classes,
+        "subtitle": f"A variational auto-encoder {trained_on}. It runs in this browser alone.",
+    }
+    files = resources.files("jvae_jax.app")
+    return Template(files.joinpath("index.html").read_text(encoding="utf-8")).substitute(
+        {name: html.escape(text) for name, text in values.items()},
+        style=files.joinpath("page.css").read_text(encoding="utf-8"),
+        # "</script>" in a name would end the element.
+        model=json.dumps(_description(model, networks)).replace("<", "\\u003c"),
+        weights=base64.b64encode(weights.tobytes()).decode(),
+        script='"use strict";\n'
+        + "\n".join(files.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS),
     )
-    request_filter = Middleware(RequestFilter, host=None if is_behind_proxy else host)
-    _, url, _ = page.launch(
-        server_name=f"[{host}]" if ":" in host and "[" not in host else host,
-        server_port=port,
-        share=False,
-        prevent_thread_lock=True,
-        app_kwargs={"middleware": [request_filter]},
-        num_workers=0,  # they would listen on other ports, without the filter
-        max_threads=1,  # so that many large images aren't decoded at once
-        state_session_capacity=1,  # the page's events depend on no earlier ones
-        run_history=False,  # it would keep drawings in the browser
-        # System fonts, so that the page loads nothing from other servers.
-        theme=Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-        css=_CSS,
-        footer_links=[],
-        quiet=True,
-        ssr_mode=False,
-    )
-    logger.info("the page is at %s", url)
-    if wait:
-        page.block_thread()
-    return url
 
 
-def _check_address(host: str, port: int | None) -> None:
-    """Tries to listen: Gradio would retry for minutes, and then say that all ports are in use."""
-    if port is not None and not 0 < port < 2**16:
-        raise ValueError(f"port must be between 1 and 65535, got {port}")
+def _description(model: TrainedModel, networks: dict[str, list[Layer]]) -> dict[str, Any]:
+    """All of the model but its weights, as JSON."""
+    height, width, _ = model.network.image_shape
+    kl = model.metrics.get("kl_z_per_latent", [None] * model.network.latents)
+    return {
+        "imageShape": model.network.image_shape,
+        "padding": [padded(height), padded(width), padding(height)[0], padding(width)[0]],
+        "latents": model.network.latents,
+        "classes": model.category_names,
+        "kl": kl,
+        "framing": _framing(model)._asdict(),
+        "networks": networks,
+        **_controls(model),
+    }
+
+
+def _framing(model: TrainedModel) -> Framing:
     try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host.strip("[]"), port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        socket.create_server(address, family=family).close()
-    except OSError as error:
-        if error.errno in (errno.EADDRINUSE, errno.EACCES):
-            raise OSError(f"port {port} isn't free at {host}; choose another one") from error
-        raise OSError(f"{host} isn't an address of this computer") from error
+        return model.framing
+    except ValueError:
+        return _NO_INK
+
+
+def _controls(model: TrainedModel) -> dict[str, Any]:
+    """Linear maps from z to the factors of the style, for classes with training images."""
+    controls = model.style_controls
+    if controls is None:
+        return {"factors": [], "fitted": []}
+    values = controls.to_json()
+    spread = np.nanmean(controls.highest - controls.lowest, axis=0) / np.sqrt(12)
+    factors = [
+        {
+            "name": name,
+            "unit": UNITS[index],
+            # The page changes z by the map alone, which is fast.
+            "isControlled": name in controls.controlled and bool(controls.map_r2[index] >= MIN_R2),
+            "spread": spread[index],
+            **{key: [row[index] for row in values[key]] for key in _PER_CLASS},
+        }
+        for index, name in enumerate(FACTORS)
+    ]
+    return {"factors": factors, "fitted": controls.fitted_classes.tolist()}
+
+
+def _networks(model: TrainedModel) -> dict[str, list[Layer]]:
+    """Layers of each part of the networks, with batch normalisation folded into the weights."""
+    network = model.network
+    height, width, channels = network.image_shape
+    rows, columns = padded(height), padded(width)
+    flat = flatten_dict(model.variables, sep="/")
+    variables = {name: np.asarray(value, np.float64) for name, value in flat.items()}
+
+    def layer(operation: str, kernel: str, *, norm: str | None = None, **sizes: Any) -> Layer:
+        """Layer of the kernel at this path, followed by the norm at that one, or with a bias."""
+        array = variables[f"params/{kernel}/kernel"]
+        if norm is None:
+            slope = 1.0
+            bias = variables.get(f"params/{kernel}/bias", np.zeros(array.shape[-1]))
+        else:
+            variance = variables[f"batch_stats/{norm}/var"]
+            slope = variables[f"params/{norm}/scale"] / np.sqrt(variance + EPSILON)
+            bias = variables[f"params/{norm}/bias"] - slope * variables[f"batch_stats/{norm}/mean"]
+        taps = 16 if array.ndim == 4 else 1
+        inputs, outputs = array.shape[-2:]
+        sizes |= {"taps": taps, "inputs": inputs, "outputs": outputs, "relu": norm is not None}
+        return {"operation": operation, "kernel": slope * array, "bias": bias, **sizes}
+
+    def trunk(path: str) -> list[Layer]:
+        return [
+            layer(
+                "convolution",
+                f"{path}/Trunk_0/Conv_{i}",
+                norm=f"{path}/Trunk_0/NormReLU_{i}",
+                height=rows >> i + 1,
+                width=columns >> i + 1,
+            )
+            for i in range(3)
+        ]
+
+    def hidden(path: str) -> list[Layer]:
+        return [layer("dense", f"{path}/Trunk_0/Dense_0", norm=f"{path}/Trunk_0/NormReLU_3")]
+
+    decoder = [
+        layer("dense", f"decoder/Dense_{i}", norm=f"decoder/NormReLU_{i}") for i in range(2)
+    ] + [
+        layer(
+            "transposedConvolution",
+            f"decoder/ConvTranspose_{i}",
+            norm=f"decoder/NormReLU_{i + 2}" if i < 2 else None,
+            height=rows // STRIDE << i,
+            width=columns // STRIDE << i,
+        )
+        for i in range(3)
+    ]
+    decoder[-1]["bias"] = np.broadcast_to(variables["params/decoder/bias"], channels)
+    mean = layer("dense", "encoder/mean/Dense_0")
+    # Fixed dimensions of z are 0, in the encoder and the decoder.
+    free = network.latents - network.fixed_latents
+    for array in (mean["kernel"].T, mean["bias"], decoder[0]["kernel"]):
+        array[free : network.latents] = 0
+    networks = {
+        "decoder": decoder,
+        "trunk": trunk("encoder"),
+        "hidden": hidden("encoder"),
+        "mean": [mean],
+    }
+    if network.conditional:
+        head = layer("dense", "classifier/logits/Dense_0")
+        networks["classifier"] = [*trunk("classifier"), *hidden("classifier"), head]
+    elif model.has_classes:
+        networks["logits"] = [layer("dense", "encoder/logits/Dense_0")]
+    return networks

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from jvae_jax import cli
+from jvae_jax.app import build_page, serve
 from jvae_jax.commands._model_flags import DEFAULT_MODEL, ModelFlags, load_selected_run
 
 
@@ -21,13 +22,7 @@ class ExploreFlags(ModelFlags):
 def run_command(flags: ExploreFlags) -> None:
     """Serves the page until it is interrupted."""
     model = load_selected_run(flags, default=DEFAULT_MODEL).model
-    try:
-        from jvae_jax.app import explorer, show
-    except ModuleNotFoundError as error:
-        raise RuntimeError(
-            f"{error}; the page needs Gradio: pip install -e '.[explore]' in a clone"
-        ) from error
-    show(explorer(model), host=flags.host, port=flags.port, wait=True)
+    serve(build_page(model), host=flags.host, port=flags.port)
 
 
 def main(args: Sequence[str] | None = None, prog: str | None = None) -> NoReturn:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from jvae_jax import cli
+from jvae_jax.app import build_page
 from jvae_jax.commands._model_flags import ModelFlags, load_selected_run
-from jvae_jax.export import can_export_onnx, export
+from jvae_jax.export import can_export_onnx, export, new_folder
 
 logger = logging.getLogger(__name__)
 
@@ -19,20 +20,27 @@ class ExportFlags(ModelFlags):
 
     output: str
     """Folder to create."""
+    page: bool = False
+    """Export a web page in which the model runs, index.html, in place of weights and networks."""
 
 
 def run_command(flags: ExportFlags) -> None:
     """Exports the model of the latest checkpoint."""
+    output = Path(flags.output).expanduser()
+    run = load_selected_run(flags)
+    if flags.page:
+        with new_folder(output) as folder:
+            (folder / "index.html").write_text(build_page(run.model), encoding="utf-8")
+        print(f"index.html in {output}")
+        return
     onnx = can_export_onnx()
     if not onnx:
         logger.warning("skipping ONNX, which needs jax2onnx: pip install -e '.[export]' in a clone")
-    output = Path(flags.output).expanduser()
-    run = load_selected_run(flags)
     files = export(run.model, run, output, onnx=onnx)
     print(f"{', '.join(files)} in {output}")
 
 
 def main(args: Sequence[str] | None = None, prog: str | None = None) -> NoReturn:
     """Runs the command."""
-    description = "Export a trained model as safetensors and ONNX."
+    description = "Export a trained model: as safetensors and ONNX, or as a web page."
     cli.run(run_command, ExportFlags, description=description, args=args, prog=prog)

@@ -72,7 +72,7 @@ from jvae_jax.data.idx import RELEASES
 from jvae_jax.data.mnist_5k import mnist_5k
 from jvae_jax.data.source import Source
 
-__all__ = ["DATASETS", "DATA_DIR", "LICENSES", "Dataset", "load"]
+__all__ = ["CONTENTS", "DATASETS", "DATA_DIR", "LICENSES", "Dataset", "load"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +88,19 @@ LICENSES = {
     "fashion_mnist": "MIT",
 }
 """Licenses of the datasets whose publishers state one."""
+
+CONTENTS = {
+    "mnist": "handwritten digits",
+    "mnist_5k": "handwritten digits",
+    "hiragana73": "printed hiragana",
+    "kmnist": "cursive hiragana",
+    "k49": "cursive hiragana",
+    "emnist/letters": "handwritten letters",
+    "emnist/balanced": "handwritten digits and letters",
+    "emnist/digits": "handwritten digits",
+    "fashion_mnist": "pictures of garments",
+}
+"""What the images of the datasets show."""
 
 DATA_DIR = str(cache.CACHE_DIR)
 """Default directory of downloads and prepared data."""

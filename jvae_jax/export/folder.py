@@ -13,6 +13,8 @@ encoder.onnx, decoder.onnx   the networks, if ONNX is requested
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,16 +46,8 @@ def export(model: TrainedModel, run: Run, folder: Path, *, onnx: bool = True) ->
         ModuleNotFoundError: if ``onnx`` is set and jax2onnx isn't installed.
         OSError: if it can't be written.
     """
-    if folder.name in ("", ".."):
-        raise ValueError(f"expected the name of a folder to create, got '{folder}'")
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise ValueError(f"{folder} exists and isn't a folder; choose another --output")
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} already exists and isn't empty; choose another --output")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     contents = json.loads((run.workdir / "config.json").read_text(encoding="utf-8"))
-    try:
-        temporary.mkdir(parents=True)
+    with new_folder(folder) as temporary:
         config = _strip_local_settings(run.config)
         write_json(temporary / "config.json", {**contents, "config": config.to_json()})
         if model.metrics:
@@ -64,6 +58,30 @@ def export(model: TrainedModel, run: Run, folder: Path, *, onnx: bool = True) ->
             export_onnx(model, temporary)
         card = model_card(model, run, contents.get("environment", {}), onnx=onnx)
         (temporary / "README.md").write_text(card, encoding="utf-8")
+    return sorted(path.name for path in folder.iterdir())
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Creates a folder atomically: yields a temporary one, which is renamed on success.
+
+    Args:
+        folder: folder to create; it may exist if it is empty.
+
+    Raises:
+        ValueError: if the folder exists and isn't empty, or is a link or a file.
+        OSError: if it can't be written.
+    """
+    if folder.name in ("", ".."):
+        raise ValueError(f"expected the name of a folder to create, got '{folder}'")
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ValueError(f"{folder} exists and isn't a folder; choose another --output")
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} already exists and isn't empty; choose another --output")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
         if folder.exists():
             folder.rmdir()
         temporary.replace(folder)
@@ -74,7 +92,6 @@ def export(model: TrainedModel, run: Run, folder: Path, *, onnx: bool = True) ->
         raise OSError(error.errno, error.strerror, str(folder)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return sorted(path.name for path in folder.iterdir())
 
 
 def _strip_local_settings(config: TrainConfig) -> TrainConfig:

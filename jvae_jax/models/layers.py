@@ -35,7 +35,9 @@ from jax import Array, lax
 from jaxtyping import Float
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-_MOMENTUM, _EPSILON = 0.9, 1e-5
+EPSILON = 1e-5
+"""Added to variances by batch normalisation."""
+_MOMENTUM = 0.9
 
 
 def conv_matmul(
@@ -188,7 +190,7 @@ def _norm_relu_forward(
     moments = jnp.mean(promoted, axes), jnp.mean(promoted**2, axes)
     mean, square = moments if axis_name is None else lax.pmean(moments, axis_name)
     variance = jnp.maximum(square - mean**2, 0)
-    inverse_deviation = lax.rsqrt(variance + _EPSILON)
+    inverse_deviation = lax.rsqrt(variance + EPSILON)
     slope = scale * inverse_deviation
     shift = bias - slope * mean
     outputs = nn.relu(slope * promoted + shift).astype(activations.dtype)
@@ -241,7 +243,7 @@ class NormReLU(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         if not self.train:
-            slope = scale * lax.rsqrt(running_var.value + _EPSILON)
+            slope = scale * lax.rsqrt(running_var.value + EPSILON)
             shift = bias - slope * running_mean.value
             return nn.relu(slope * activations + shift).astype(activations.dtype)
         result: Any = norm_relu(activations, scale, bias, self.axis_name)

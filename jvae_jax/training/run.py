@@ -30,7 +30,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
 from jvae_jax import data
-from jvae_jax.data import Dataset
+from jvae_jax.data import CONTENTS, Dataset
 from jvae_jax.data.dataset import DatasetInfo
 from jvae_jax.files import (
     array_digest,
@@ -129,6 +129,8 @@ class Run:
             class_names=self.data.class_names,
             unlabelled_classes=self.unlabelled_classes,
             name=f"{self.config.objective.name}, {self.data_name}",
+            trained_on=f"{self.data.train_examples:,} "
+            + CONTENTS.get(self.config.dataset, "images"),
             seed=self.config.seed,
             metrics=self.evaluation(),
             style_controls=self._style_controls(variables),

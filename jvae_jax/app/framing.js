@@ -1,0 +1,354 @@
+// Finds the character on a drawing or photograph and frames it as the training images are: the
+// method of jvae_jax/data/framing.py, which says why.
+
+const WORKING_SIZE = 256;
+const MIN_CONTRAST = 24;
+const PEN_CONTRAST = 110;
+const WIDEST_STROKE = 85;
+const GAP = 20;
+const STRAIGHT = 3;
+const FLAT = 0.25;
+const LIKE_LARGEST = 0.3;
+
+function quantile(values, fraction) {
+  const sorted = Float64Array.from(values).sort();
+  const position = fraction * (sorted.length - 1);
+  const below = Math.floor(position);
+  const above = Math.min(below + 1, sorted.length - 1);
+  return sorted[below] + (position - below) * (sorted[above] - sorted[below]);
+}
+
+// Applies a function to each row and then to each column of a square image.
+function separably(image, size, transform) {
+  const result = new Float64Array(image.length);
+  for (let y = 0; y < size; y++) {
+    result.set(transform(image.subarray(y * size, (y + 1) * size)), y * size);
+  }
+  for (let x = 0; x < size; x++) {
+    const column = Float64Array.from({ length: size }, (_, y) => result[y * size + x]);
+    transform(column).forEach((value, y) => (result[y * size + x] = value));
+  }
+  return result;
+}
+
+function clampIndex(index, size) {
+  return Math.max(0, Math.min(size - 1, index));
+}
+
+function gaussianBlur(image, size) {
+  const weights = [-4, -3, -2, -1, 0, 1, 2, 3, 4].map((x) => [x, Math.exp((-x * x) / 2)]);
+  const sum = weights.reduce((total, [, weight]) => total + weight, 0);
+  return separably(image, size, (line) =>
+    line.map((_, i) =>
+      weights.reduce((total, [x, w]) => total + (w / sum) * line[clampIndex(i + x, size)], 0),
+    ),
+  );
+}
+
+// Running maximum over a window that is centred on each pixel; beyond the image, edges repeat.
+function runningMaximum(line, window) {
+  const half = Math.floor(window / 2);
+  return line.map((_, i) => {
+    let highest = -Infinity;
+    const end = Math.min(line.length - 1, i + half);
+    for (let j = Math.max(0, i - half); j <= end; j++) highest = Math.max(highest, line[j]);
+    return highest;
+  });
+}
+
+// Closing: what is darker than its surroundings and narrower than the window is filled.
+function closing(image, size) {
+  // Padded, so that the minimum is taken over the maxima beyond the image too.
+  const padding = WIDEST_STROKE;
+  const padded = (line) =>
+    Float64Array.from(
+      { length: size + 2 * padding },
+      (_, i) => line[clampIndex(i - padding, size)],
+    );
+  return separably(image, size, (line) => {
+    const highest = runningMaximum(padded(line), WIDEST_STROKE);
+    const lowest = runningMaximum(highest.map((value) => -value), WIDEST_STROKE);
+    return lowest.subarray(padding, padding + size).map((value) => -value);
+  });
+}
+
+function negative(image) {
+  return image.map((value) => -value);
+}
+
+// Whether ink is darker than the ground: it differs most from its surroundings.
+function isDark(smooth) {
+  const size = WORKING_SIZE / 4;
+  const half = Math.floor(WIDEST_STROKE / 8);
+  const at = (y, x) => smooth[4 * (clampIndex(y, size) * WORKING_SIZE + clampIndex(x, size))];
+  let moment = 0;
+  const around = new Float64Array((2 * half + 1) ** 2);
+  for (let y = 0; y < size; y++) {
+    for (let x = 0; x < size; x++) {
+      let count = 0;
+      for (let row = y - half; row <= y + half; row++) {
+        for (let column = x - half; column <= x + half; column++) around[count++] = at(row, column);
+      }
+      around.sort();
+      moment += (at(y, x) - around[(count - 1) / 2]) ** 3;
+    }
+  }
+  return moment < 0;
+}
+
+// Difference of each pixel from the ground around it, 0 to 255, above 0 for ink.
+function contrast(pixels) {
+  const smooth = gaussianBlur(pixels, WORKING_SIZE);
+  if (isDark(smooth)) {
+    const ground = closing(smooth, WORKING_SIZE);
+    return smooth.map((value, i) => (255 * (ground[i] - value)) / Math.max(ground[i], MIN_CONTRAST));
+  }
+  const ground = negative(closing(negative(smooth), WORKING_SIZE));
+  return smooth.map((value, i) => value - ground[i]);
+}
+
+// Numbers the connected components of a mask from 1.
+function labelComponents(mask, size, diagonal) {
+  const labels = new Int32Array(mask.length);
+  let count = 0;
+  for (let start = 0; start < mask.length; start++) {
+    if (!mask[start] || labels[start]) continue;
+    labels[start] = ++count;
+    const pending = [start];
+    while (pending.length) {
+      const pixel = pending.pop();
+      const [y, x] = [Math.floor(pixel / size), pixel % size];
+      for (let dy = -1; dy <= 1; dy++) {
+        for (let dx = -1; dx <= 1; dx++) {
+          if ((!diagonal && dy && dx) || y + dy < 0 || y + dy >= size) continue;
+          if (x + dx < 0 || x + dx >= size) continue;
+          const other = pixel + dy * size + dx;
+          if (mask[other] && !labels[other]) {
+            labels[other] = count;
+            pending.push(other);
+          }
+        }
+      }
+    }
+  }
+  return { labels, count };
+}
+
+// Dilation by a diamond: pixels at most this many steps from the mask.
+function dilate(mask, size, steps) {
+  for (let step = 0; step < steps; step++) {
+    const grown = Uint8Array.from(mask);
+    for (let i = 0; i < mask.length; i++) {
+      if (!mask[i]) continue;
+      if (i % size) grown[i - 1] = 1;
+      if ((i + 1) % size) grown[i + 1] = 1;
+      if (i >= size) grown[i - size] = 1;
+      if (i + size < mask.length) grown[i + size] = 1;
+    }
+    mask = grown;
+  }
+  return mask;
+}
+
+function hysteresis(ink, low, high) {
+  const { labels, count } = labelComponents(ink.map((value) => Number(value > low)), WORKING_SIZE);
+  const strong = new Uint8Array(count + 1);
+  ink.forEach((value, i) => value > high && (strong[labels[i]] = 1));
+  return Uint8Array.from(labels, (label) => Number(label > 0 && strong[label]));
+}
+
+// Removes flat straight lines that cross the image or its border.
+function withoutRuledLines(mask) {
+  const size = WORKING_SIZE;
+  const joined = new Uint8Array(mask.length);
+  mask.forEach((value, i) => {
+    if (!value) return;
+    const x = i % size;
+    const row = i - x;
+    joined.fill(1, row + Math.max(0, x - GAP / 2), row + Math.min(size, x + GAP / 2));
+  });
+  const { labels, count } = labelComponents(joined, size, true);
+  const kept = Uint8Array.from(mask);
+  for (let number = 1; number <= count; number++) {
+    const pixels = [...mask.keys()].filter((i) => mask[i] && labels[i] === number);
+    if (!pixels.length) continue;
+    const rows = pixels.map((i) => Math.floor(i / size));
+    const columns = pixels.map((i) => i % size);
+    const [first, last] = [columns.reduce((a, b) => Math.min(a, b)), columns.reduce((a, b) => Math.max(a, b))];
+    const edges = [first, last, rows[0], rows[rows.length - 1]];
+    const crosses = last - first > size / 2 || edges.some((edge) => edge === 0 || edge === size - 1);
+    if (!crosses || last === first) continue;
+    const meanRow = mean(rows);
+    const meanColumn = mean(columns);
+    const covariance = mean(rows.map((row, i) => (row - meanRow) * (columns[i] - meanColumn)));
+    const slope = covariance / mean(columns.map((column) => (column - meanColumn) ** 2));
+    const distances = rows.map((row, i) => row - meanRow - slope * (columns[i] - meanColumn));
+    const deviation = Math.sqrt(mean(distances.map((distance) => distance ** 2)));
+    if (Math.abs(slope) < FLAT && deviation < STRAIGHT) pixels.forEach((i) => (kept[i] = 0));
+  }
+  return kept;
+}
+
+function mean(values) {
+  let sum = 0;
+  for (const value of values) sum += value;
+  return sum / values.length;
+}
+
+// The ink of the largest group of strokes, its mask, and the number of groups.
+function segment(pixels) {
+  const size = WORKING_SIZE;
+  let ink = contrast(pixels);
+  const median = quantile(ink, 0.5);
+  ink = ink.map((value) => Math.max(0, value - median));
+  const highest = quantile(ink, 0.999);
+  if (highest <= MIN_CONTRAST) throw new Error("no ink stands out from the background");
+  const strokes = hysteresis(ink, 0.4 * highest, 0.7 * highest);
+  let mask = withoutRuledLines(strokes);
+  if (!mask.includes(1) && highest > PEN_CONTRAST) mask = strokes;
+  if (!mask.includes(1)) throw new Error("there is nothing but straight lines");
+  const { labels, count } = labelComponents(dilate(mask, size, GAP / 2), size);
+  const amounts = new Float64Array(count + 1);
+  mask.forEach((value, i) => value && (amounts[labels[i]] += ink[i]));
+  // Shadows and other objects reach beyond the image; a character seldom does.
+  const inside = Float64Array.from(amounts);
+  for (let i = 0; i < size; i++) {
+    for (const pixel of [i, (size - 1) * size + i, i * size, i * size + size - 1]) {
+      inside[labels[pixel]] = 0;
+    }
+  }
+  const chosen = Math.max(...inside) > LIKE_LARGEST * Math.max(...amounts) ? inside : amounts;
+  const largest = chosen.indexOf(Math.max(...chosen));
+  mask = mask.map((value, i) => Number(value && labels[i] === largest));
+  const near = dilate(mask, size, 4); // strokes keep their soft edges
+  return {
+    ink: ink.map((value, i) => (near[i] ? value : 0)),
+    mask,
+    groups: chosen.filter((amount) => amount >= LIKE_LARGEST * chosen[largest]).length,
+  };
+}
+
+// Extent, row and column of the ink, as fractions of the working size.
+function inkPlace(mask) {
+  let [top, bottom, left, right] = [Infinity, -Infinity, Infinity, -Infinity];
+  let [rows, columns, count] = [0, 0, 0];
+  mask.forEach((value, i) => {
+    if (!value) return;
+    const [y, x] = [Math.floor(i / WORKING_SIZE), i % WORKING_SIZE];
+    [top, bottom, left, right] = [Math.min(top, y), Math.max(bottom, y), Math.min(left, x), Math.max(right, x)];
+    rows += y;
+    columns += x;
+    count++;
+  });
+  return {
+    extent: (Math.max(bottom - top, right - left) + 1) / WORKING_SIZE,
+    row: (rows / count + 0.5) / WORKING_SIZE,
+    column: (columns / count + 0.5) / WORKING_SIZE,
+  };
+}
+
+// Mean thickness of strokes: twice the distance from the ground along their middle.
+function strokeThickness(mask) {
+  const size = WORKING_SIZE;
+  const distances = Float64Array.from(mask, (value) => (value ? Infinity : 0));
+  const at = (y, x) => (y < 0 || y >= size || x < 0 || x >= size ? 0 : distances[y * size + x]);
+  const relax = (y, x, sign) => {
+    const nearest = Math.min(
+      at(y - sign, x) + 1,
+      at(y, x - sign) + 1,
+      at(y - sign, x - sign) + Math.SQRT2,
+      at(y - sign, x + sign) + Math.SQRT2,
+    );
+    distances[y * size + x] = Math.min(distances[y * size + x], nearest);
+  };
+  for (let i = 0; i < mask.length; i++) relax(Math.floor(i / size), i % size, 1);
+  for (let i = mask.length - 1; i >= 0; i--) relax(Math.floor(i / size), i % size, -1);
+  const middle = [];
+  for (let y = 0; y < size; y++) {
+    for (let x = 0; x < size; x++) {
+      const distance = at(y, x);
+      const isRidge =
+        distance > 0 &&
+        [-1, 0, 1].every((dy) => [-1, 0, 1].every((dx) => at(y + dy, x + dx) <= distance));
+      if (isRidge) middle.push(distance);
+    }
+  }
+  return (2 * mean(middle)) / size;
+}
+
+// Grey dilation by a disk.
+function thicken(ink, radius) {
+  const size = WORKING_SIZE;
+  const offsets = [];
+  for (let dy = -radius; dy <= radius; dy++) {
+    for (let dx = -radius; dx <= radius; dx++) {
+      if (dy * dy + dx * dx <= radius * radius) offsets.push([dy, dx]);
+    }
+  }
+  const result = new Float64Array(ink.length);
+  ink.forEach((value, i) => {
+    if (!value) return;
+    const [y, x] = [Math.floor(i / size), i % size];
+    for (const [dy, dx] of offsets) {
+      if (y + dy < 0 || y + dy >= size || x + dx < 0 || x + dx >= size) continue;
+      const other = i + dy * size + dx;
+      if (result[other] < value) result[other] = value;
+    }
+  });
+  return result;
+}
+
+// Weights of a line's pixels, [[index, weight], ...], in each of the resized pixels: Pillow's
+// bilinear filter, which averages on downscaling. The crop may exceed the line.
+function resizeWeights(start, length, size) {
+  const scale = length / size;
+  const support = Math.max(1, scale);
+  return Array.from({ length: size }, (_, i) => {
+    const centre = start + (i + 0.5) * scale;
+    const weights = [];
+    for (let j = Math.floor(centre - support); j <= Math.ceil(centre + support); j++) {
+      const weight = 1 - Math.abs(j + 0.5 - centre) / support;
+      if (weight > 0) weights.push([j, weight]);
+    }
+    const sum = weights.reduce((total, [, weight]) => total + weight, 0);
+    return weights.map(([j, weight]) => [j, weight / sum]);
+  });
+}
+
+function resizeCrop(image, top, left, side, size) {
+  const rows = resizeWeights(top, side, size);
+  const columns = resizeWeights(left, side, size);
+  const at = (y, x) =>
+    y < 0 || y >= WORKING_SIZE || x < 0 || x >= WORKING_SIZE ? 0 : image[y * WORKING_SIZE + x];
+  return Float64Array.from({ length: size * size }, (_, i) => {
+    let value = 0;
+    for (const [y, weight] of rows[Math.floor(i / size)]) {
+      for (const [x, other] of columns[i % size]) value += weight * other * at(y, x);
+    }
+    return value;
+  });
+}
+
+// Frames the character on a grey image of the working size, 0 to 255. Returns the image, in [0, 1],
+// and the number of groups of strokes, of which the largest was taken.
+function frameCharacter(pixels, framing, size) {
+  let { ink, mask, groups } = segment(pixels);
+  const { extent: found } = inkPlace(mask);
+  const missing = (framing.thickness * found) / framing.extent - strokeThickness(mask);
+  const radius = Math.round((missing * WORKING_SIZE) / 2);
+  if (radius >= 1) {
+    ink = thicken(ink, radius);
+    mask = thicken(mask, radius);
+  }
+  const { extent, row, column } = inkPlace(mask);
+  const side = (WORKING_SIZE * extent) / framing.extent;
+  const top = WORKING_SIZE * row - side * framing.row;
+  const left = WORKING_SIZE * column - side * framing.column;
+  const gain =
+    (framing.ink - framing.background) / quantile(ink.filter((_, i) => mask[i]), 0.9);
+  const image = resizeCrop(ink, top, left, side, size).map((value) => {
+    const level = framing.background + value * gain;
+    return Math.round(Math.max(0, Math.min(255, level))) / 255;
+  });
+  return { image, groups };
+}
