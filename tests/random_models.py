@@ -21,11 +21,9 @@ def random_model(network, **attributes):
     images = jnp.zeros((2, *network.image_shape))
     variables = network.init(jax.random.key(0), images)
     rng = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda each: 3 * each + 0.1 * rng.normal(size=each.shape), variables["params"]
-    )
+    params = jax.tree.map(lambda each: each * rng.uniform(1, 2, each.shape), variables["params"])
     statistics = jax.tree.map(
-        lambda each: each * rng.uniform(0.5, 2, each.shape), variables["batch_stats"]
+        lambda each: each * rng.uniform(0.1, 0.5, each.shape), variables["batch_stats"]
     )
     variables = jax.tree.map(jnp.float32, {"params": params, "batch_stats": statistics})
     names = tuple("abcdefghij"[: network.classes]) or ("a", "b")

@@ -63,7 +63,7 @@ def serve(page: str, *, host: str = "127.0.0.1", port: int | None = None) -> Non
             self.send_header("Content-Length", str(len(content) if found else 0))
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     with _listen(host, port, Handler) as server:

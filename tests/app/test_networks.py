@@ -96,7 +96,7 @@ def frame_in_browser(visit, file):
 
 @pytest.mark.parametrize("condition", CONDITIONS[:-1])
 def test_photos_are_framed_as_in_python(visit, mnist_files, condition):
-    digits = data.load("mnist", mnist_files).test_images[:8]
+    digits = data.load("mnist", mnist_files).test_images[:4]
     model = random_model(NETWORKS["categorical"])
     framing = data.framing.estimate_framing(digits)
     vars(model)["framing"] = framing
