@@ -8,7 +8,7 @@ from typing import NoReturn
 from jvae_jax import cli
 from jvae_jax.data import LICENSES
 from jvae_jax.evaluation import format_table
-from jvae_jax.pretrained import packaged_models
+from jvae_jax.pretrained import NOTES, packaged_models
 from jvae_jax.training.run import load_run
 
 _METRICS = ("mse", "kl_z", "accuracy", "conditional_accuracy", "frechet_distance")
@@ -34,7 +34,8 @@ def _describe(name: str, folder: Path) -> str:
             f"{name}: {run.config.objective.name}, {size / 1e6:.1f} MB in {folder}",
             f"training data: {run.data_name}, {data.train_examples:,} images of "
             f"{len(data.class_names)} classes ({', '.join(data.class_names)})",
-            f"license of the data: {LICENSES.get(run.config.dataset, 'not stated')}",
+            f"license of {run.data_name}: {LICENSES.get(run.config.dataset, 'not stated')}",
+            *([NOTES[name]] if name in NOTES else []),
             format_table({key: evaluation[key] for key in _METRICS if key in evaluation}),
         ]
     )

@@ -54,7 +54,7 @@ def model_card(
         f"images of {height} x {width} x {channels}"
         + (", statically binarized" if config.binarize else "")
         + f". Fingerprint: `{data.fingerprint}`. "
-        f"License: {license_name}.",
+        f"License of {run.data_name}: {license_name}.",
         "## Evaluation",
         _evaluation(model, run),
         "## Usage",

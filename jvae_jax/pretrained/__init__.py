@@ -11,6 +11,12 @@ from jvae_jax.training.run import load_run
 PACKAGED = Path(__file__).parent
 """Folder of the packaged models."""
 
+NOTES = {
+    "kana": "The training images are a stand-in for hiragana73, rendered from fonts in the layout "
+    "and class balance of the release, whose images are scans.",
+}
+"""What their names and configurations don't tell of the packaged models."""
+
 
 def packaged_models() -> dict[str, Path]:
     """Returns the folders of the packaged models by name, in alphabetical order."""

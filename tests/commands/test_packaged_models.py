@@ -117,7 +117,7 @@ def test_models_describes_the_packaged_models(call, packaged):
     assert first == f"digits: ours, {size / 1e6:.1f} MB in {packaged}"
     assert facts[:2] == [
         "training data: mnist_5k, 4,000 images of 10 classes (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)",
-        "license of the data: CC BY-SA 3.0",
+        "license of mnist_5k: CC BY-SA 3.0",
     ]
     metrics = [line.split()[:2] for line in facts[2:]]
     assert metrics == [
