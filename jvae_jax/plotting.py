@@ -215,6 +215,46 @@ def line_charts(
     return figure
 
 
+def heat_maps(
+    maps: Mapping[str, tuple[Float[np.ndarray, "rows columns"], Sequence[str]]],
+    row_names: Sequence[str],
+    *,
+    x_label: str,
+    label: str,
+    columns: int | None = None,
+) -> Figure:
+    """Plots heat maps with common rows and a common colour scale, from 0.
+
+    Args:
+        maps: maps each title to values, (rows, columns), and the names of the columns, (columns,).
+        row_names: names of the rows of each map, (rows,).
+        x_label: label of the x axes.
+        label: label of the colour scale.
+        columns: heat maps in a row; by default all.
+
+    Returns:
+        The figure.
+    """
+    columns = columns or len(maps)
+    rows = -(-len(maps) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.0 * rows), dpi=200, layout="constrained")
+    grid = np.ravel(figure.subplots(rows, columns, squeeze=False))
+    for axes in grid[len(maps) :]:
+        axes.set_axis_off()
+    highest = max(values.max() for values, _ in maps.values())
+    for index, (axes, (title, (values, names))) in enumerate(zip(grid, maps.items(), strict=False)):
+        axes.imshow(values, cmap="Greys", vmin=0, vmax=highest, aspect="auto")
+        axes.set_title(title, size=_FONT_POINTS)
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(row_names)), [] if index % columns else row_names)
+        axes.tick_params(labelsize=_FONT_POINTS - 2, length=0)
+    figure.supxlabel(x_label, size=_FONT_POINTS)
+    scale = figure.colorbar(grid[0].images[0], ax=grid, shrink=0.5)
+    scale.set_label(label, size=_FONT_POINTS)
+    scale.ax.tick_params(labelsize=_FONT_POINTS - 2)
+    return figure
+
+
 def confusion_matrix(
     counts: Int[np.ndarray, "classes classes"], class_names: Sequence[str]
 ) -> Figure:

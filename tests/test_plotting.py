@@ -103,6 +103,22 @@ def test_line_charts_plot_every_series():
     assert [text.get_text() for text in legend.get_texts()] == ["one", "two"]
 
 
+def test_heat_maps_share_rows_and_scale():
+    maps = {
+        "one": (np.array([[0.0, 1.0], [0.5, 0.25]]), ["0.9", "c"]),
+        "two": (np.array([[2.0], [0.0]]), ["0.1"]),
+    }
+    figure = plotting.heat_maps(maps, ["slant", "width"], x_label="KL", label="nats", columns=2)
+    first, second, scale = figure.axes
+    assert [axes.get_title() for axes in (first, second)] == ["one", "two"]
+    assert {axes.images[0].get_clim() for axes in (first, second)} == {(0, 2)}
+    np.testing.assert_array_equal(first.images[0].get_array(), maps["one"][0])
+    assert [label.get_text() for label in first.get_xticklabels()] == ["0.9", "c"]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["slant", "width"]
+    assert scale.get_ylabel() == "nats"
+    render(figure)
+
+
 def test_confusion_matrix_is_normalised_by_row():
     counts = np.array([[8, 0, 0], [5, 15, 0], [0, 0, 1]])
     figure = plotting.confusion_matrix(counts, ["a", "b", "trouser"])
