@@ -87,6 +87,12 @@ def test_ranking_prefers_models_that_agree():
     assert scores[2] < min(scores[:2])
 
 
+def test_ranking_of_unrelated_models_is_0():
+    models = [NOISE, RNG.normal(size=NOISE.shape), RNG.normal(size=NOISE.shape)]
+    scores = unsupervised_disentanglement_ranking(models, [np.ones(4)] * 3)
+    np.testing.assert_allclose(scores, 0, atol=0.03)
+
+
 def test_ranking_ignores_dimensions_without_information():
     """The fourth dimension, unrelated between the models, has no KL."""
     first, second = rotated(0), rotated(0)
