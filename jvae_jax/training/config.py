@@ -14,6 +14,7 @@ from jvae_jax.memory import require_memory
 from jvae_jax.models.autoencoder import FILTERS, HIDDEN, STRIDE, Autoencoder, padded
 from jvae_jax.objectives import OBJECTIVES, Objective, Ours
 from jvae_jax.training import distributed
+from jvae_jax.training.logbook import LogbookKind
 from jvae_jax.training.step import EMA_DECAY
 from jvae_jax.types import LabelInfo
 from jvae_jax.validation import check_types, require
@@ -77,6 +78,8 @@ class TrainConfig:
     """Data type of the networks' arithmetic; parameters, statistics and losses are float32."""
     save_every: int | None = None
     """Epochs between checkpoints and sample grids. By default about 1,000 steps."""
+    log: LogbookKind = "none"
+    """Record the run for TensorBoard or for Weights & Biases too, in the run's folder."""
     coordinator: str | None = None
     """HOST:PORT of the first of several processes that train together; auto: detected by JAX, on
     TPU pods and Slurm."""

@@ -345,6 +345,7 @@ def _train(
             if step < epoch * steps_per_epoch:
                 with distributed.fail_together():
                     writer.save_checkpoint(state, negative_elbo=math.inf, metric_sums=sums)
+                    writer.write_curves()
                     writer.wait()
                 stop.exit()
             train_terms = {name: total / steps_per_epoch for name, total in sums.items()}
@@ -368,9 +369,10 @@ def _train(
                 # Before the checkpoint: an epoch with a checkpoint isn't trained again, so its
                 # samples wouldn't be rewritten.
                 with distributed.fail_together():
-                    writer.write_samples(variables)
+                    writer.write_samples(step, variables)
                     writer.save_checkpoint(state, negative_elbo=negative_elbo, metric_sums=sums)
                     if stop or is_last:
+                        writer.write_curves()
                         writer.wait()
             if stop:
                 stop.exit()

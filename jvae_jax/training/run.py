@@ -5,10 +5,12 @@ config.json               configuration, dataset and environment of the run
 metrics.jsonl             every term of the loss, per epoch, train and test
 checkpoints/              the latest two checkpoints and the best
 samples.png               generated characters: rows fix c, columns fix z
+curves.png                every term over epochs, train and test, when training ends or stops
 evaluation.json           metrics on the whole test split; evaluation-best.json of the best
                           checkpoint, if it was evaluated
 confusion.png             confusion matrix of generated characters, if they were evaluated
 profile/                  profiler trace, if requested
+tensorboard/, wandb/      records for TensorBoard and Weights & Biases, if requested
 damaged_checkpoints/      checkpoints that could not be read, if any
 .lock                     held by the process that trains
 ========================  =========================================================================
@@ -46,6 +48,7 @@ from jvae_jax.style_controls import StyleControls
 from jvae_jax.trained_model import TrainedModel
 from jvae_jax.training import checkpoints
 from jvae_jax.training.config import TrainConfig, parameter_bytes
+from jvae_jax.training.logbook import TENSORBOARD, WANDB
 from jvae_jax.training.provenance import environment, numeric_environment
 from jvae_jax.training.step import TrainState, init_state, state_shape
 from jvae_jax.types import Devices, Variables
@@ -65,12 +68,20 @@ _IGNORED_ON_RESUME = (
     "coordinator",
     "num_processes",
     "process_id",
+    "log",
 )
 """Fields that may change when a run is resumed, and differ between processes."""
 _SET_BY_EPOCHS = ("capacity_steps", "save_every")
 """Settings that by default follow from epochs and batch_size, which say more if they differ."""
-_WRITTEN_FILES = (".lock", "config.json", "metrics.jsonl", "samples.png", "evaluation.json")
-_WRITTEN_FOLDERS = ("checkpoints", "damaged_checkpoints", "profile")
+_WRITTEN_FILES = (
+    ".lock",
+    "config.json",
+    "metrics.jsonl",
+    "samples.png",
+    "curves.png",
+    "evaluation.json",
+)
+_WRITTEN_FOLDERS = ("checkpoints", "damaged_checkpoints", "profile", TENSORBOARD, WANDB)
 
 
 @dataclass(frozen=True, kw_only=True)

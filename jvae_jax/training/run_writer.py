@@ -12,8 +12,9 @@ import numpy as np
 from jvae_jax.files import append, atomic_write
 from jvae_jax.training import checkpoints, distributed
 from jvae_jax.training.checkpoints import CheckpointWriter
+from jvae_jax.training.logbook import open_logbook
 from jvae_jax.training.progress import ProgressReport
-from jvae_jax.training.run import Run
+from jvae_jax.training.run import Run, settings
 from jvae_jax.training.step import TrainState
 from jvae_jax.types import Variables
 
@@ -47,7 +48,11 @@ class RunWriter:
         if self._checkpoints is not None:
             self._closing.callback(self._checkpoints.close)
         self.metric_sums = {}
+        self._logbook = None
         if self._writes:
+            self._logbook = open_logbook(run.config.log, run.workdir, settings(run.config), step)
+            if self._logbook is not None:
+                self._closing.callback(self._logbook.close)
             _truncate_lines(run.metrics_path, step // run.steps_per_epoch)
             if step % run.steps_per_epoch:
                 self.metric_sums = checkpoints.metric_sums(run.checkpoints_path, step)
@@ -83,6 +88,12 @@ class RunWriter:
         record = {"epoch": epoch, "step": step, "train": dict(train), "test": dict(test)}
         if self._writes:
             append(self._run.metrics_path, json.dumps(record) + "\n")
+        if self._logbook is not None:
+            terms = {"train": train, "test": test}
+            named = {
+                f"{split}/{name}": terms[split][name] for split in terms for name in terms[split]
+            }
+            self._logbook.write_epoch(step, named)
         self.progress.epoch(step, train, test)
 
     def save_checkpoint(
@@ -103,8 +114,36 @@ class RunWriter:
         if self._checkpoints is not None:
             self._checkpoints.wait()
 
-    def write_samples(self, variables: Variables) -> None:
-        """Rewrites samples.png."""
+    def write_curves(self) -> None:
+        """Rewrites curves.png from metrics.jsonl."""
+        if not self._writes:
+            return
+        from jvae_jax import plotting
+
+        lines = self._run.metrics_path.read_text(encoding="utf-8").splitlines()
+        records = [json.loads(line) for line in lines]
+        if not records:
+            return
+        epochs = [float(record["epoch"]) for record in records]
+        charts = {
+            name: {
+                split: (epochs, [record[split][name] for record in records])
+                for split in ("train", "test")
+                if name in records[0][split]
+            }
+            for name in records[0]["train"]
+        }
+        figure = plotting.line_charts(charts, "epoch", columns=3, markers=False)
+        with atomic_write(self._run.workdir / "curves.png") as file:
+            figure.savefig(file, format="png")
+
+    def write_samples(self, step: int, variables: Variables) -> None:
+        """Rewrites samples.png.
+
+        Args:
+            step: training step of the variables.
+            variables: moving average of the trained variables.
+        """
         if not self._writes:
             return
         # matplotlib is slow to import, and only figures need it.
@@ -116,6 +155,8 @@ class RunWriter:
         figure = plotting.image_grid(np.asarray(images), model.category_names or None)
         with atomic_write(run.workdir / "samples.png") as file:
             figure.savefig(file, format="png")
+        if self._logbook is not None:
+            self._logbook.write_samples(step, run.workdir / "samples.png")
         if self._on_samples is not None:
             self._on_samples(run.workdir / "samples.png")
 

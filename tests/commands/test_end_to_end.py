@@ -50,6 +50,7 @@ def test_train_prints_evaluation_and_writes_run(trained):
         ".lock",
         "checkpoints",
         "config.json",
+        "curves.png",
         "evaluation.json",
         "metrics.jsonl",
         "samples.png",

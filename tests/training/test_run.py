@@ -327,11 +327,12 @@ def state_of(folder):
     ("name", "kind"),
     [
         *itertools.product(
-            ["config.json", "metrics.jsonl", "samples.png", "evaluation.json"],
+            ["config.json", "metrics.jsonl", "samples.png", "curves.png", "evaluation.json"],
             sorted(SPECIAL.keys() - {"file"}),
         ),
         *itertools.product(
-            ["checkpoints", "damaged_checkpoints", "profile"], sorted(SPECIAL.keys() - {"folder"})
+            ["checkpoints", "damaged_checkpoints", "profile", "tensorboard", "wandb"],
+            sorted(SPECIAL.keys() - {"folder"}),
         ),
     ],
 )

@@ -96,7 +96,7 @@ def test_samples_are_ten_styles_of_each_class(tmp_path, monkeypatch, has_classes
     run = make_run(tmp_path, **({} if has_classes else {"objective": VAE()}), seed=3)
     paths = []
     with RunWriter(run, 0, paths.append) as writer:
-        writer.write_samples({"average": 1})
+        writer.write_samples(0, {"average": 1})
     key = jax.random.fold_in(jax.random.key(3), 3)
     rows = 3 if has_classes else 10
     assert calls == [({"average": 1}, jax.random.key_data(key).tolist(), rows, 10)]
@@ -112,7 +112,8 @@ def test_other_processes_write_nothing(tmp_path, monkeypatch, capsys):
     with RunWriter(run, 6, pytest.fail) as writer:
         writer.write_epoch(2, 12, {"loss": 2.0}, {"kl_z": 1.0})
         writer.save_checkpoint(state_at(12), negative_elbo=1.0, metric_sums={})
-        writer.write_samples({})
+        writer.write_samples(12, {})
+        writer.write_curves()
     assert writer.metric_sums == {}
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr() == ("", "")
