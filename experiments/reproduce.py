@@ -3,8 +3,8 @@
     python experiments/reproduce.py table1
 
 Finished runs are skipped, interrupted runs are resumed. Each command saves its results as JSON;
-``report`` rebuilds the tables and figures from it. ``frontier`` and the comparisons of settings
-leave out the rows that ``--output`` already holds.
+``report`` rebuilds the tables and figures from it. ``frontier``, ``disentanglement`` and the
+comparisons of settings leave out the rows that ``--output`` already holds.
 """
 
 import itertools
@@ -16,6 +16,7 @@ from typing import Any
 
 from paper import configs, figures, studies
 from paper.configs import (
+    DisentanglementConfig,
     Figure3Config,
     FixedDimensionsConfig,
     FrontierConfig,
@@ -31,6 +32,7 @@ from paper.report import ReportConfig, report
 from jvae_jax import OBJECTIVES, cli
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation.classifier import EvalClassifier
+from jvae_jax.evaluation.disentanglement import morphology_metrics
 from jvae_jax.evaluation.likelihood import likelihood_metrics
 from jvae_jax.files import write_json
 from jvae_jax.training.provenance import environment
@@ -171,6 +173,29 @@ def frontier(config: FrontierConfig) -> None:
     _print_table(config, "frontier")
 
 
+def disentanglement(config: DisentanglementConfig) -> None:
+    dataset = config.load()
+    identity = ("dataset", "objective", "epochs", "seed", "capacity_z")
+    for seed, (objective, capacity) in itertools.product(range(config.seeds), config.settings()):
+        values = (dataset.name, objective, config.epochs, seed, capacity)
+        if _is_kept(config, "disentanglement", dict(zip(identity, values, strict=True))):
+            continue
+        given = {} if capacity is None else {"capacity_z": capacity}
+        name = studies.setting_name(objective, given).replace(" --", "-")
+        pairs = []
+        # The row of the last seed holds the ranking of all seeds, whose finished runs are reopened.
+        for each in range(0 if seed == config.seeds - 1 else seed, seed + 1):
+            folder = f"{name}-{config.epochs}-epochs-{each}"
+            run_config = config.train_config(objective, folder, seed=each, **given)
+            pairs.append(studies.train_and_evaluate(run_config, dataset, None, capacity_z=capacity))
+        run, row = pairs[-1]
+        row |= morphology_metrics(run.network, run.model.variables, dataset, run.key("test"))
+        if len(pairs) > 1:
+            row["udr"] = studies.disentanglement_ranking(pairs, dataset)
+        _save_row(config, "disentanglement", row, identity)
+    _print_table(config, "disentanglement")
+
+
 def likelihood(config: LikelihoodConfig) -> None:
     dataset = config.load(28, binarize=True)
     for latents in studies.LIKELIHOOD_LATENTS:
@@ -305,6 +330,11 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
         frontier,
         FrontierConfig,
         "Ours, its best preset and the CVAE at several capacities of z, and at none.",
+    ),
+    "disentanglement": (
+        disentanglement,
+        DisentanglementConfig,
+        "Dimensions of z against the morphology of characters: six objectives, several capacities.",
     ),
     "likelihood": (
         likelihood,

@@ -161,6 +161,35 @@ class FrontierConfig(Table1Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DisentanglementConfig(Table1Config):
+    """Options of the study of disentanglement."""
+
+    epochs: int = 20
+    """Epochs of each run."""
+    runs: str = "runs/disentanglement"
+    """Folder of the runs."""
+    capacity_z: float | None = None
+    """Only this capacity, in nats, or 0 for the objectives without one; default: 5, 10, 16 and 0.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, "capacity_z", lambda value: value >= 0, "0 or more")
+
+    def settings(self) -> list[tuple[str, float | None]]:
+        """Objectives and their capacities in nats; None for objectives without a capacity."""
+        capacities = (self.capacity_z or None,)
+        if self.capacity_z is None:
+            capacities = (*studies.DISENTANGLEMENT_CAPACITIES, None)
+        return [
+            (name, capacity)
+            for capacity in capacities
+            for name, objective in OBJECTIVES.items()
+            if (getattr(objective(), "capacity_z", None) is None) == (capacity is None)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
 class LikelihoodConfig(StudyConfig):
     """Options of the likelihood of binary MNIST."""
 

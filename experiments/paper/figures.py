@@ -14,7 +14,7 @@ from jvae_jax import plotting
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.conditional import most_confused
-from jvae_jax.evaluation.morphology import measure
+from jvae_jax.evaluation.morphology import Morphology, measure
 from jvae_jax.models.inference import to_pixels
 from jvae_jax.plotting import Panel
 from jvae_jax.training.run import Run
@@ -230,6 +230,35 @@ def frontier(rows: Sequence[Row]) -> plotting.Figure:
         logarithmic_y=("MSE per pixel", "Fréchet distance", "intra-class Fréchet distance"),
         x_ticks=CAPACITIES,
         columns=4,
+    )
+
+
+def disentanglement(rows: Sequence[Row]) -> plotting.Figure:
+    """Mutual information of the factors with each dimension of z, and with c, of seed 0.
+
+    Dimensions are in descending order of KL, which is their name.
+    """
+    maps = {}
+    first_seed = [row for row in rows if row["seed"] == 0]
+    # Objectives without a capacity come last, as in the table.
+    for row in sorted(first_seed, key=lambda row: row["capacity_z"] or np.inf):
+        kl = np.array(row["kl_z_per_latent"])
+        order = np.argsort(-kl)
+        values = np.array([row["factor_information"][of] for of in Morphology._fields])[:, order]
+        names = [f"{kl[dimension]:.1f}" for dimension in order]
+        if "factor_c_information" in row:
+            of_c = [row["factor_c_information"][of] for of in Morphology._fields]
+            values, names = np.column_stack([values, of_c]), [*names, "c"]
+        title = TITLES[row["objective"]]
+        if row["capacity_z"] is not None:
+            title += f", {row['capacity_z']:g} nats"
+        maps[title] = values, names
+    return plotting.heat_maps(
+        maps,
+        Morphology._fields,
+        x_label="KL of each dimension of z, nats, and c",
+        label="mutual information, nats",
+        columns=3,
     )
 
 

@@ -62,6 +62,11 @@ def _write_frontier(path: Path, contents: dict[str, Any]) -> None:
     _save_figure(path, figures.frontier(contents["rows"]))
 
 
+def _write_disentanglement(path: Path, contents: dict[str, Any]) -> None:
+    _save_table(path, tables.disentanglement(contents["rows"]))
+    _save_figure(path, figures.disentanglement(contents["rows"]))
+
+
 def _write_labels(path: Path, contents: dict[str, Any]) -> None:
     _save_table(path, tables.labels(contents["rows"]))
     _save_figure(path, figures.labels(contents["rows"]))
@@ -95,6 +100,7 @@ REPORTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
     ),
     "ablations": lambda path, contents: _save_table(path, tables.settings(contents["rows"])),
     "frontier": _write_frontier,
+    "disentanglement": _write_disentanglement,
     "likelihood": lambda path, contents: _save_table(path, tables.likelihood(contents["rows"])),
     "labels": _write_labels,
     "protocol-variants": lambda path, contents: _save_table(

@@ -17,6 +17,7 @@ from jax import Array
 from jvae_jax import CVAE, PRESETS, Objective, TrainConfig, evaluate, fit, losses, sampling
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation.classifier import EvalClassifier
+from jvae_jax.evaluation.factors import unsupervised_disentanglement_ranking
 from jvae_jax.evaluation.metrics import over_split
 from jvae_jax.files import write_json
 from jvae_jax.models.autoencoder import Autoencoder
@@ -96,6 +97,8 @@ FRONTIER = ("ours", "ours --preset=best", "cvae")
 """Methods that are compared at each capacity."""
 FRONTIER_NLL_IMAGES, FRONTIER_NLL_SAMPLES = 1000, 200
 """Test images and samples for each of them in the frontier's -log p(x)."""
+DISENTANGLEMENT_CAPACITIES = (5.0, 10.0, 16.0)
+"""Capacities C_z in the study of disentanglement, in nats."""
 LIKELIHOOD_LATENTS = (10, 50)
 """Dimensions of z in the study of the likelihood."""
 SUPERVISED_BASELINE = "supervised baseline"
@@ -212,6 +215,21 @@ def train_kl_z(run: Run, dataset: Dataset) -> float:
     """Mean of KL(q(z|x) || p(z)) over the training images, in nats per image."""
     split = Batch(dataset.train_images, dataset.train_labels)
     return evaluate(run.network, run.model.variables, split, run.key("test"))["kl_z"]
+
+
+def disentanglement_ranking(pairs: Sequence[tuple[Run, Row]], dataset: Dataset) -> list[float]:
+    """Unsupervised disentanglement ranking (UDR) of runs that differ in their seeds.
+
+    Args:
+        pairs: runs, at least two, and their rows.
+        dataset: its test images are encoded; z is the mean of q(z|x).
+
+    Returns:
+        The score of each run.
+    """
+    latents = [np.asarray(run.model.encode(dataset.test_images).mean) for run, _ in pairs]
+    kls = [np.array(row["kl_z_per_latent"]) for _, row in pairs]
+    return unsupervised_disentanglement_ranking(latents, kls).tolist()
 
 
 def command() -> str:

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from jvae_jax import OBJECTIVES
+from jvae_jax.evaluation.morphology import Morphology
 from paper.studies import BALANCED, SELECTED, SUPERVISED_BASELINE, Row, setting_name
 
 PAPER = {
@@ -59,6 +60,15 @@ _SUMMARY = (
     "frechet_distance",
 )
 """Metrics of the short tables."""
+
+_DISENTANGLEMENT = {
+    "dci_disentanglement": ("disentanglement", 3),
+    "dci_completeness": ("completeness", 3),
+    "dci_informativeness": ("informativeness", 3),
+    "mig": ("MIG", 3),
+    "sap": ("SAP", 3),
+}
+"""Headings and decimals of disentanglement scores; the first three are DCI."""
 
 
 def table1(rows: Sequence[Row]) -> str:
@@ -144,23 +154,48 @@ def frontier(rows: Sequence[Row]) -> str:
         "recall": ("recall", 4),
         "nll": ("-log p(x), grey", 2),
     }
-    # KL(z) of weight 1, without a capacity, comes last.
-    groups = dict.fromkeys((row["capacity_z"], row["objective"]) for row in rows)
-    lines = []
-    for capacity, objective in sorted(
-        groups, key=lambda group: math.inf if group[0] is None else group[0]
-    ):
-        same = [
-            row for row in rows if (row["capacity_z"], row["objective"]) == (capacity, objective)
-        ]
-        name = "none" if capacity is None else f"{capacity:g}"
-        lines.append([f"`{objective}`", name, str(len(same)), *_cells(same, columns)])
-    headers = ["objective", "C_z", "seeds", *(title for title, _ in columns.values())]
     first = rows[0]
     return (
-        _markdown(headers, lines)
+        _by_capacity(rows, columns)
         + f"\n{_caption(rows)} {_reference_values(first)} -log p(x) is of the first "
         f"{first['nll_images']:,} test images, with {first['nll_samples']} samples of z each.\n"
+    )
+
+
+def disentanglement(rows: Sequence[Row]) -> str:
+    """Scores of z against morphology, overall and within classes, and information of c.
+
+    One line per capacity and objective: mean ± standard deviation over seeds.
+    """
+    # The row of the last seed holds the ranking of all seeds.
+    udr = {
+        (row["objective"], row["capacity_z"], seed): {"udr": score}
+        for row in sorted(rows, key=lambda row: row["seed"])
+        for seed, score in enumerate(row.get("udr", ()))
+    }
+    by_factor = ("factor_r2", "factor_r2_within_classes", "factor_c_information")
+    flat = [
+        {name: value for name, value in row.items() if name != "udr"}
+        | {f"{name} {of}": value for name in by_factor for of, value in row.get(name, {}).items()}
+        | udr.get((row["objective"], row["capacity_z"], row["seed"]), {})
+        for row in rows
+    ]
+
+    def scores(suffix: str) -> dict[str, tuple[str, int]]:
+        return {
+            **{f"{name}{suffix}": column for name, column in _DISENTANGLEMENT.items()},
+            **{f"factor_r2{suffix} {of}": (f"R^2 of {of}", 3) for of in Morphology._fields},
+        }
+
+    information = {f"factor_c_information {of}": (of, 3) for of in Morphology._fields}
+    return (
+        "Overall:\n\n"
+        + _by_capacity(flat, {"kl_z": COLUMNS["kl_z"], "udr": ("UDR", 3), **scores("")})
+        + "\nWithin classes:\n\n"
+        + _by_capacity(flat, scores("_within_classes"))
+        + "\nMutual information of c and each factor, nats:\n\n"
+        + _by_capacity([row for row in flat if "factor_c_information" in row], information)
+        + f"\n{_caption(rows)}\n"
     )
 
 
@@ -266,6 +301,25 @@ def protocol_variants(rows: Sequence[Row]) -> str:
         _markdown(headers, lines, words=2)
         + f"\nMSE per pixel; KL(z) of the averaged weights. {_caption(rows)}\n"
     )
+
+
+def _by_capacity(rows: Sequence[Row], columns: Mapping[str, tuple[str, int]]) -> str:
+    """One line per capacity and objective: mean ± standard deviation over seeds.
+
+    Those without a capacity come last.
+    """
+    groups = dict.fromkeys((row["capacity_z"], row["objective"]) for row in rows)
+    lines = []
+    for capacity, objective in sorted(
+        groups, key=lambda group: math.inf if group[0] is None else group[0]
+    ):
+        same = [
+            row for row in rows if (row["capacity_z"], row["objective"]) == (capacity, objective)
+        ]
+        name = "none" if capacity is None else f"{capacity:g}"
+        lines.append([f"`{objective}`", name, str(len(same)), *_cells(same, columns)])
+    headers = ["objective", "C_z", "seeds", *(title for title, _ in columns.values())]
+    return _markdown(headers, lines)
 
 
 def _cells(rows: Sequence[Row], columns: Mapping[str, tuple[str, int]]) -> list[str]:

@@ -80,6 +80,66 @@ def test_settings_caption_lists_epochs_and_seeds():
     assert "mnist, 5, 40 epochs, seed 0, 1, 10,000 test images." in tables.settings(rows)
 
 
+def disentanglement_row(objective, seed, capacity_z, score, **metrics):
+    factors = reproduce.figures.Morphology._fields
+    scores = dict.fromkeys(
+        ("dci_disentanglement", "dci_completeness", "dci_informativeness", "mig", "sap"), score
+    )
+    within_classes = {f"{name}_within_classes": value / 2 for name, value in scores.items()}
+    return row(
+        objective,
+        seed,
+        capacity_z=capacity_z,
+        kl_z=5.0,
+        kl_z_per_latent=[1.0, 4.0],
+        factor_r2=dict.fromkeys(factors, score),
+        factor_r2_within_classes=dict.fromkeys(factors, score / 2),
+        factor_information={of: [0.5, index / 10] for index, of in enumerate(factors)},
+        **scores,
+        **within_classes,
+        **metrics,
+    )
+
+
+C_INFORMATION = {"factor_c_information": dict.fromkeys(reproduce.figures.Morphology._fields, 0.25)}
+
+
+def test_disentanglement_table_joins_seeds_and_their_ranking():
+    rows = [
+        disentanglement_row("vae", 0, None, 0.3),
+        disentanglement_row("ours", 0, 10.0, 0.2, **C_INFORMATION),
+        disentanglement_row("ours", 0, 5.0, 0.4, **C_INFORMATION),
+        disentanglement_row("ours", 1, 5.0, 0.6, udr=[0.8, 0.9], **C_INFORMATION),
+        # One more seed was added later.
+        disentanglement_row("ours", 2, 5.0, 0.5, udr=[0.1, 0.3, 0.2], **C_INFORMATION),
+    ]
+    *parts, caption = tables.disentanglement(rows).split("\n\n")
+    overall, within_classes, information = (part.splitlines()[-3:] for part in parts[1::2])
+    score = " | 0.500 ± 0.100" * 11
+    assert overall[0] == f"| `ours` | 5 | 3 | 5.000 ± 0.000 | 0.200 ± 0.100{score} |"
+    assert overall[1] == "| `ours` | 10 | 1 | 5.000 | " + " | 0.200" * 11 + " |"
+    assert overall[2] == "| `vae` | none | 1 | 5.000 | " + " | 0.300" * 11 + " |"
+    assert within_classes[0] == "| `ours` | 5 | 3" + " | 0.250 ± 0.050" * 11 + " |"
+    assert information[1:] == [
+        "| `ours` | 5 | 3" + " | 0.250 ± 0.000" * 6 + " |",
+        "| `ours` | 10 | 1" + " | 0.250" * 6 + " |",
+    ]
+    assert "seed 0, 1, 2" in caption
+
+
+def test_disentanglement_figure_orders_dimensions_by_kl():
+    rows = [
+        disentanglement_row("vae", 0, None, 0.3),
+        disentanglement_row("ours", 0, 5.0, 0.4, **C_INFORMATION),
+        disentanglement_row("ours", 1, 5.0, 0.6, **C_INFORMATION),
+    ]
+    ours, vae, *_ = reproduce.figures.disentanglement(rows).axes
+    assert [axes.get_title() for axes in (ours, vae)] == ["ours, 5 nats", "VAE"]
+    assert [label.get_text() for label in ours.get_xticklabels()] == ["4.0", "1.0", "c"]
+    np.testing.assert_array_equal(ours.images[0].get_array()[2], [0.2, 0.5, 0.25])
+    assert [label.get_text() for label in vae.get_xticklabels()] == ["4.0", "1.0"]
+
+
 def test_settings_are_named_by_their_flags():
     values = {"alpha": 1000.0, "penalty": "multiplier", "conditional_encoder": True}
     name = "cvae --alpha=1000 --penalty=multiplier --conditional_encoder"
@@ -278,6 +338,48 @@ def test_studies_of_ours(small, monkeypatch):
         assert mse["sampled z, most probable c"] != mse["mean z, most probable c"]
         # After one step, the moving average equals the last weights.
         assert last["mse_by_protocol"] == mse
+
+
+def test_settings_of_disentanglement():
+    settings = reproduce.DisentanglementConfig().settings()
+    held = [(name, 5.0) for name in ("annealed_vae", "joint_vae", "ours")]
+    others = [(name, None) for name in ("vae", "cvae", "beta_vae")]
+    assert settings[:3] == held
+    assert settings[9:] == others
+    assert len(settings) == 12
+    assert reproduce.DisentanglementConfig(capacity_z=5.0).settings() == held
+    assert reproduce.DisentanglementConfig(capacity_z=0.0).settings() == others
+
+
+@pytest.mark.long
+def test_disentanglement(small, monkeypatch):
+    """A second seed leaves out the rows of the first, and ranks its run with that one."""
+    options, output = small
+    two = {name: OBJECTIVES[name] for name in ("annealed_vae", "ours")}
+    monkeypatch.setattr(reproduce.configs, "OBJECTIVES", two)
+    train_and_evaluate = reproduce.studies.train_and_evaluate
+    trained = []
+
+    def record(config, *args, **extra):
+        trained.append((config.objective.name, config.seed))
+        return train_and_evaluate(config, *args, **extra)
+
+    monkeypatch.setattr(reproduce.studies, "train_and_evaluate", record)
+    for seeds in (1, 2):
+        config = reproduce.DisentanglementConfig(capacity_z=5.0, seeds=seeds, **options)
+        reproduce.disentanglement(config)
+    first_seed = [(name, 0) for name in two]
+    assert trained == first_seed + [(name, seed) for name in two for seed in range(2)]
+    rows = reproduce.studies.load_rows(output / "disentanglement.json")
+    assert [(row["objective"], row["seed"]) for row in rows] == [
+        (name, seed) for seed in range(2) for name in two
+    ]
+    assert [len(row.get("udr", ())) for row in rows] == [0, 0, 2, 2]
+    assert all(0 <= score <= 1 for score in rows[-1]["udr"])
+    assert ["factor_c_information" in row for row in rows] == 2 * [False, True]
+    table = (output / "disentanglement.md").read_text()
+    assert "| `annealed_vae` | 5 | 2 | " in table
+    assert (output / "disentanglement.png").exists()
 
 
 @pytest.mark.fault("flags", "unknown command", "one line that lists the commands; exit status 2")
