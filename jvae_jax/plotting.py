@@ -249,7 +249,7 @@ def heat_maps(
         axes.set_yticks(range(len(row_names)), [] if index % columns else row_names)
         axes.tick_params(labelsize=_FONT_POINTS - 2, length=0)
     figure.supxlabel(x_label, size=_FONT_POINTS)
-    scale = figure.colorbar(grid[0].images[0], ax=grid, shrink=0.5)
+    scale = figure.colorbar(grid[0].images[0], ax=grid)
     scale.set_label(label, size=_FONT_POINTS)
     scale.ax.tick_params(labelsize=_FONT_POINTS - 2)
     return figure
