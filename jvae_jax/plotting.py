@@ -166,17 +166,20 @@ def line_charts(
     logarithmic_y: Collection[str] = (),
     x_ticks: Sequence[float] | None = None,
     columns: int | None = None,
+    markers: bool = True,
 ) -> Figure:
     """Plots line charts side by side over the same quantity.
 
     Args:
         charts: maps each y label to series, which map a name to x and y values, (points,) each. The
-            legend lists the series of the first chart.
+            legend lists the series of the chart that has most.
         x_label: label of the x axes.
         logarithmic: whether the x axes are logarithmic.
         logarithmic_y: y labels of the charts whose y axes are logarithmic.
-        x_ticks: ticks of the x axes unless they are logarithmic; by default all x values.
+        x_ticks: ticks of the x axes unless they are logarithmic; by default all x values, or
+            matplotlib's choice without markers.
         columns: charts in a row; by default all.
+        markers: whether points are marked, which suits few of them.
 
     Returns:
         The figure.
@@ -189,12 +192,20 @@ def line_charts(
         axes.set_axis_off()
     for axes, (y_label, series) in zip(grid, charts.items(), strict=False):
         for (name, (x, y)), style in zip(series.items(), ("o-", "s--", "^:", "D-."), strict=False):
-            axes.plot(x, y, style, color="black", markersize=4, linewidth=1, label=name)
+            axes.plot(
+                x,
+                y,
+                style if markers else style[1:],
+                color="black",
+                markersize=4,
+                linewidth=1,
+                label=name,
+            )
         axes.set_title(y_label, size=_FONT_POINTS)
         axes.set_xlabel(x_label, size=_FONT_POINTS)
         if logarithmic:
             axes.set_xscale("log")
-        else:
+        elif markers or x_ticks is not None:
             ticks = sorted({x for values, _ in series.values() for x in values})
             axes.set_xticks(ticks if x_ticks is None else x_ticks)
         if y_label in logarithmic_y:
@@ -204,7 +215,7 @@ def line_charts(
             axes.yaxis.set_major_formatter("{x:g}")
         axes.tick_params(labelsize=_FONT_POINTS - 2)
         axes.spines[["top", "right"]].set_visible(False)
-    lines = figure.axes[0].get_lines()
+    lines = max((axes.get_lines() for axes in figure.axes), key=len)
     figure.legend(
         loc="outside lower center",
         handles=lines,
