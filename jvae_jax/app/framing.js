@@ -59,16 +59,15 @@ function runningMaximum(line, window) {
 // Closing: what is darker than its surroundings and narrower than the window is filled.
 function closing(image, size) {
   // Padded, so that the minimum is taken over the maxima beyond the image too.
-  const padding = WIDEST_STROKE;
-  const padded = (line) =>
-    Float64Array.from(
-      { length: size + 2 * padding },
-      (_, i) => line[clampIndex(i - padding, size)],
-    );
-  return separably(image, size, (line) => {
-    const highest = runningMaximum(padded(line), WIDEST_STROKE);
-    const lowest = runningMaximum(highest.map((value) => -value), WIDEST_STROKE);
-    return lowest.subarray(padding, padding + size).map((value) => -value);
+  const side = size + 2 * WIDEST_STROKE;
+  const padded = Float64Array.from({ length: side * side }, (_, i) => {
+    const [y, x] = [Math.floor(i / side), i % side].map((k) => clampIndex(k - WIDEST_STROKE, size));
+    return image[y * size + x];
+  });
+  const maximum = (line) => runningMaximum(line, WIDEST_STROKE);
+  const closed = negative(separably(negative(separably(padded, side, maximum)), side, maximum));
+  return Float64Array.from({ length: size * size }, (_, i) => {
+    return closed[(Math.floor(i / size) + WIDEST_STROKE) * side + (i % size) + WIDEST_STROKE];
   });
 }
 
@@ -169,8 +168,9 @@ function withoutRuledLines(mask) {
   });
   const { labels, count } = labelComponents(joined, size, true);
   const kept = Uint8Array.from(mask);
-  for (let number = 1; number <= count; number++) {
-    const pixels = [...mask.keys()].filter((i) => mask[i] && labels[i] === number);
+  const groups = Array.from({ length: count + 1 }, () => []);
+  mask.forEach((value, i) => value && groups[labels[i]].push(i));
+  for (const pixels of groups) {
     if (!pixels.length) continue;
     const rows = pixels.map((i) => Math.floor(i / size));
     const columns = pixels.map((i) => i % size);
@@ -247,33 +247,81 @@ function inkPlace(mask) {
   };
 }
 
-// Mean thickness of strokes: twice the distance from the ground along their middle.
-function strokeThickness(mask) {
-  const size = WORKING_SIZE;
-  const distances = Float64Array.from(mask, (value) => (value ? Infinity : 0));
-  const at = (y, x) => (y < 0 || y >= size || x < 0 || x >= size ? 0 : distances[y * size + x]);
-  const relax = (y, x, sign) => {
-    const nearest = Math.min(
-      at(y - sign, x) + 1,
-      at(y, x - sign) + 1,
-      at(y - sign, x - sign) + Math.SQRT2,
-      at(y - sign, x + sign) + Math.SQRT2,
-    );
-    distances[y * size + x] = Math.min(distances[y * size + x], nearest);
+// Squared distances of each pixel from the nearest one that isn't in the mask (Felzenszwalb and
+// Huttenlocher 2012). Beyond the image, nothing is.
+function squaredDistances(mask) {
+  const side = WORKING_SIZE + 2;
+  const far = 2 * side * side;
+  const padded = Float64Array.from({ length: side * side }, (_, i) => {
+    const [y, x] = [Math.floor(i / side) - 1, (i % side) - 1];
+    const isInside = y >= 0 && y < WORKING_SIZE && x >= 0 && x < WORKING_SIZE;
+    return isInside && mask[y * WORKING_SIZE + x] ? far : 0;
+  });
+  // The lower envelope of the parabolas with their minima at the values of a line.
+  const distances = separably(padded, side, (line) => {
+    const vertices = [];
+    const starts = [];
+    line.forEach((value, i) => {
+      let start = -Infinity;
+      while (vertices.length) {
+        const other = vertices[vertices.length - 1];
+        start = (value + i * i - line[other] - other * other) / (2 * (i - other));
+        if (start > starts[starts.length - 1]) break;
+        vertices.pop();
+        starts.pop();
+        start = -Infinity;
+      }
+      vertices.push(i);
+      starts.push(start);
+    });
+    let k = 0;
+    return line.map((_, i) => {
+      while (k + 1 < starts.length && starts[k + 1] < i) k++;
+      return (i - vertices[k]) ** 2 + line[vertices[k]];
+    });
+  });
+  return (pixel) => {
+    const [y, x] = [Math.floor(pixel / WORKING_SIZE) + 1, (pixel % WORKING_SIZE) + 1];
+    return distances[y * side + x];
   };
-  for (let i = 0; i < mask.length; i++) relax(Math.floor(i / size), i % size, 1);
-  for (let i = mask.length - 1; i >= 0; i--) relax(Math.floor(i / size), i % size, -1);
-  const middle = [];
-  for (let y = 0; y < size; y++) {
-    for (let x = 0; x < size; x++) {
-      const distance = at(y, x);
-      const isRidge =
-        distance > 0 &&
-        [-1, 0, 1].every((dy) => [-1, 0, 1].every((dx) => at(y + dy, x + dx) <= distance));
-      if (isRidge) middle.push(distance);
+}
+
+// Pixels of the skeleton of a mask, by the thinning of Zhang and Suen (1984).
+function skeletonOf(mask) {
+  const size = WORKING_SIZE;
+  const kept = Uint8Array.from(mask);
+  const at = (y, x) => (y < 0 || y >= size || x < 0 || x >= size ? 0 : kept[y * size + x]);
+  let pixels = [...kept.keys()].filter((i) => kept[i]);
+  for (let isChanged = true; isChanged; ) {
+    isChanged = false;
+    for (const pass of [0, 1]) {
+      const removed = pixels.filter((i) => {
+        const [y, x] = [Math.floor(i / size), i % size];
+        // From the north, clockwise.
+        const [n, ne, e, se, s, sw, w, nw] = [
+          at(y - 1, x), at(y - 1, x + 1), at(y, x + 1), at(y + 1, x + 1),
+          at(y + 1, x), at(y + 1, x - 1), at(y, x - 1), at(y - 1, x - 1),
+        ];
+        const around = [n, ne, e, se, s, sw, w, nw, n];
+        const count = n + ne + e + se + s + sw + w + nw;
+        if (count < 2 || count > 6) return false;
+        let starts = 0;
+        for (let k = 0; k < 8; k++) starts += Number(!around[k] && around[k + 1]);
+        if (starts !== 1) return false;
+        return pass === 0 ? !(n * e * s) && !(e * s * w) : !(n * e * w) && !(n * s * w);
+      });
+      for (const i of removed) kept[i] = 0;
+      isChanged ||= removed.length > 0;
+      pixels = pixels.filter((i) => kept[i]);
     }
   }
-  return (2 * mean(middle)) / size;
+  return pixels;
+}
+
+// Mean thickness of strokes: twice the distance of their skeleton from the ground.
+function strokeThickness(mask) {
+  const squared = squaredDistances(mask);
+  return (2 * mean(skeletonOf(mask).map((pixel) => Math.sqrt(squared(pixel))))) / WORKING_SIZE;
 }
 
 // Grey dilation by a disk.

@@ -2,6 +2,7 @@
 
 const MAX_Z = 3; // of the sliders, in standard deviations of the prior
 const MIN_KL = 0.01; // nats; below it, a dimension of z is unused
+const MAX_SHOWN = 100; // classes, at first
 const LOW_CONFIDENCE = 0.8;
 // Of style controls, as in jvae_jax/style_controls.py, which says why.
 const CORRECTIONS = 4;
@@ -19,7 +20,7 @@ element("weights").remove();
 
 const labels = model.classes.length ? [...model.classes.keys()] : [null];
 const style = { z: new Float64Array(model.latents), factors: {} };
-const shown = new Set(labels);
+const shown = new Set(labels.slice(0, MAX_SHOWN));
 const layouts = {};
 
 // Named factors of the style ---------------------------------------------------------------------
@@ -97,7 +98,7 @@ const nameOf = (label) => (label === null ? "a character" : model.classes[label]
 function sheetLayout() {
   const [height, width] = model.imageShape;
   const chosen = shownLabels();
-  const limit = Math.min(window.innerHeight * (isWide() ? 0.72 : 0.3), 900);
+  const limit = heightLimit();
   const room = Math.max(1, element("sheet").parentElement.clientWidth);
   // The number of columns that leaves the largest characters.
   let [columns, largest] = [1, 0];
@@ -141,8 +142,10 @@ function lineLayout(text) {
   return { width: Math.max(1, Math.ceil(x)), height, items, missing: [...missing] };
 }
 
-function isWide() {
-  return window.matchMedia("(min-width: 900px)").matches;
+// Height of the sheet, which stays in view beside the controls or above them.
+function heightLimit() {
+  const isWide = window.matchMedia("(min-width: 900px)").matches;
+  return window.innerHeight * (isWide ? 0.72 : 0.3);
 }
 
 // Draws a layout at the resolution of the screen, and returns its scale.
@@ -157,7 +160,7 @@ function show(canvas, layout, maxWidth, maxHeight, maxScale) {
 function drawSheet() {
   const canvas = element("sheet");
   const layout = (layouts.sheet = sheetLayout());
-  const limit = window.innerHeight * (isWide() ? 0.72 : 0.3);
+  const limit = heightLimit();
   const size = 160 / model.imageShape[1];
   show(canvas, layout, canvas.parentElement.clientWidth, limit, size);
   const factors = describeFactors();
@@ -200,8 +203,8 @@ function slider(id, label, min, max, step, onInput, withEnds = false) {
   const caption = document.createElement("label");
   caption.htmlFor = id;
   caption.textContent = label;
-  const output = document.createElement("output");
-  output.htmlFor = id;
+  const output = document.createElement("span"); // not an <output>, which would be read aloud
+  output.className = "value";
   const input = Object.assign(document.createElement("input"), { type: "range", id });
   Object.assign(input, { min, max, step });
   input.addEventListener("input", () => onInput(Number(input.value)));
@@ -277,6 +280,7 @@ function showStyle() {
   for (const [dimension, { input, output }] of latentSliders) {
     input.value = style.z[dimension];
     output.textContent = style.z[dimension].toFixed(2);
+    input.setAttribute("aria-valuetext", output.textContent);
   }
   const selected = shownLabels().filter((label) => model.fitted.includes(label));
   const fitted = selected.length ? selected : model.fitted;
@@ -308,6 +312,10 @@ let endsTimer;
 
 function styleChanged() {
   decoded.clear();
+  selectionChanged();
+}
+
+function selectionChanged() {
   redraw();
   clearTimeout(endsTimer);
   endsTimer = setTimeout(drawEnds, 150);
@@ -326,16 +334,18 @@ function normal() {
 // Styles as files and links ----------------------------------------------------------------------
 
 // Checks values from a file or link; throws an error for people.
-function checkedStyle({ z, factors = {} }) {
+function checkedStyle(style) {
+  const { z, factors } = style ?? {};
   if (!Array.isArray(z) || !z.every(Number.isFinite)) throw new Error("it holds no style");
   if (z.length !== model.latents) {
     throw new Error(`its style has ${z.length} dimensions, this model's have ${model.latents}`);
   }
-  const known = factorSliders.map(({ factor }) => factor.name);
-  const requested = Object.entries(factors).filter(
-    ([name, value]) => known.includes(name) && Number.isFinite(value),
-  );
-  return [z, Object.fromEntries(requested)];
+  const requested = {};
+  for (const { factor, lowest, highest } of factorSliders) {
+    const value = factors?.[factor.name];
+    if (Number.isFinite(value)) requested[factor.name] = Math.max(lowest, Math.min(highest, value));
+  }
+  return [z, requested];
 }
 
 function styleAsLink() {
@@ -345,15 +355,17 @@ function styleAsLink() {
 }
 
 function readLink() {
-  if (location.hash.length < 2) return;
-  const { z = "", ...factors } = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-  const numbers = Object.entries(factors).map(([name, value]) => [name, Number(value)]);
+  const values = new URLSearchParams(location.hash.slice(1));
+  if (!values.has("z")) return;
+  const numbers = [...values].map(([name, text]) => [name, Number(text)]);
+  let message = "";
   try {
-    const values = z.split(",").map(Number);
-    setStyle(...checkedStyle({ z: values, factors: Object.fromEntries(numbers) }));
+    const z = values.get("z").split(",").map(Number.parseFloat);
+    setStyle(...checkedStyle({ z, factors: Object.fromEntries(numbers) }));
   } catch (error) {
-    element("style-message").textContent = `The link wasn't read: ${error.message}.`;
+    message = `The link wasn't read: ${error.message}.`;
   }
+  element("style-message").textContent = message;
 }
 
 function saveFile(content, name) {
@@ -392,14 +404,7 @@ function drawPad() {
   context.fillRect(0, 0, pad.width, pad.height);
   context.lineCap = context.lineJoin = "round";
   const start = actions.findLastIndex((action) => action.picture) + 1;
-  if (start) {
-    const { picture } = actions[start - 1];
-    const scale = Math.min(pad.width / picture.width, pad.height / picture.height);
-    const [width, height] = [picture.width * scale, picture.height * scale];
-    context.fillStyle = borderColour(picture);
-    context.fillRect(0, 0, pad.width, pad.height);
-    context.drawImage(picture, (pad.width - width) / 2, (pad.height - height) / 2, width, height);
-  }
+  if (start) context.drawImage(actions[start - 1].picture, 0, 0);
   for (const { width, points } of actions.slice(start)) {
     context.lineWidth = width;
     context.beginPath();
@@ -410,11 +415,25 @@ function drawPad() {
   element("undo").disabled = element("clear").disabled = !actions.length;
 }
 
-// Median of each channel along the border, with which a picture is padded to a square.
+// A picture of any size as one of the pad's, padded to a square.
+function toPadSize(picture) {
+  const canvas = Object.assign(document.createElement("canvas"), { width: pad.width, height: pad.height });
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  const scale = Math.min(pad.width / picture.width, pad.height / picture.height);
+  const [width, height] = [picture.width * scale, picture.height * scale];
+  context.fillStyle = borderColour(picture);
+  context.fillRect(0, 0, pad.width, pad.height);
+  context.drawImage(picture, (pad.width - width) / 2, (pad.height - height) / 2, width, height);
+  return canvas;
+}
+
+// Median of each channel along the border of a picture.
 function borderColour(picture) {
   const size = 64;
   const canvas = Object.assign(document.createElement("canvas"), { width: size, height: size });
   const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
   context.fillStyle = "white";
   context.fillRect(0, 0, size, size);
   context.drawImage(picture, 0, 0, size, size);
@@ -512,18 +531,19 @@ let stroke = null;
 pad.addEventListener("pointerdown", (event) => {
   if (stroke || event.button) return;
   pad.setPointerCapture(event.pointerId);
-  stroke = { width: Number(element("pen").value), points: [padPoint(event)] };
+  const { pointerId } = event;
+  stroke = { pointerId, width: Number(element("pen").value), points: [padPoint(event)] };
   actions.push(stroke);
   drawPad();
 });
 pad.addEventListener("pointermove", (event) => {
-  if (!stroke) return;
+  if (stroke?.pointerId !== event.pointerId) return;
   stroke.points.push(padPoint(event));
   drawPad();
 });
 for (const end of ["pointerup", "pointercancel"]) {
-  pad.addEventListener(end, () => {
-    if (!stroke) return;
+  pad.addEventListener(end, ({ pointerId }) => {
+    if (stroke?.pointerId !== pointerId) return;
     stroke = null;
     readPad();
   });
@@ -542,12 +562,16 @@ element("picture").addEventListener("change", async ({ target }) => {
   const [file] = target.files;
   target.value = ""; // so that the same file can be chosen again
   if (!file) return;
+  let picture;
   try {
-    actions.push({ picture: await createImageBitmap(file) });
-    readPad();
+    picture = await createImageBitmap(file);
   } catch {
     showMessage(`The browser can't read ${file.name} as a picture.`);
+    return;
   }
+  actions.push({ picture: toPadSize(picture) });
+  picture.close();
+  readPad();
 });
 
 // The rest of the controls -----------------------------------------------------------------------
@@ -568,7 +592,7 @@ element("style-file").addEventListener("change", async ({ target }) => {
   if (!file) return;
   let message = "";
   try {
-    setStyle(...checkedStyle(JSON.parse(await file.text()) ?? {}));
+    setStyle(...checkedStyle(JSON.parse(await file.text())));
   } catch (error) {
     const reason = error instanceof SyntaxError ? "it isn't a JSON file" : error.message;
     message = `${file.name} wasn't read: ${reason}.`;
@@ -577,9 +601,9 @@ element("style-file").addEventListener("change", async ({ target }) => {
 });
 element("copy-link").addEventListener("click", async () => {
   const link = styleAsLink();
-  history.replaceState(null, "", link);
   let message = "The link is in the address bar.";
   try {
+    history.replaceState(null, "", link);
     await navigator.clipboard.writeText(link);
     message = "The link is copied.";
   } catch {} // without permission, it remains in the address bar
@@ -593,7 +617,7 @@ const checkboxes = labels
   .filter((label) => label !== null)
   .map((label) => {
     const row = document.createElement("label");
-    const input = Object.assign(document.createElement("input"), { type: "checkbox", checked: true });
+    const input = Object.assign(document.createElement("input"), { type: "checkbox", checked: shown.has(label) });
     input.addEventListener("change", () => selectClasses(() => input.checked, [label]));
     row.append(input, nameOf(label));
     element("checkboxes").append(row);
@@ -606,7 +630,7 @@ function selectClasses(isSelected, changed = labels) {
     if (isSelected(label)) shown.add(label);
     else shown.delete(label);
   }
-  styleChanged();
+  selectionChanged();
 }
 
 element("all-classes").addEventListener("click", () => selectClasses(() => true));
@@ -625,6 +649,7 @@ if (model.imageShape[2] === 1) {
 element("text").value = hasText ? model.classes.slice(0, 10).join("") : "";
 addLatentSliders();
 element("dimensions").open = !factorSliders.length;
+element("copy-link").hidden = location.protocol === "about:"; // in a notebook, it has no address
 drawPad();
 styleChanged();
 drawEnds();

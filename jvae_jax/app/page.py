@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import logging
 from importlib import resources
 from string import Template
 from typing import Any
@@ -15,6 +16,8 @@ from jvae_jax.models.autoencoder import STRIDE, padded, padding
 from jvae_jax.models.layers import EPSILON
 from jvae_jax.style_controls import FACTORS, MIN_R2, UNITS
 from jvae_jax.trained_model import TrainedModel
+
+logger = logging.getLogger(__name__)
 
 _SCRIPTS = ("network.js", "framing.js", "drawing.js", "page.js")
 _NO_INK = Framing(extent=1, row=0.5, column=0.5, background=0, ink=255, thickness=0.1)
@@ -40,6 +43,12 @@ def build_page(model: TrainedModel) -> str:
     Returns:
         A self-contained HTML document.
     """
+    is_grey = model.network.image_shape[2] == 1
+    if model.has_classes and is_grey and model.style_controls is None:
+        logger.info(
+            "without sliders for slant, thickness, width and height; evaluate --disentanglement "
+            "fits what they need"
+        )
     networks = _networks(model)
     layers = [layer for network in networks.values() for layer in network]
     arrays = [layer.pop(name) for layer in layers for name in ("kernel", "bias")]
@@ -87,7 +96,7 @@ def _framing(model: TrainedModel) -> Framing:
 
 
 def _controls(model: TrainedModel) -> dict[str, Any]:
-    """Linear maps from z to the factors of the style, for classes with training images."""
+    """Quadratic maps from z to the factors of the style, for classes with training images."""
     controls = model.style_controls
     if controls is None:
         return {"factors": [], "fitted": []}

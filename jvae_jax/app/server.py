@@ -24,8 +24,8 @@ def show(page: str) -> None:
     from IPython.display import HTML, display
 
     frame = (
-        f'<iframe srcdoc="{html.escape(page)}" width="100%" height="{_NOTEBOOK_HEIGHT}" '
-        'style="border: 0" title="A trained model"></iframe>'
+        f'<div><iframe srcdoc="{html.escape(page)}" width="100%" height="{_NOTEBOOK_HEIGHT}" '
+        'style="border: 0" title="A trained model"></iframe></div>'
     )
     display(HTML(frame))
 

@@ -29,8 +29,9 @@ def run_command(flags: ExportFlags) -> None:
     output = Path(flags.output).expanduser()
     run = load_selected_run(flags)
     if flags.page:
+        page = build_page(run.model)
         with new_folder(output) as folder:
-            (folder / "index.html").write_text(build_page(run.model), encoding="utf-8")
+            (folder / "index.html").write_text(page, encoding="utf-8")
         print(f"index.html in {output}")
         return
     onnx = can_export_onnx()

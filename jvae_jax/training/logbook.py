@@ -1,6 +1,7 @@
 """Records of a run for TensorBoard and Weights & Biases, beside metrics.jsonl."""
 
 import os
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,8 +26,8 @@ class Logbook(ABC):
         """Records a sample grid, a PNG file."""
 
     @abstractmethod
-    def close(self) -> None:
-        """Writes what is pending."""
+    def close(self, *, failed: bool) -> None:
+        """Writes what is pending, and whether training failed or was stopped."""
 
 
 def open_logbook(
@@ -64,12 +65,12 @@ class _TensorBoard(Logbook):
             name: value if isinstance(value, (bool, int, float, str)) else str(value)
             for name, value in settings.items()
         }
-        self._terms: Mapping[str, float] = {}
+        self._step, self._terms = step, dict[str, float]()
 
     def write_epoch(self, step: int, terms: Mapping[str, float]) -> None:
         for name, value in terms.items():
             self._writer.add_scalar(name, value, step)
-        self._terms = terms
+        self._step, self._terms = step, dict(terms)
         self._writer.flush()
 
     def write_samples(self, step: int, path: Path) -> None:
@@ -81,9 +82,10 @@ class _TensorBoard(Logbook):
         self._writer.add_image("samples", pixels, step, dataformats="HWC")
         self._writer.flush()
 
-    def close(self) -> None:
-        if self._terms:
-            self._writer.add_hparams(dict(self._settings), dict(self._terms), name="settings")
+    def close(self, *, failed: bool) -> None:
+        if not failed:
+            final = {f"final/{name}": value for name, value in self._terms.items()}
+            self._writer.add_hparams(self._settings, final, name="settings", global_step=self._step)
         self._writer.close()
 
 
@@ -92,9 +94,15 @@ class _WeightsAndBiases(Logbook):
         import wandb
 
         self._image = wandb.Image
+        identifier = workdir / WANDB / "run-id.txt"  # the same on resume
+        if not identifier.exists():
+            identifier.parent.mkdir(exist_ok=True)
+            identifier.write_text(uuid.uuid4().hex)
         self._run = wandb.init(
             project="jvae_jax",
             name=workdir.name,
+            id=identifier.read_text(),
+            resume="allow",
             dir=str(workdir),
             config=dict(settings),
             mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
@@ -107,5 +115,5 @@ class _WeightsAndBiases(Logbook):
     def write_samples(self, step: int, path: Path) -> None:
         self._run.log({"samples": self._image(str(path))}, step=step)
 
-    def close(self) -> None:
-        self._run.finish()
+    def close(self, *, failed: bool) -> None:
+        self._run.finish(exit_code=int(failed))

@@ -51,8 +51,6 @@ class RunWriter:
         self._logbook = None
         if self._writes:
             self._logbook = open_logbook(run.config.log, run.workdir, settings(run.config), step)
-            if self._logbook is not None:
-                self._closing.callback(self._logbook.close)
             _truncate_lines(run.metrics_path, step // run.steps_per_epoch)
             if step % run.steps_per_epoch:
                 self.metric_sums = checkpoints.metric_sums(run.checkpoints_path, step)
@@ -68,8 +66,10 @@ class RunWriter:
     def __enter__(self) -> "RunWriter":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._closing.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        with self._closing:
+            if self._logbook is not None:
+                self._logbook.close(failed=error is not None)
 
     def steps(self, step: int, terms: Mapping[str, float]) -> None:
         """Reports that all steps up to ``step`` are finished, with their mean terms.

@@ -8,6 +8,7 @@ from photographs import CONDITIONS, photograph
 from random_models import NETWORKS, random_controls, random_model
 
 from jvae_jax import data
+from jvae_jax.data import framing
 from jvae_jax.style_controls import StyleControls, adjust_style
 
 pytestmark = pytest.mark.long
@@ -98,8 +99,8 @@ def frame_in_browser(visit, file):
 def test_photos_are_framed_as_in_python(visit, mnist_files, condition):
     digits = data.load("mnist", mnist_files).test_images[:4]
     model = random_model(NETWORKS["categorical"])
-    framing = data.framing.estimate_framing(digits)
-    vars(model)["framing"] = framing
+    estimated = framing.estimate_framing(digits)
+    vars(model)["framing"] = estimated
     page = visit(model)
     rng = np.random.default_rng(0)
     errors, inks = [], []
@@ -113,8 +114,32 @@ def test_photos_are_framed_as_in_python(visit, mnist_files, condition):
 
 def test_drawing_is_framed_as_in_python(visit):
     model = random_model(NETWORKS["categorical"])
-    vars(model)["framing"] = data.framing.Framing(0.6, 0.5, 0.5, 0, 250, 0.1)
+    vars(model)["framing"] = framing.Framing(0.6, 0.5, 0.5, 0, 250, 0.1)
     file = encode_image(stroke_image((64, 64)))
     framed = frame_in_browser(visit(model), file)
     expected = model.load_image(file)[0, ..., 0].astype(float)
     assert np.abs(framed - expected).mean() < 0.15 * expected.mean()
+
+
+def test_strokes_are_segmented_and_measured_as_in_python(visit):
+    page = visit(random_model(NETWORKS["continuous"])).page
+    y, x = np.mgrid[:256, :256] - 127.5
+    inside = np.maximum(np.abs(x), np.abs(y)) < 90
+    strokes = {
+        "bar": inside & (np.abs(x) < 10),
+        "slanted": inside & (np.abs(x - 0.36 * y) < 11),
+        "wide and diagonal": inside & (np.abs(x - y) < 45),
+        "ring": np.abs(np.hypot(x, y) - 70) < 11,
+        "two": inside & ((np.abs(x + 60) < 8) | ((np.abs(x - 60) < 8) & (y > 0))),
+    }
+    for name, mask in strokes.items():
+        pixels = np.where(mask, 20, 230).astype(np.uint8)
+        expected = framing.segment_character(pixels)
+        count, groups, thickness = page.evaluate(
+            "pixels => { const { mask, groups } = segment(Float64Array.from(pixels));"
+            "return [mask.reduce((a, b) => a + b), groups, strokeThickness(mask)] }",
+            pixels.ravel().tolist(),
+        )
+        assert count == pytest.approx(expected.mask.sum(), rel=0.01), name
+        assert groups == expected.groups, name
+        assert thickness == pytest.approx(framing._thickness(expected.mask), rel=0.1), name

@@ -30,7 +30,13 @@ def packaged(reference, tmp_path, monkeypatch):
     run, _ = reference
     matrix = np.zeros((3, 4))
     controls = StyleControls(
-        weights=np.zeros((3, 4, 2)), intercepts=matrix, lowest=matrix, highest=matrix, r2=matrix[0]
+        weights=np.zeros((3, 4, 2)),
+        intercepts=matrix,
+        lowest=matrix,
+        highest=matrix,
+        r2=matrix[0],
+        map_r2=matrix[0],
+        quadratic=np.zeros((3, 4, 2, 2)),
     )
     model = replace(run.model, style_controls=controls)
     export(model, run, tmp_path / "packaged" / "bars", onnx=False)
