@@ -113,12 +113,12 @@ def _naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def write_json(path: Path, contents: Any) -> None:
-    """Writes ``contents`` atomically as indented JSON in UTF-8.
+def write_json(path: Path, contents: Any, *, indent: int | None = 2) -> None:
+    """Writes ``contents`` atomically as JSON in UTF-8; on one line if ``indent`` is None.
 
     Bytes of a path that aren't text, which Python holds as lone surrogates, become JSON's escapes.
     """
-    text = json.dumps(contents, indent=2, ensure_ascii=False)
+    text = json.dumps(contents, indent=indent, ensure_ascii=False)
     with atomic_write(path) as file:
         file.write(f"{text}\n".encode(errors="backslashreplace"))
 

@@ -329,7 +329,8 @@ def write_style_controls(folder: Path, model: TrainedModel) -> None:
         path = folder / STYLE_CONTROLS
         others = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         digest = array_digest(jax.tree.leaves(model.variables))
-        write_json(path, {**others, digest: model.style_controls.to_json()})
+        contents = {**others, digest: model.style_controls.to_json()}
+        write_json(path, contents, indent=None)  # thousands of numbers
 
 
 def _describe(array: Any) -> str:
