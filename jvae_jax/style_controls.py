@@ -39,6 +39,8 @@ _STEPS = 4
 """Corrections of z, each after decoding and measuring."""
 _MAX_CHANGE = 1.0
 """Largest change of a dimension of z by one correction."""
+_MARGIN = 1.0
+"""Distance from 0 that z may reach, beyond the square root of its dimension."""
 _HOLD = 0.2
 """Weight of a factor that isn't requested, which should stay, against 1 of one that is."""
 _MIN_SPREAD = 0.5
@@ -229,6 +231,9 @@ def adjust_style(
     # In units of the standard deviation of uniform values within the range.
     spread = np.nanmean(controls.highest - controls.lowest, axis=0) / np.sqrt(12)
     scale = spread.clip(_MIN_SPREAD) / [1 if name in requested else _HOLD for name in FACTORS]
+    # Samples of the prior are seldom farther from 0, and the decoder hasn't seen such styles.
+    norms = np.linalg.norm(z, axis=1, keepdims=True)
+    radius = np.maximum(norms, np.sqrt(model.latents) + _MARGIN)
 
     def measure_style(z: np.ndarray) -> np.ndarray:
         if by_map:
@@ -248,6 +253,7 @@ def adjust_style(
         gram = slopes @ slopes.swapaxes(1, 2) + _RIDGE * np.eye(len(FACTORS))
         change = (slopes.swapaxes(1, 2) @ np.linalg.solve(gram, missing[..., None]))[..., 0]
         z = z + change.clip(-_MAX_CHANGE, _MAX_CHANGE)
+        z = z * np.minimum(1, radius / np.linalg.norm(z, axis=1, keepdims=True).clip(1e-9))
     return z
 
 

@@ -7,6 +7,7 @@ const LOW_CONFIDENCE = 0.8;
 // Of style controls, as in jvae_jax/style_controls.py, which says why.
 const CORRECTIONS = 4;
 const MAX_CHANGE = 1;
+const MARGIN = 1;
 const HOLD = 0.2;
 const MIN_SPREAD = 0.5;
 const RIDGE = 0.01;
@@ -51,6 +52,10 @@ function solve(matrix, vector) {
   return rows.map((row, i) => row[size] / row[i]);
 }
 
+function norm(z) {
+  return Math.sqrt(z.reduce((sum, value) => sum + value * value, 0));
+}
+
 // The style of a class: the shared one, changed so that the class has the requested factors.
 function styleOf(label, requested = style.factors) {
   if (!Object.keys(requested).length || !model.fitted.includes(label)) return style.z;
@@ -59,6 +64,7 @@ function styleOf(label, requested = style.factors) {
   );
   let z = style.z;
   let target;
+  const radius = Math.max(norm(z), Math.sqrt(model.latents) + MARGIN);
   for (let step = 0; step < CORRECTIONS; step++) {
     const estimates = model.factors.map((factor) => estimate(factor, z, label));
     target ??= model.factors.map(({ name, lowest, highest }, f) =>
@@ -76,6 +82,8 @@ function styleOf(label, requested = style.factors) {
       const change = slopes.reduce((sum, row, f) => sum + row[i] * amounts[f], 0);
       return value + Math.max(-MAX_CHANGE, Math.min(MAX_CHANGE, change));
     });
+    const shrink = Math.min(1, radius / norm(z));
+    z = z.map((value) => shrink * value);
   }
   return z;
 }
