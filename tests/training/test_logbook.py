@@ -47,6 +47,7 @@ def test_tensorboard_has_the_terms_and_samples(tmp_path):
     assert recorded[12, "final/test/kl_z"] == recorded[12, "test/kl_z"]
 
 
+@pytest.mark.long
 def test_wandb_records_offline(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)
