@@ -68,7 +68,7 @@ class TrainedModel:
     class_names: tuple[str, ...]
     unlabelled_classes: tuple[int, ...] = ()
     name: str = ""
-    trained_on: str = ""
+    trained_on: str = field(default="", repr=False)
     seed: int = 0
     metrics: Mapping[str, Any] = field(default_factory=dict, repr=False)
     style_controls: StyleControls | None = field(default=None, repr=False)

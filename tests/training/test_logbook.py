@@ -61,7 +61,6 @@ def test_wandb_records_offline(tmp_path, monkeypatch):
     assert image.read_bytes() == (run.workdir / "samples.png").read_bytes()
 
 
-@pytest.mark.fault("flags", "--log without its library", "one line that says what to install")
 @pytest.mark.parametrize(("kind", "module"), [("tensorboard", "tensorboardX"), ("wandb", "wandb")])
 def test_missing_library(kind, module, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, module, None)
