@@ -340,14 +340,15 @@ def _show_grid(axes: Axes, images: np.ndarray) -> None:
 
 
 def _supported_names(names: Sequence[str]) -> tuple[list[str], FontProperties]:
-    """Returns the names and a font that supports them all; code points replace other names."""
+    """Returns the names and a font that supports them; code points replace other characters."""
     path = _font_with(frozenset("".join(names)))
     if path is None:
         path = _default_font()
         names = [
-            name
-            if _supports(path, name)
-            else " ".join(f"U+{ord(character):04X}" for character in name)
+            "".join(
+                character if _supports(path, character) else f"U+{ord(character):04X}"
+                for character in name
+            )
             for name in names
         ]
     return list(names), FontProperties(fname=path, size=_FONT_POINTS)

@@ -195,8 +195,21 @@ function mean(values) {
   return sum / values.length;
 }
 
-// The ink of the largest group of strokes, its mask, and the number of groups.
-function segment(pixels) {
+// The number of a group that is near enough to the mask to belong to it, or 0.
+function nearGroup(mask, groups, amounts, gap) {
+  for (const number of amounts.keys()) {
+    if (!amounts[number]) continue;
+    const both = mask.map((value, i) => Number(value || groups[i] === number));
+    const reach = Math.ceil(gap * WORKING_SIZE * inkPlace(both).extent);
+    if (!reach) continue;
+    const grown = dilate(mask, WORKING_SIZE, reach);
+    if (groups.some((group, i) => group === number && grown[i])) return number;
+  }
+  return 0;
+}
+
+// The ink of the largest group of strokes and those near it, their mask, and the number of groups.
+function segment(pixels, gap = 0) {
   const size = WORKING_SIZE;
   let ink = contrast(pixels);
   const median = quantile(ink, 0.5);
@@ -219,12 +232,19 @@ function segment(pixels) {
   }
   const chosen = Math.max(...inside) > LIKE_LARGEST * Math.max(...amounts) ? inside : amounts;
   const largest = chosen.indexOf(Math.max(...chosen));
-  mask = mask.map((value, i) => Number(value && labels[i] === largest));
+  const most = chosen[largest];
+  const groups = labels.map((label, i) => label * mask[i]);
+  mask = mask.map((_, i) => Number(groups[i] === largest));
+  chosen[largest] = 0;
+  for (let number; (number = nearGroup(mask, groups, chosen, gap)); ) {
+    mask = mask.map((value, i) => Number(value || groups[i] === number));
+    chosen[number] = 0;
+  }
   const near = dilate(mask, size, 4); // strokes keep their soft edges
   return {
     ink: ink.map((value, i) => (near[i] ? value : 0)),
     mask,
-    groups: chosen.filter((amount) => amount >= LIKE_LARGEST * chosen[largest]).length,
+    groups: 1 + chosen.filter((amount) => amount >= LIKE_LARGEST * most).length,
   };
 }
 
@@ -380,7 +400,7 @@ function resizeCrop(image, top, left, side, size) {
 // Frames the character on a grey image of the working size, 0 to 255. Returns the image, in [0, 1],
 // and the number of groups of strokes, of which the largest was taken.
 function frameCharacter(pixels, framing, size) {
-  let { ink, mask, groups } = segment(pixels);
+  let { ink, mask, groups } = segment(pixels, framing.gap / framing.extent);
   const { extent: found } = inkPlace(mask);
   const missing = (framing.thickness * found) / framing.extent - strokeThickness(mask);
   const radius = Math.round((missing * WORKING_SIZE) / 2);

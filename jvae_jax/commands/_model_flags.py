@@ -16,7 +16,8 @@ class ModelFlags:
     workdir: str | None = None
     """Folder of the run, or of an exported model."""
     model: str | None = None
-    """Name of a packaged model, see `jvae models`; generate and explore use digits by default."""
+    """Name of a packaged model, see `jvae models`; by default digits for generate, explore and
+    export --page."""
 
     def __post_init__(self) -> None:
         if self.workdir is not None and self.model is not None:

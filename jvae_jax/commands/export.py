@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from jvae_jax import cli
 from jvae_jax.app import build_page
-from jvae_jax.commands._model_flags import ModelFlags, load_selected_run
+from jvae_jax.commands._model_flags import DEFAULT_MODEL, ModelFlags, load_selected_run
 from jvae_jax.export import can_export_onnx, export, new_folder
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class ExportFlags(ModelFlags):
 def run_command(flags: ExportFlags) -> None:
     """Exports the model of the latest checkpoint."""
     output = Path(flags.output).expanduser()
-    run = load_selected_run(flags)
+    run = load_selected_run(flags, default=DEFAULT_MODEL if flags.page else None)
     if flags.page:
         page = build_page(run.model)
         with new_folder(output) as folder:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from PIL import Image
 
 from jvae_jax.data.images import decode_image
@@ -32,6 +32,10 @@ _GAP = 20
 _STRAIGHT, _FLAT = 3.0, 0.25
 """Standard deviation from a straight line, in pixels of the working size, and slope, below which a
 component may be a ruled line."""
+_GAP_QUANTILE = 0.98
+"""Quantile of the gaps between strokes of a character that are bridged."""
+_LEAST_STROKE = 0.03
+"""Fraction of a character's ink below which a component is noise."""
 _LIKE_LARGEST = 0.3
 """Groups with this fraction of the largest one's ink, or more, are characters of their own."""
 
@@ -45,6 +49,8 @@ class Framing(NamedTuple):
         background: brightness of the background, in 0 to 255.
         ink: brightness of the ink, in 0 to 255.
         thickness: mean thickness of the strokes, as a fraction of the longer image side.
+        gap: gap between strokes of a character that 98 % don't exceed, as a fraction of the
+            longer image side; 0 if strokes are connected.
     """
 
     extent: float
@@ -53,6 +59,7 @@ class Framing(NamedTuple):
     background: float
     ink: float
     thickness: float
+    gap: float = 0.0
 
 
 class SegmentedCharacter(NamedTuple):
@@ -70,7 +77,7 @@ class SegmentedCharacter(NamedTuple):
 
 
 def estimate_framing(images: Pixels) -> Framing:
-    """Estimates the framing of a dataset or of generated images: medians over the images.
+    """Estimates the framing of a dataset or of generated images: medians, and the gap's quantile.
 
     Args:
         images: uint8, (batch, height, width, channels).
@@ -78,7 +85,7 @@ def estimate_framing(images: Pixels) -> Framing:
     Raises:
         ValueError: if the images aren't uint8, or none contains ink.
     """
-    framings = []
+    framings, gaps = [], []
     images = as_pixels(images)
     for image in images:
         pixels = image.astype(np.float32).mean(axis=-1)
@@ -89,9 +96,12 @@ def estimate_framing(images: Pixels) -> Framing:
             ink = float(np.percentile(pixels[mask], 90))
             thickness = _thickness(_enlarged(difference) > difference.max() / 2)
             framings.append((*_place(mask), background, ink, thickness))
+            gaps.append(_widest_gap(mask))
     if not framings:
         raise ValueError(f"none of {len(images)} images contains ink")
-    return Framing(*np.median(framings, axis=0).tolist())
+    return Framing(
+        *np.median(framings, axis=0).tolist(), gap=float(np.quantile(gaps, _GAP_QUANTILE))
+    )
 
 
 def frame_image(
@@ -117,7 +127,8 @@ def frame_image(
     size, _, channels = image_shape
     if channels == 3:
         return np.broadcast_to(decode_image(file, size), (1, *image_shape))
-    ink, mask, groups = segment_character(decode_image(file, _WORKING_SIZE, grey=True)[..., 0])
+    pixels = decode_image(file, _WORKING_SIZE, grey=True)[..., 0]
+    ink, mask, groups = segment_character(pixels, framing.gap / framing.extent)
     if groups > 1:
         logger.warning("the image holds %d groups of strokes; the largest is used", groups)
     extent, _, _ = _place(mask)
@@ -140,8 +151,13 @@ def frame_image(
     return levels.clip(0, 255).round().astype(np.uint8)[None, ..., None]
 
 
-def segment_character(pixels: UInt8[np.ndarray, "size size"]) -> SegmentedCharacter:
+def segment_character(
+    pixels: UInt8[np.ndarray, "size size"], gap: float = 0.0
+) -> SegmentedCharacter:
     """Finds the character on a photo or drawing: the group of strokes with the most ink.
+
+    Other groups belong to it if their distance is at most ``gap`` times the longer side of the
+    character with them.
 
     Ink is what stands out from the background around it: what a grey closing, or an opening for
     bright ink, fills. Dark ink is measured in relation to the brightness of the paper, which light
@@ -149,6 +165,7 @@ def segment_character(pixels: UInt8[np.ndarray, "size size"]) -> SegmentedCharac
 
     Args:
         pixels: square grey image of the working size.
+        gap: widest gap between strokes of a character, as a fraction of its longer side.
 
     Raises:
         ValueError: if the image contains no ink.
@@ -174,13 +191,36 @@ def segment_character(pixels: UInt8[np.ndarray, "size size"]) -> SegmentedCharac
         if (amounts * inside).max() > _LIKE_LARGEST * amounts.max():
             amounts *= inside
         if mask.any():
-            mask &= joined == np.argmax(amounts)
+            largest = amounts.max()
+            groups = joined * mask
+            mask = groups == np.argmax(amounts)
+            amounts[np.argmax(amounts)] = 0
+            while number := _near_group(mask, groups, np.flatnonzero(amounts), gap):
+                mask |= groups == number
+                amounts[number] = 0
             # Strokes keep their soft edges.
             character = np.where(ndimage.binary_dilation(mask, iterations=4), ink, 0)
-            groups = int((amounts >= _LIKE_LARGEST * amounts.max()).sum())
-            return SegmentedCharacter(character, mask, groups)
+            others = int((amounts >= _LIKE_LARGEST * largest).sum())
+            return SegmentedCharacter(character, mask, 1 + others)
         raise ValueError("nothing is drawn on it but straight lines, as those of ruled paper")
     raise ValueError("nothing is drawn on it: no ink stands out from the background")
+
+
+def _near_group(
+    mask: Bool[np.ndarray, "size size"],
+    groups: Int[np.ndarray, "size size"],
+    numbers: Int[np.ndarray, "groups"],
+    gap: float,
+) -> int:
+    """Number of a group that is near enough to the mask to belong to it, or 0."""
+    from scipy import ndimage
+
+    for number in numbers.tolist():
+        group = groups == number
+        reach = int(np.ceil(gap * _WORKING_SIZE * _place(mask | group)[0]))
+        if reach and (ndimage.binary_dilation(mask, iterations=reach) & group).any():
+            return number
+    return 0
 
 
 def _contrast(pixels: UInt8[np.ndarray, "size size"]) -> Float[np.ndarray, "size size"]:
@@ -224,6 +264,22 @@ def _without_ruled_lines(mask: Bool[np.ndarray, "size size"]) -> Bool[np.ndarray
 def _overhangs(top: float, left: float, side: float) -> tuple[float, float, float, float]:
     """Distances by which a square crop exceeds the image at the top, left, bottom and right."""
     return -top, -left, top + side - _WORKING_SIZE, left + side - _WORKING_SIZE
+
+
+def _widest_gap(mask: Bool[np.ndarray, "height width"]) -> float:
+    """Distance up to which strokes must grow to be connected, as a fraction of the longer side."""
+    from scipy import ndimage
+
+    labels, _ = ndimage.label(mask, np.ones((3, 3)))
+    areas = np.bincount(labels.ravel())
+    areas[0] = 0
+    strokes = np.isin(labels, np.flatnonzero(areas >= _LEAST_STROKE * areas.sum()))
+    for steps in range(max(mask.shape)):
+        grown = ndimage.binary_dilation(strokes, iterations=steps) if steps else strokes
+        if ndimage.label(grown, np.ones((3, 3)))[1] == 1:
+            # Both strokes have grown, and touch.
+            return (2 * steps + 1) / max(mask.shape) if steps else 0.0
+    return 0.0
 
 
 def _border(pixels: Shaped[np.ndarray, "height width"]) -> Shaped[np.ndarray, "border"]:

@@ -6,6 +6,7 @@ from jvae_jax.data import LICENSES
 from jvae_jax.evaluation import format_table
 from jvae_jax.export.onnx import DECODER, ENCODER
 from jvae_jax.objectives import Objective
+from jvae_jax.pretrained import NOTES, PACKAGED
 from jvae_jax.trained_model import TrainedModel
 from jvae_jax.training.run import Run
 
@@ -55,6 +56,7 @@ def model_card(
         + (", statically binarized" if config.binarize else "")
         + f". Fingerprint: `{data.fingerprint}`. "
         f"License of {run.data_name}: {license_name}.",
+        *([NOTES[run.workdir.name]] if _is_packaged(run) else []),
         "## Evaluation",
         _evaluation(model, run),
         "## Usage",
@@ -71,6 +73,10 @@ def model_card(
         "applies to models trained on them before you share this one.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _is_packaged(run: Run) -> bool:
+    return run.workdir.parent == PACKAGED and run.workdir.name in NOTES
 
 
 def _changes(objective: Objective) -> str:

@@ -132,13 +132,14 @@ def test_strokes_are_segmented_and_measured_as_in_python(visit):
         "ring": np.abs(np.hypot(x, y) - 70) < 11,
         "two": inside & ((np.abs(x + 60) < 8) | ((np.abs(x - 60) < 8) & (y > 0))),
     }
-    for name, mask in strokes.items():
+    cases = [*((name, mask, 0.0) for name, mask in strokes.items()), ("two", strokes["two"], 0.7)]
+    for name, mask, gap in cases:
         pixels = np.where(mask, 20, 230).astype(np.uint8)
-        expected = framing.segment_character(pixels)
+        expected = framing.segment_character(pixels, gap)
         count, groups, thickness = page.evaluate(
-            "pixels => { const { mask, groups } = segment(Float64Array.from(pixels));"
+            "([pixels, gap]) => { const { mask, groups } = segment(Float64Array.from(pixels), gap);"
             "return [mask.reduce((a, b) => a + b), groups, strokeThickness(mask)] }",
-            pixels.ravel().tolist(),
+            [pixels.ravel().tolist(), gap],
         )
         assert count == pytest.approx(expected.mask.sum(), rel=0.01), name
         assert groups == expected.groups, name

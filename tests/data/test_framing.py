@@ -211,3 +211,16 @@ def test_only_resizes_colour_images():
 def test_reports_images_without_ink():
     with pytest.raises(ValueError, match="none of 2 images"):
         framing.estimate_framing(np.zeros((2, 8, 8, 1), np.uint8))
+
+
+def test_strokes_of_one_character_stay_together():
+    """As in the Japanese letter i: two strokes with a gap, in the data and on the photograph."""
+    image = np.zeros((32, 32), np.uint8)
+    image[8:24, 8:10] = image[8:20, 20:22] = 250
+    estimated = framing.estimate_framing(image[None, ..., None])
+    assert estimated.gap == pytest.approx(10 / 32, abs=1.5 / 32)
+    photo = png(np.asarray(Image.fromarray(255 - image).resize((320, 320))))
+    framed = framing.frame_image(photo, estimated, (32, 32, 1))[0, ..., 0]
+    assert ((framed > 100) == (image > 0)).mean() > 0.99
+    alone = framing.frame_image(photo, estimated._replace(gap=0.0), (32, 32, 1))[0, ..., 0]
+    assert framing._widest_gap(alone > 100) == 0

@@ -61,7 +61,7 @@ class Recorder:
         monkeypatch.setattr(
             run_writer.RunWriter,
             "write_samples",
-            lambda _, step, variables: self.samples.append(self.value(variables)),
+            lambda _, _step, variables: self.samples.append(self.value(variables)),
         )
         save = CheckpointWriter.save
 
