@@ -269,14 +269,15 @@ def _overhangs(top: float, left: float, side: float) -> tuple[float, float, floa
 def _widest_gap(mask: Bool[np.ndarray, "height width"]) -> float:
     """Distance up to which strokes must grow to be connected, as a fraction of the longer side."""
     from scipy import ndimage
+    from skimage.measure import label
 
-    labels, _ = ndimage.label(mask, np.ones((3, 3)))
+    labels = np.asarray(label(mask))
     areas = np.bincount(labels.ravel())
     areas[0] = 0
     strokes = np.isin(labels, np.flatnonzero(areas >= _LEAST_STROKE * areas.sum()))
     for steps in range(max(mask.shape)):
         grown = ndimage.binary_dilation(strokes, iterations=steps) if steps else strokes
-        if ndimage.label(grown, np.ones((3, 3)))[1] == 1:
+        if np.asarray(label(grown)).max() == 1:
             # Both strokes have grown, and touch.
             return (2 * steps + 1) / max(mask.shape) if steps else 0.0
     return 0.0
