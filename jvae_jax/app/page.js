@@ -11,6 +11,7 @@ const MARGIN = 1;
 const HOLD = 0.2;
 const MIN_SPREAD = 0.5;
 const RIDGE = 0.01;
+const MAX_SIZE = 160; // of a character on the sheet, in CSS pixels
 const TEXT_GAP = 0.1; // between the ink of characters of a line, in heights of an image
 const SPACE = 0.4;
 const PNG_SCALE = 4;
@@ -112,7 +113,7 @@ function sheetLayout() {
   let [columns, largest] = [1, 0];
   for (let count = 1; count <= chosen.length; count++) {
     const rows = Math.ceil(chosen.length / count);
-    const size = Math.min(room / (count * width), limit / (rows * height), 160 / width);
+    const size = Math.min(room / (count * width), limit / (rows * height), MAX_SIZE / width);
     // Few full rows look better than somewhat larger characters.
     const value = size * (chosen.length % count || count < rows ? 0.6 : 1);
     if (value > largest) [columns, largest] = [count, value];
@@ -120,7 +121,6 @@ function sheetLayout() {
   return {
     width: columns * width,
     height: Math.ceil(chosen.length / columns) * height,
-    columns,
     items: chosen.map((label, i) => ({
       logits: characterOf(label),
       x: (i % columns) * width,
@@ -156,7 +156,7 @@ function heightLimit() {
   return window.innerHeight * (isWide ? 0.72 : 0.3);
 }
 
-// Draws a layout at the resolution of the screen, and returns its scale.
+// Draws a layout at the resolution of the screen, as large as the limits allow.
 function show(canvas, layout, maxWidth, maxHeight, maxScale) {
   const scale = Math.min(maxWidth / layout.width, maxHeight / layout.height, maxScale);
   const density = Math.ceil(scale * window.devicePixelRatio);
@@ -168,9 +168,8 @@ function show(canvas, layout, maxWidth, maxHeight, maxScale) {
 function drawSheet() {
   const canvas = element("sheet");
   const layout = (layouts.sheet = sheetLayout());
-  const limit = heightLimit();
-  const size = 160 / model.imageShape[1];
-  show(canvas, layout, canvas.parentElement.clientWidth, limit, size);
+  const scale = MAX_SIZE / model.imageShape[1];
+  show(canvas, layout, canvas.parentElement.clientWidth, heightLimit(), scale);
   const factors = describeFactors();
   canvas.setAttribute(
     "aria-label",
@@ -293,7 +292,7 @@ function showStyle() {
   const selected = shownLabels().filter((label) => model.fitted.includes(label));
   const fitted = selected.length ? selected : model.fitted;
   const styles = new Map(fitted.map((label) => [label, styleOf(label)]));
-  for (const { input, output, ends, factor, lowest, highest } of factorSliders) {
+  for (const { input, output, factor } of factorSliders) {
     const isRequested = factor.name in style.factors;
     const value = isRequested
       ? style.factors[factor.name]
