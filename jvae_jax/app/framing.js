@@ -5,6 +5,8 @@ const WORKING_SIZE = 256;
 const MIN_CONTRAST = 24;
 const PEN_CONTRAST = 110;
 const WIDEST_STROKE = 85;
+const NARROW_STROKE = 25;
+const FAINT = 70;
 const GAP = 20;
 const STRAIGHT = 3;
 const FLAT = 0.25;
@@ -57,17 +59,17 @@ function runningMaximum(line, window) {
 }
 
 // Closing: what is darker than its surroundings and narrower than the window is filled.
-function closing(image, size) {
+function closing(image, size, window) {
   // Padded, so that the minimum is taken over the maxima beyond the image too.
-  const side = size + 2 * WIDEST_STROKE;
+  const side = size + 2 * window;
   const padded = Float64Array.from({ length: side * side }, (_, i) => {
-    const [y, x] = [Math.floor(i / side), i % side].map((k) => clampIndex(k - WIDEST_STROKE, size));
+    const [y, x] = [Math.floor(i / side), i % side].map((k) => clampIndex(k - window, size));
     return image[y * size + x];
   });
-  const maximum = (line) => runningMaximum(line, WIDEST_STROKE);
+  const maximum = (line) => runningMaximum(line, window);
   const closed = negative(separably(negative(separably(padded, side, maximum)), side, maximum));
   return Float64Array.from({ length: size * size }, (_, i) => {
-    return closed[(Math.floor(i / size) + WIDEST_STROKE) * side + (i % size) + WIDEST_STROKE];
+    return closed[(Math.floor(i / size) + window) * side + (i % size) + window];
   });
 }
 
@@ -75,35 +77,56 @@ function negative(image) {
   return image.map((value) => -value);
 }
 
-// Whether ink is darker than the ground: it differs most from its surroundings.
-function isDark(smooth) {
+// Every fourth pixel of an image, and the median of those around each.
+function coarseAndMedians(smooth) {
   const size = WORKING_SIZE / 4;
   const half = Math.floor(WIDEST_STROKE / 8);
   const at = (y, x) => smooth[4 * (clampIndex(y, size) * WORKING_SIZE + clampIndex(x, size))];
-  let moment = 0;
   const around = new Float64Array((2 * half + 1) ** 2);
-  for (let y = 0; y < size; y++) {
-    for (let x = 0; x < size; x++) {
-      let count = 0;
-      for (let row = y - half; row <= y + half; row++) {
-        for (let column = x - half; column <= x + half; column++) around[count++] = at(row, column);
-      }
-      around.sort();
-      moment += (at(y, x) - around[(count - 1) / 2]) ** 3;
+  const coarse = new Float64Array(size * size);
+  const medians = coarse.map((_, i) => {
+    const [y, x] = [Math.floor(i / size), i % size];
+    coarse[i] = at(y, x);
+    let count = 0;
+    for (let row = y - half; row <= y + half; row++) {
+      for (let column = x - half; column <= x + half; column++) around[count++] = at(row, column);
     }
-  }
-  return moment < 0;
+    around.sort();
+    return around[(count - 1) / 2];
+  });
+  return [coarse, medians];
 }
 
-// Difference of each pixel from the ground around it, 0 to 255, above 0 for ink.
+// Contrast of ink with the ground around it, 0 to 255.
 function contrast(pixels) {
   const smooth = gaussianBlur(pixels, WORKING_SIZE);
-  if (isDark(smooth)) {
-    const ground = closing(smooth, WORKING_SIZE);
-    return smooth.map((value, i) => (255 * (ground[i] - value)) / Math.max(ground[i], MIN_CONTRAST));
-  }
-  const ground = negative(closing(negative(smooth), WORKING_SIZE));
-  return smooth.map((value, i) => value - ground[i]);
+  const [coarse, medians] = coarseAndMedians(smooth);
+  // Ink differs most from its surroundings.
+  const isDark = coarse.reduce((sum, value, i) => sum + (value - medians[i]) ** 3, 0) < 0;
+  const [narrow, wide] = [NARROW_STROKE, WIDEST_STROKE].map((w) => filled(smooth, isDark, w));
+  const highest = strength(wide);
+  const strong = (_, i) => wide[i] > 0.7 * highest;
+  const missing = narrow.filter((value, i) => strong(value, i) && value < 0.4 * highest).length;
+  const hasWideStrokes = missing > 0.02 * wide.filter(strong).length;
+  const unevenness = 255 * (1 - Math.min(...medians) / Math.max(1, ...medians));
+  return hasWideStrokes && highest > Math.min(FAINT, 0.75 * unevenness) ? wide : narrow;
+}
+
+// What a closing, or an opening for bright ink, fills, above its median.
+function filled(smooth, isDark, window) {
+  const ground = isDark
+    ? closing(smooth, WORKING_SIZE, window)
+    : negative(closing(negative(smooth), WORKING_SIZE, window));
+  const ink = smooth.map((value, i) =>
+    isDark ? (255 * (ground[i] - value)) / Math.max(ground[i], MIN_CONTRAST) : value - ground[i],
+  );
+  const median = quantile(ink, 0.5);
+  return ink.map((value) => Math.max(0, value - median));
+}
+
+// Highest contrast but for single pixels.
+function strength(ink) {
+  return quantile(ink, 0.999);
 }
 
 // Numbers the connected components of a mask from 1.
@@ -211,10 +234,8 @@ function nearGroup(mask, groups, amounts, gap) {
 // The ink of the largest group of strokes and those near it, their mask, and the number of groups.
 function segment(pixels, gap = 0) {
   const size = WORKING_SIZE;
-  let ink = contrast(pixels);
-  const median = quantile(ink, 0.5);
-  ink = ink.map((value) => Math.max(0, value - median));
-  const highest = quantile(ink, 0.999);
+  const ink = contrast(pixels);
+  const highest = strength(ink);
   if (highest <= MIN_CONTRAST) throw new Error("no ink stands out from the background");
   const strokes = hysteresis(ink, 0.4 * highest, 0.7 * highest);
   let mask = withoutRuledLines(strokes);

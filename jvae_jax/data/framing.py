@@ -27,6 +27,10 @@ _PEN_CONTRAST = 110
 """Contrast, of 255, above which straight lines without other strokes are a character."""
 _WIDEST_STROKE = 85
 """Width, in pixels of the working size, from which dark areas are shadows instead of strokes."""
+_NARROW_STROKE = 25
+"""Width up to which strokes are measured more locally, which shadows disturb less."""
+_FAINT = 70
+"""Contrast, of 255, up to which wide strokes may be uneven light."""
 _GAP = 20
 """Widest gap, in pixels of the working size, between two strokes of one character."""
 _STRAIGHT, _FLAT = 3.0, 0.25
@@ -175,8 +179,7 @@ def segment_character(
     from skimage.measure import label
 
     ink = _contrast(pixels)
-    ink = (ink - np.median(ink)).clip(0)
-    highest = np.percentile(ink, 99.9)  # a thin pen covers little more
+    highest = _strength(ink)
     if highest > _MIN_CONTRAST:
         stands_out = apply_hysteresis_threshold(ink, 0.4 * highest, 0.7 * highest)
         strokes = np.asarray(stands_out, bool)
@@ -224,21 +227,43 @@ def _near_group(
 
 
 def _contrast(pixels: UInt8[np.ndarray, "size size"]) -> Float[np.ndarray, "size size"]:
-    """Difference of each pixel from the background around it, 0 to 255, above 0 for ink."""
+    """Contrast of ink with the background around it, 0 to 255."""
     from scipy import ndimage
 
     smooth = ndimage.gaussian_filter(pixels.astype(np.float32), 1)
     # Ink differs most from its surroundings and dominates the third moment.
     coarse = smooth[::4, ::4]
-    residual = coarse - ndimage.median_filter(coarse, _WIDEST_STROKE // 4, mode="nearest")
-    is_dark = (residual**3).mean() < 0
-    padded = np.pad(smooth, _WIDEST_STROKE, mode="edge")
+    surroundings = ndimage.median_filter(coarse, _WIDEST_STROKE // 4, mode="nearest")
+    is_dark = bool(((coarse - surroundings) ** 3).mean() < 0)
+    narrow, wide = (_filled(smooth, is_dark, width) for width in (_NARROW_STROKE, _WIDEST_STROKE))
+    highest = _strength(wide)
+    strong = wide > 0.7 * highest
+    has_wide_strokes = (strong & (narrow < 0.4 * highest)).sum() > 0.02 * strong.sum()
+    unevenness = 255 * (1 - surroundings.min() / max(surroundings.max(), 1))
+    if has_wide_strokes and highest > min(_FAINT, 0.75 * unevenness):
+        return wide
+    return narrow
+
+
+def _filled(
+    smooth: Float[np.ndarray, "size size"], is_dark: bool, width: int
+) -> Float[np.ndarray, "size size"]:
+    """What a closing, or an opening for bright ink, fills, above its median."""
+    from scipy import ndimage
+
+    padded = np.pad(smooth, width, mode="edge")
     fill = ndimage.grey_closing if is_dark else ndimage.grey_opening
-    centre = slice(_WIDEST_STROKE, -_WIDEST_STROKE)
-    background = fill(padded, size=(_WIDEST_STROKE, _WIDEST_STROKE))[centre, centre]
+    background = fill(padded, size=(width, width))[width:-width, width:-width]
     if is_dark:
-        return 255 * (background - smooth) / np.maximum(background, _MIN_CONTRAST)
-    return smooth - background
+        ink = 255 * (background - smooth) / np.maximum(background, _MIN_CONTRAST)
+    else:
+        ink = smooth - background
+    return (ink - np.median(ink)).clip(0)
+
+
+def _strength(ink: Float[np.ndarray, "size size"]) -> float:
+    """Highest contrast but for single pixels; a thin pen covers little more."""
+    return float(np.percentile(ink, 99.9))
 
 
 def _without_ruled_lines(mask: Bool[np.ndarray, "size size"]) -> Bool[np.ndarray, "size size"]:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import encode_image, stroke_image
-from photographs import CONDITIONS, photograph
+from paper.photographs import CONDITIONS, photograph
 from random_models import NETWORKS, random_controls, random_model
 
 from jvae_jax import data
@@ -95,7 +95,7 @@ def frame_in_browser(visit, file):
     return np.round(np.reshape(image, (height, width)) * 255)
 
 
-@pytest.mark.parametrize("condition", CONDITIONS[:-1])
+@pytest.mark.parametrize("condition", CONDITIONS)
 def test_photos_are_framed_as_in_python(visit, mnist_files, condition):
     digits = data.load("mnist", mnist_files).test_images[:4]
     model = random_model(NETWORKS["categorical"])

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from photographs import CONDITIONS, photograph
+from paper.photographs import CONDITIONS, photograph
 from PIL import Image
 
 from jvae_jax import data
