@@ -22,14 +22,16 @@ from paper.configs import (
     FrontierConfig,
     LabelsConfig,
     LikelihoodConfig,
+    PhotographsConfig,
     ProtocolVariantsConfig,
     SettingsConfig,
     StudyConfig,
     Table1Config,
 )
+from paper.photographs import CONDITIONS, photograph_row
 from paper.report import ReportConfig, report
 
-from jvae_jax import OBJECTIVES, cli
+from jvae_jax import OBJECTIVES, cli, data, load
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.disentanglement import morphology_metrics
@@ -241,6 +243,16 @@ def labels(config: LabelsConfig) -> None:
     _print_table(config, "labels")
 
 
+def photographs(config: PhotographsConfig) -> None:
+    model = load(config.model)
+    image_size, *_ = model.network.image_shape
+    dataset = data.load(config.dataset, config.data_dir, image_size=image_size)
+    for condition in CONDITIONS:
+        row = photograph_row(model, dataset, condition, config.images, config.seed)
+        _save_row(config, "photographs", row, ("dataset", "model", "seed", "condition"))
+    _print_table(config, "photographs")
+
+
 def _compare_settings(
     config: SettingsConfig,
     study: str,
@@ -342,6 +354,11 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
         "-log p(x) of a VAE on binary images of 28 x 28 pixels, beside published values.",
     ),
     "labels": (labels, LabelsConfig, "Ours and the CVAE with few labels."),
+    "photographs": (
+        photographs,
+        PhotographsConfig,
+        "Accuracy of a model on synthetic photographs of test images.",
+    ),
     "protocol-variants": (
         protocol_variants,
         ProtocolVariantsConfig,

@@ -220,3 +220,22 @@ class LabelsConfig(StudyConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, "draws", lambda value: value >= 1, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotographsConfig(ReportConfig):
+    """Options of the test on synthetic photographs."""
+
+    model: str = "digits"
+    """Packaged model, or folder of a run or an exported model."""
+    dataset: str = "mnist"
+    """Dataset of the test images."""
+    data_dir: str = data.DATA_DIR
+    """Folder of original files, downloads and prepared data."""
+    images: int = 500
+    """Test images, and blank sheets, under each condition."""
+    seed: int = 0
+    """Seed of the images drawn and of the photographs."""
+
+    def __post_init__(self) -> None:
+        require(self, "images", lambda value: value >= 1, "1 or more")

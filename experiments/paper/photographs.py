@@ -1,4 +1,4 @@
-"""Synthetic photographs of characters on paper."""
+"""Synthetic photographs of characters on paper, and how well a model reads them."""
 
 import io
 
@@ -7,11 +7,16 @@ from PIL import Image
 from scipy import ndimage
 from skimage import morphology, transform
 
+from jvae_jax import TrainedModel
+from jvae_jax.data import Dataset
+from jvae_jax.training.provenance import environment
+from paper import studies
+
 CONDITIONS = ("plain", "gradient", "shadow", "ruled", "thin pen", "everything")
 _SIDE = 400
 
 
-def photograph(character, condition, rng):
+def photograph(character: np.ndarray, condition: str, rng: np.random.Generator) -> bytes:
     """Photographs a character: at any place and size, in perspective, blurred and noisy.
 
     Args:
@@ -53,7 +58,73 @@ def photograph(character, condition, rng):
     pixels = paper * light * (1 - rng.uniform(0.45, 0.8) * canvas)
     pixels = ndimage.gaussian_filter(pixels, rng.uniform(0.5, 2))
     pixels += rng.normal(0, rng.uniform(2, 8), pixels.shape)
+    quality = int(rng.integers(60, 95))
+    return _encode(pixels.clip(0, 255).astype(np.uint8), "jpeg", quality=quality)
+
+
+def photograph_row(
+    model: TrainedModel, dataset: Dataset, condition: str, images: int, seed: int
+) -> studies.Row:
+    """Photographs test images and blank sheets of paper, and classifies them.
+
+    Args:
+        model: model with classes; q(c|x) classifies.
+        dataset: dataset of the test images, grey and of the model's classes.
+        condition: one of ``CONDITIONS``.
+        images: number of test images, drawn at random, and of blank sheets.
+        seed: seed of the images drawn and of the photographs.
+
+    Returns:
+        Fractions of the photographs that are classified correctly, refused, and framed as an image
+        that is mostly ink; of the images as PNG files that are classified correctly; and of the
+        blank sheets that are refused.
+    """
+    rng = np.random.default_rng([seed, CONDITIONS.index(condition)])
+    framed: list[np.ndarray | None] = []
+    correct, clean_correct = [], []
+    for index in rng.permutation(len(dataset.test_labels))[:images]:
+        character, label = dataset.test_images[index, ..., 0], dataset.test_labels[index]
+        framed.append(_frame(model, photograph(character, condition, rng)))
+        correct.append(_predict(model, framed[-1]) == label)
+        clean_correct.append(_predict(model, _frame(model, _encode(character, "png"))) == label)
+    blank = np.zeros_like(dataset.test_images[0, ..., 0])
+    refused_blank = [
+        _frame(model, photograph(blank, condition, rng)) is None for _ in range(images)
+    ]
+    current = environment()
+    return {
+        "condition": condition,
+        "model": model.name,
+        "dataset": dataset.name,
+        "seed": seed,
+        "command": studies.command(),
+        "trained_with": current["commit"],
+        "accuracy": float(np.mean(correct)),
+        "accuracy_of_files": float(np.mean(clean_correct)),
+        "refused": float(np.mean([image is None for image in framed])),
+        "mostly_ink": float(
+            np.mean([image is not None and np.mean(image > 127) > 0.5 for image in framed])
+        ),
+        "blank_refused": float(np.mean(refused_blank)),
+        "examples": len(framed),
+        "environment": current,
+    }
+
+
+def _frame(model: TrainedModel, file: bytes) -> np.ndarray | None:
+    """The character framed as the training images, or None if none is found."""
+    try:
+        return model.load_image(file)
+    except ValueError:
+        return None
+
+
+def _predict(model: TrainedModel, image: np.ndarray | None) -> int:
+    """The most probable class, or -1 without an image."""
+    return -1 if image is None else int(np.argmax(model.encode(image).logits))
+
+
+def _encode(pixels: np.ndarray, file_format: str, **options: int) -> bytes:
     file = io.BytesIO()
-    photo = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-    photo.save(file, "jpeg", quality=int(rng.integers(60, 95)))
+    Image.fromarray(pixels).save(file, file_format, **options)
     return file.getvalue()

@@ -69,6 +69,14 @@ _DISENTANGLEMENT = {
     "sap": ("SAP", 3),
 }
 """Headings and decimals of disentanglement scores; the first three are DCI."""
+_PHOTOGRAPHS = {
+    "accuracy": ("accuracy", 4),
+    "accuracy_of_files": ("accuracy on the files", 4),
+    "refused": ("refused", 4),
+    "mostly_ink": ("mostly ink", 4),
+    "blank_refused": ("blank sheets refused", 4),
+}
+"""Headings and decimals of the test on photographs."""
 
 
 def table1(rows: Sequence[Row]) -> str:
@@ -277,6 +285,17 @@ def labels(rows: Sequence[Row]) -> str:
         + "\nMSE per pixel:\n\n"
         + _markdown(["labels", *names], errors, words=0)
         + f"\n{_caption(rows)}\n"
+    )
+
+
+def photographs(rows: Sequence[Row]) -> str:
+    """Accuracy on synthetic photographs under each condition, and on the images themselves."""
+    lines = [[row["condition"], *_cells([row], _PHOTOGRAPHS)] for row in rows]
+    first = rows[0]
+    return (
+        _markdown(["condition", *(heading for heading, _ in _PHOTOGRAPHS.values())], lines)
+        + f"\n{first['model']}; {first['examples']:,} test images and as many blank sheets under "
+        f"each condition, seed {first['seed']}. {_provenance(rows)}\n"
     )
 
 
