@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from jvae_jax.training.run import (
     open_run,
     plan_run,
     settings,
+    started_run,
     training_view,
 )
 from jvae_jax.training.run_writer import RunWriter
@@ -60,9 +62,10 @@ def fit(
     """Trains a model, or resumes its training, and evaluates it.
 
     A run that is interrupted at any moment and resumed by the same call ends with the same
-    parameters, optimizer state and metrics, bit for bit, as one that was not. After SIGINT or
-    SIGTERM the steps in flight are finished and saved first; a second signal ends the process at
-    once. JAX's options for random bits, types and promotion are fixed, see
+    parameters, optimizer state and metrics, bit for bit, as one that was not. With more epochs, the
+    call trains an existing run for longer; capacities then rise over as many steps as before. After
+    SIGINT or SIGTERM the steps in flight are finished and saved first; a second signal ends the
+    process at once. JAX's options for random bits, types and promotion are fixed, see
     :func:`jvae_jax.numerics.default_numerics`.
 
     Until it returns, no other process or thread can train in the same folder.
@@ -99,7 +102,9 @@ def fit(
     with distributed.fail_together():
         parallel.check_batch(config.batch_size, len(dataset.train_labels), len(devices))
         run = plan_run(config.resolve(dataset), dataset)
-        training_data = training_view(run.config, dataset)
+        capacity_steps = _started_capacity_steps(run, config) if is_first else 0
+    run = _with_capacity_steps(run, distributed.maximum(capacity_steps))
+    training_data = training_view(run.config, dataset)
     distributed.check_equal(_shared_settings(config, run, devices))
     with ExitStack() as closing:
         with distributed.fail_together():
@@ -287,6 +292,33 @@ def _shared_settings(config: TrainConfig, run: Run, devices: Devices) -> dict[st
         "device ids": [device.id for device in devices],
         **numerics,
     }
+
+
+def _started_capacity_steps(run: Run, config: TrainConfig) -> int:
+    """Returns the capacity steps of a run that is trained for more epochs than it was started with.
+
+    Args:
+        run: the planned run, whose default capacity steps follow from its number of epochs.
+        config: configuration before it was resolved.
+
+    Returns:
+        0 unless the folder contains a run with fewer epochs, and the configuration leaves its
+        capacity steps open.
+    """
+    started = started_run(run)
+    is_open = getattr(config.objective, "capacity_steps", 0) is None
+    if started is None or started.config.epochs >= run.config.epochs or not is_open:
+        return 0
+    return getattr(started.config.objective, "capacity_steps", None) or 0
+
+
+def _with_capacity_steps(run: Run, capacity_steps: int) -> Run:
+    """Replaces the run's capacity steps unless the given ones are 0."""
+    if not capacity_steps:
+        return run
+    values: dict[str, Any] = {"capacity_steps": capacity_steps}
+    objective = replace(run.config.objective, **values)
+    return replace(run, config=replace(run.config, objective=objective))
 
 
 def _open(

@@ -367,7 +367,8 @@ def plan_run(config: TrainConfig, dataset: Dataset) -> Run:
 
 
 def check_folder(run: Run) -> None:
-    """Checks that the run's folder is missing, empty, or that of the same run.
+    """Checks that the run's folder is missing, empty, or that of the same run with at most as many
+    epochs.
 
     Raises:
         ValueError: if it contains something else.
@@ -377,8 +378,8 @@ def check_folder(run: Run) -> None:
     _check_entries(workdir)
     if (workdir / WEIGHTS).exists():
         raise ValueError(f"{workdir} contains an exported model; choose another --workdir")
-    if (workdir / "config.json").exists():
-        _check_same(load_run(workdir), run)
+    if started := started_run(run):
+        _check_same(started, run)
     elif workdir.exists() and (not workdir.is_dir() or any(workdir.glob("[!.]*"))):
         raise ValueError(f"{workdir} contains something that isn't a run; choose another --workdir")
 
@@ -406,7 +407,8 @@ def lock_folder(workdir: Path) -> Iterator[None]:
 
 
 def open_run(config: TrainConfig, dataset: Dataset, devices: Devices | None = None) -> Run:
-    """Creates the folder of a run, or opens it to resume.
+    """Creates the folder of a run, or opens it to resume it, for more epochs if the configuration
+    has more.
 
     Args:
         config: configuration resolved for the dataset.
@@ -420,19 +422,27 @@ def open_run(config: TrainConfig, dataset: Dataset, devices: Devices | None = No
     """
     run = plan_run(config, dataset)
     check_folder(run)
-    workdir = run.workdir
-    if (workdir / "config.json").exists():
-        return replace(run, environment=load_run(workdir).environment)
-    workdir.mkdir(parents=True, exist_ok=True)
-    run = replace(run, environment=environment(devices))
-    contents = {
-        "format": FORMAT,
-        "config": config.to_json(),
-        "data": asdict(run.data),
-        "environment": run.environment,
-    }
-    write_json(workdir / "config.json", contents)
+    started = started_run(run)
+    run = replace(run, environment=environment(devices) if started is None else started.environment)
+    epochs = 0 if started is None else started.config.epochs
+    if config.epochs > epochs:
+        if epochs:
+            logger.info("%s grows from %d to %d epochs", run.workdir, epochs, config.epochs)
+        run.workdir.mkdir(parents=True, exist_ok=True)
+        contents = {
+            "format": FORMAT,
+            "config": config.to_json(),
+            "data": asdict(run.data),
+            "environment": run.environment,
+        }
+        write_json(run.workdir / "config.json", contents)
     return run
+
+
+def started_run(run: Run) -> Run | None:
+    """Returns the run that is in the folder of a planned run, if any."""
+    workdir = _check_workdir(run.workdir)
+    return load_run(workdir) if (workdir / "config.json").exists() else None
 
 
 def load_run(workdir: str | Path) -> Run:
@@ -516,6 +526,8 @@ def _check_entries(workdir: Path) -> None:
 
 def _check_same(existing: Run, requested: Run) -> None:
     there, here = settings(existing.config), settings(requested.config)
+    if here["epochs"] > there["epochs"]:  # it is trained for longer
+        there["epochs"] = here["epochs"]
     if (there["epochs"], there["batch_size"]) != (here["epochs"], here["batch_size"]):
         for name in _SET_BY_EPOCHS:
             there.pop(name, None)

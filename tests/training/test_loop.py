@@ -102,6 +102,20 @@ def test_resumed_run_equals_uninterrupted_run(reference, epoch, tmp_path, monkey
     assert_same_result(resumed, run)
 
 
+def test_run_with_more_epochs_continues_the_finished_one(tmp_path):
+    """Its capacity schedule stays, where the default of the longer run would take 6 steps."""
+    short = replace(SMALL, epochs=2, workdir=str(tmp_path / "grown"))
+    fit(short, make_dataset())
+    with log_messages() as messages:
+        grown = fit(replace(short, epochs=4), make_dataset())
+    assert "grows from 2 to 4 epochs" in messages[0]
+    assert "capacities increase from 0 over 3 steps" in messages
+    whole = replace(SMALL, objective=Ours(capacity_steps=3), workdir=str(tmp_path / "whole"))
+    assert_same_result(grown, fit(whole, make_dataset()))
+    with pytest.raises(ValueError, match="epochs is 4 there and 2 here"):
+        fit(short, make_dataset())
+
+
 @pytest.mark.long
 def test_resumes_multipliers_exactly(tmp_path, monkeypatch):
     objective = Ours(penalty="multiplier", conditional_encoder=True)

@@ -125,7 +125,7 @@ def test_resumes_with_other_paths_processes_and_profile(tmp_path):
         {"objective": VAE()},
         {"objective": Ours(gamma=1.0)},
         {"seed": 1},
-        {"epochs": 5},
+        {"epochs": 3},
         {"batch_size": 4},
         {"learning_rate": 0.5},
         {"ema_decay": 0.5},
@@ -147,6 +147,16 @@ def test_does_not_resume_with_another_setting(tmp_path, changes):
     with pytest.raises(ValueError, match=f"contains another run: .*{name} is .* there and .* here"):
         make_run(tmp_path, **changes)
     assert (run.workdir / "config.json").read_bytes() == written
+
+
+def test_grows_to_more_epochs_with_the_same_settings(tmp_path):
+    first = make_run(tmp_path, epochs=3, objective=Ours(capacity_steps=7))
+    with pytest.raises(ValueError, match="another run: capacity_steps is 7 there and 9 here"):
+        make_run(tmp_path, epochs=5, objective=Ours(capacity_steps=9))
+    grown = make_run(tmp_path, epochs=5, objective=Ours(capacity_steps=7))
+    assert load_run(first.workdir) == grown
+    assert grown.config.epochs == 5
+    assert load_run(first.workdir).environment == first.environment
 
 
 def test_folder_may_contain_hidden_files(tmp_path):
