@@ -29,9 +29,8 @@ from jvae_jax.objectives import (
     Objective,
     Ours,
 )
-from jvae_jax.pretrained import load
 from jvae_jax.trained_model import TrainedModel
-from jvae_jax.training import CheckpointError, DivergedError, Run, TrainConfig, fit
+from jvae_jax.training import CheckpointError, DivergedError, Run, TrainConfig, fit, load
 from jvae_jax.types import Batch, Keys, LabelInfo, LossTerms, Posterior
 
 __version__ = version("jvae_jax")

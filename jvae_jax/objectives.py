@@ -103,6 +103,11 @@ class Objective:
             if getattr(self, field.name) != field.default
         }
 
+    def flags(self) -> list[str]:
+        """Returns the command-line flags of :meth:`changes`."""
+        changes = self.changes().items()
+        return [f"--{name}" if value is True else f"--{name}={value}" for name, value in changes]
+
     def resolve(self, total_steps: float) -> "Objective":
         """Returns the objective with defaults that depend on the length of the run filled in."""
         del total_steps

@@ -19,7 +19,7 @@ from jvae_jax.commands.evaluate import EvaluateFlags
 from jvae_jax.commands.explore import ExploreFlags
 from jvae_jax.commands.export import ExportFlags
 from jvae_jax.commands.generate import GenerateFlags
-from jvae_jax.commands.train import TrainFlags, flags_of
+from jvae_jax.commands.train import TrainFlags
 from jvae_jax.data import DATASETS
 from jvae_jax.objectives import OBJECTIVES, PRESETS, BetaVAE, JointVAE, Objective, Ours
 
@@ -555,6 +555,6 @@ def test_invalid_presets(args, message, capsys):
 
 def test_presets_of_train_are_those_of_the_objectives():
     for name, objective in PRESETS.items():
-        flags = flags_of(objective)
+        flags = objective.flags()
         assert cli.parse(TrainFlags, flags, description="").objective == objective, name
-    assert flags_of(PRESETS["paper"]) == []
+    assert PRESETS["paper"].flags() == []

@@ -44,11 +44,5 @@ def run_command(config: TrainConfig) -> None:
 def main(args: Sequence[str] | None = None, prog: str | None = None) -> NoReturn:
     """Runs the command."""
     description = "Train an objective, or resume its training, and evaluate it."
-    presets = {name: flags_of(objective) for name, objective in PRESETS.items()}
+    presets = {name: objective.flags() for name, objective in PRESETS.items()}
     cli.run(run_command, TrainFlags, description=description, args=args, prog=prog, presets=presets)
-
-
-def flags_of(objective: Objective) -> list[str]:
-    """Returns the flags of the hyperparameters that differ from their defaults."""
-    changes = objective.changes().items()
-    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in changes]

@@ -8,7 +8,7 @@ run's folder; ``distributed`` connects several processes.
 from jvae_jax.training.checkpoints import CheckpointError
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.loop import DivergedError, evaluate_run, fit
-from jvae_jax.training.run import Run, load_run
+from jvae_jax.training.run import Run, load, load_run
 
 __all__ = [
     "CheckpointError",
@@ -17,5 +17,6 @@ __all__ = [
     "TrainConfig",
     "evaluate_run",
     "fit",
+    "load",
     "load_run",
 ]

@@ -47,6 +47,10 @@ class TrainConfig:
     """Folder of the original files, if present, of downloads and of prepared data."""
     workdir: str | None = None
     """Folder of the run. By default runs/<objective>-<dataset>-<seed>."""
+    init_from: str | None = None
+    """Model with whose weights the run starts: the name of a packaged model, or the folder of a run
+    or of an exported model. Classes are matched by their names; new ones start at random, and
+    capacities at their final values unless --capacity_steps says otherwise."""
     seed: int = 0
     """Random seed of the initial weights, the order of examples and all noise."""
     epochs: int = 100
@@ -161,7 +165,9 @@ class TrainConfig:
         )
         resolved = replace(
             self,
-            objective=self.objective.resolve(self.epochs * steps_per_epoch),
+            objective=self.objective.resolve(
+                0.0 if self.init_from else self.epochs * steps_per_epoch
+            ),
             dataset=dataset.name,
             image_size=dataset.image_shape[0],
             workdir=self.workdir or default_workdir,

@@ -29,6 +29,7 @@ from jvae_jax.training.run import (
     Run,
     check_folder,
     load_run,
+    load_source,
     lock_folder,
     open_run,
     plan_run,
@@ -38,6 +39,7 @@ from jvae_jax.training.run import (
 )
 from jvae_jax.training.run_writer import RunWriter
 from jvae_jax.training.step import TrainState, metric_names
+from jvae_jax.training.transfer import transfer_variables
 from jvae_jax.types import Batch, Devices, LabelInfo, Variables
 
 logger = logging.getLogger(__name__)
@@ -85,7 +87,9 @@ def fit(
 
     Raises:
         ValueError: if the folder contains something else or a run of another configuration, the
-            batch size doesn't suit the data or the devices, or the processes differ.
+            batch size doesn't suit the data or the devices, ``init_from`` has another network, or
+            the processes differ.
+        FileNotFoundError: if ``init_from`` is no model.
         CheckpointError: if checkpoints exist but none can be read, or one can't be written.
         DivergedError: if a metric is not finite; the last checkpoint, if any, precedes it.
         OSError: if the folder can't be written.
@@ -208,7 +212,9 @@ def _log_summary(run: Run, dataset: Dataset, label_info: LabelInfo, devices: Dev
             "; ".join(differences),
         )
     capacity_steps = getattr(objective, "capacity_steps", None)
-    if capacity_steps is not None:
+    if capacity_steps == 0:
+        logger.info("capacities are at their final values from the first step")
+    elif capacity_steps is not None:
         logger.info("capacities increase from 0 over %d steps", capacity_steps)
     if objective.uses_labels and (dataset.train_labels < 0).any():
         _log_labels(run, dataset)
@@ -333,23 +339,57 @@ def _open(
         state, _ = checkpoints.restore_latest(run.checkpoints_path, run.state_shape())
         if state is not None and int(state.step) == run.total_steps:
             return load_run(run.workdir), state
+    # Before the folder is created, since it may fail.
+    initial = _initial_state(run) if started_run(run) is None else None
     closing.enter_context(lock_folder(run.workdir))
     # Checks the folder again: another process may have trained in it before it was locked.
     run = open_run(run.config, dataset, devices)
-    return run, _initial_or_restored(run)
+    return run, _restored_state(run) or initial or _initial_state(run)
 
 
-def _initial_or_restored(run: Run) -> TrainState:
-    """Returns the state of the latest intact checkpoint, or the initial one."""
+def _initial_state(run: Run) -> TrainState:
+    """Returns the state before the first step, with the weights of ``init_from`` if it is given."""
+    state = run.initial_state()
+    if run.config.init_from is None:
+        return state
+    source = load_source(run.config.init_from)
+    model = source.model
+    known = {
+        name: index
+        for index, name in enumerate(model.class_names)
+        if index not in model.unlabelled_classes
+    }
+    classes = [known.get(name) for name in run.data.class_names if run.network.classes]
+    try:
+        variables = transfer_variables(
+            run.network, state.variables, model.network, model.variables, classes
+        )
+    except ValueError as error:
+        config = source.config
+        flags = " ".join([f"--objective={config.objective.name}", *config.objective.flags()])
+        raise ValueError(
+            f"init_from {run.config.init_from} has another network ({error}); use its settings: "
+            f"{flags} --latents={config.latents} --image_size={config.image_size}"
+        ) from error
+    logger.info(
+        "starting from the weights of %s, which has %d of %d classes",
+        run.config.init_from,
+        sum(index is not None for index in classes),
+        len(classes),
+    )
+    return state._replace(variables=variables, average=jax.tree.map(jnp.copy, variables))
+
+
+def _restored_state(run: Run) -> TrainState | None:
+    """Returns the state of the latest intact checkpoint, if there is any."""
     folder = run.checkpoints_path
     state, damaged = checkpoints.restore_latest(folder, run.state_shape())
     for step, reason in damaged.items():
         logger.warning("the checkpoint of step %d is damaged (%s)", step, reason)
     if damaged:
         logger.warning("moved to %s", checkpoints.set_aside(folder, damaged))
-    if state is None:
-        return run.initial_state()
-    logger.info("resuming from step %d of %d in %s", state.step, run.total_steps, run.workdir)
+    if state is not None:
+        logger.info("resuming from step %d of %d in %s", state.step, run.total_steps, run.workdir)
     return state
 
 

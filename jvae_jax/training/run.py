@@ -43,6 +43,7 @@ from jvae_jax.files import (
 )
 from jvae_jax.memory import require_memory
 from jvae_jax.models.autoencoder import Autoencoder
+from jvae_jax.pretrained import packaged_models
 from jvae_jax.sampling import purpose_key
 from jvae_jax.style_controls import StyleControls
 from jvae_jax.trained_model import TrainedModel
@@ -478,6 +479,43 @@ def load_run(workdir: str | Path) -> Run:
     run = Run(workdir=workdir, config=config, data=info, environment=started_in)
     require_memory(parameter_bytes(run.network), f"the model in {path}")
     return run
+
+
+def load_source(path: str | Path) -> Run:
+    """Opens a packaged model by its name, or the folder of a run or of an exported model.
+
+    Args:
+        path: name or folder. A folder that has the name of a packaged model is given as
+            ``./digits`` or as a ``Path``.
+
+    Raises:
+        FileNotFoundError: if there is no model.
+        ValueError: if its config.json is invalid; see :func:`load_run`.
+    """
+    packaged = packaged_models()
+    try:
+        return load_run(packaged.get(path, path) if isinstance(path, str) else path)
+    except FileNotFoundError as error:
+        names = ", ".join(packaged) or "none"
+        raise FileNotFoundError(f"{error}; packaged models: {names}") from error
+
+
+def load(path: str | Path, *, checkpoint: str = "latest") -> TrainedModel:
+    """Loads a trained model.
+
+    Args:
+        path: name of a packaged model, as ``jvae models`` lists them, or folder of a run or of a
+            model exported by ``jvae export``. A folder that has the name of a packaged model is
+            given as ``./digits`` or as a ``Path``.
+        checkpoint: checkpoint of a run: "latest" or "best" (lowest negative ELBO on the test
+            split); other models have only one.
+
+    Raises:
+        FileNotFoundError: if there is no model.
+        ValueError: if a file is invalid or has another format.
+        CheckpointError: if a run has no checkpoint yet, or none that can be read.
+    """
+    return load_source(path).load_model(checkpoint)
 
 
 def dataset_name(config: TrainConfig) -> str:
