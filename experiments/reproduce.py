@@ -10,7 +10,7 @@ comparisons of settings leave out the rows that ``--output`` already holds.
 import itertools
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from paper import configs, figures, studies
 from paper.configs import (
     DisentanglementConfig,
     Figure3Config,
+    FineTuningConfig,
     FixedDimensionsConfig,
     FrontierConfig,
     LabelsConfig,
@@ -31,7 +32,7 @@ from paper.configs import (
 from paper.photographs import CONDITIONS, photograph_row
 from paper.report import ReportConfig, report
 
-from jvae_jax import OBJECTIVES, cli, data, load
+from jvae_jax import OBJECTIVES, PRESETS, cli, data, load
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.disentanglement import morphology_metrics
@@ -243,6 +244,34 @@ def labels(config: LabelsConfig) -> None:
     _print_table(config, "labels")
 
 
+def fine_tuning(config: FineTuningConfig) -> None:
+    identity = ("dataset", "epochs", "tuned", "seed")
+    for seed in range(config.seeds):
+        others, new = studies.divide_classes(config.load(), config.new_classes, seed)
+        eval_classifier = config.eval_classifier(new)
+        objective = asdict(PRESETS["best"])
+        source = config.train_config(
+            "ours", f"{config.epochs}-epochs-{seed}", seed=seed, **objective
+        )
+        studies.train_and_evaluate(source, others, None)
+        few = studies.keep_images(new, config.images, seed)
+        for epochs, is_tuned in itertools.product(studies.FINE_TUNING_EPOCHS, (False, True)):
+            folder = f"{'tuned' if is_tuned else 'random'}-{epochs}-epochs-{seed}"
+            init_from = source.workdir if is_tuned else None
+            run_config = replace(
+                config.train_config("ours", folder, seed=seed, init_from=init_from, **objective),
+                epochs=epochs,
+            )
+            _, row = studies.train_and_evaluate(run_config, few, eval_classifier, tuned=is_tuned)
+            row |= {
+                "new_classes": config.new_classes,
+                "images": config.images,
+                "source_epochs": config.epochs,
+            }
+            _save_row(config, "fine-tuning", row, identity)
+    _print_table(config, "fine-tuning")
+
+
 def photographs(config: PhotographsConfig) -> None:
     model = load(config.model)
     image_size, *_ = model.network.image_shape
@@ -354,6 +383,11 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
         "-log p(x) of a VAE on binary images of 28 x 28 pixels, beside published values.",
     ),
     "labels": (labels, LabelsConfig, "Ours and the CVAE with few labels."),
+    "fine-tuning": (
+        fine_tuning,
+        FineTuningConfig,
+        "New classes with few images, from random weights and from those of other classes.",
+    ),
     "photographs": (
         photographs,
         PhotographsConfig,

@@ -223,6 +223,27 @@ class LabelsConfig(StudyConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FineTuningConfig(Table1Config):
+    """Options of the study of fine-tuning."""
+
+    epochs: int = 40
+    """Epochs of the model that is trained on the other classes."""
+    dataset: str = "hiragana73"
+    """Dataset whose classes are divided."""
+    runs: str = "runs/fine-tuning"
+    """Folder of the runs."""
+    new_classes: int = 20
+    """Classes that are held out, and then learned."""
+    images: int = 20
+    """Training images of each of them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("new_classes", "images"):
+            require(self, name, lambda value: value >= 1, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PhotographsConfig(ReportConfig):
     """Options of the test on synthetic photographs."""
 

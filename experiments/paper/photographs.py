@@ -33,7 +33,7 @@ def photograph(character: np.ndarray, condition: str, rng: np.random.Generator) 
     ink = np.asarray(enlarged, np.float32) / 255
     if condition == "thin pen" or (everything and rng.random() < 0.5):
         skeleton = morphology.skeletonize(ink > 0.5)
-        distances = ndimage.distance_transform_edt(~skeleton)
+        distances = np.asarray(ndimage.distance_transform_edt(~skeleton))
         ink = (distances <= rng.uniform(1, 3)) * float(skeleton.any())
     canvas = np.zeros((_SIDE, _SIDE), np.float32)
     top, left = (int(rng.uniform(0, _SIDE - size)) for _ in range(2))
@@ -102,9 +102,7 @@ def photograph_row(
         "accuracy": float(np.mean(correct)),
         "accuracy_of_files": float(np.mean(clean_correct)),
         "refused": float(np.mean([image is None for image in framed])),
-        "mostly_ink": float(
-            np.mean([image is not None and np.mean(image > 127) > 0.5 for image in framed])
-        ),
+        "mostly_ink": float(np.mean([_is_mostly_ink(image) for image in framed])),
         "blank_refused": float(np.mean(refused_blank)),
         "examples": len(framed),
         "environment": current,
@@ -119,9 +117,15 @@ def _frame(model: TrainedModel, file: bytes) -> np.ndarray | None:
         return None
 
 
+def _is_mostly_ink(image: np.ndarray | None) -> bool:
+    return image is not None and bool(np.mean(image > 127) > 0.5)
+
+
 def _predict(model: TrainedModel, image: np.ndarray | None) -> int:
     """The most probable class, or -1 without an image."""
-    return -1 if image is None else int(np.argmax(model.encode(image).logits))
+    if image is None:
+        return -1
+    return int(np.argmax(np.asarray(model.encode(image).logits)))
 
 
 def _encode(pixels: np.ndarray, file_format: str, **options: int) -> bytes:

@@ -103,6 +103,7 @@ REPORTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
     "disentanglement": _write_disentanglement,
     "likelihood": lambda path, contents: _save_table(path, tables.likelihood(contents["rows"])),
     "labels": _write_labels,
+    "fine-tuning": lambda path, contents: _save_table(path, tables.fine_tuning(contents["rows"])),
     "photographs": lambda path, contents: _save_table(path, tables.photographs(contents["rows"])),
     "protocol-variants": lambda path, contents: _save_table(
         path, tables.protocol_variants(contents["rows"])

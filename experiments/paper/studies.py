@@ -101,6 +101,8 @@ DISENTANGLEMENT_CAPACITIES = (5.0, 10.0, 16.0)
 """Capacities C_z in the study of disentanglement, in nats."""
 LIKELIHOOD_LATENTS = (10, 50)
 """Dimensions of z in the study of the likelihood."""
+FINE_TUNING_EPOCHS = (25, 100, 400)
+"""Epochs on the new classes in the study of fine-tuning."""
 SUPERVISED_BASELINE = "supervised baseline"
 """Row name of the classifier that is trained on the labelled images only."""
 
@@ -156,6 +158,49 @@ def validation_split(dataset: Dataset) -> Dataset:
         test_images=dataset.train_images[validation],
         test_labels=dataset.train_labels[validation],
     )
+
+
+def divide_classes(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
+    """Divides the classes of a dataset at random.
+
+    Args:
+        dataset: training and test images with labels.
+        count: number of classes of the second part.
+        seed: seed of the classes drawn.
+
+    Returns:
+        The dataset's two parts, each with the names of its own classes.
+    """
+    order = np.random.default_rng(seed).permutation(len(dataset.class_names))
+    if count >= len(order):
+        raise ValueError(f"new_classes must be below {len(order)}, got {count}")
+    others, new = (_keep_classes(dataset, np.sort(each)) for each in np.split(order, [-count]))
+    return others, new
+
+
+def _keep_classes(dataset: Dataset, classes: np.ndarray) -> Dataset:
+    train, test = (np.isin(each, classes) for each in (dataset.train_labels, dataset.test_labels))
+    return replace(
+        dataset,
+        train_images=dataset.train_images[train],
+        train_labels=np.searchsorted(classes, dataset.train_labels[train]).astype(np.int32),
+        test_images=dataset.test_images[test],
+        test_labels=np.searchsorted(classes, dataset.test_labels[test]).astype(np.int32),
+        class_names=tuple(dataset.class_names[index] for index in classes),
+    )
+
+
+def keep_images(dataset: Dataset, count: int, seed: int) -> Dataset:
+    """Keeps ``count`` training images of each class, drawn at random."""
+    rng = np.random.default_rng(seed)
+    labels = dataset.train_labels
+    kept = np.concatenate(
+        [
+            rng.permutation(np.flatnonzero(labels == label))[:count]
+            for label in range(len(dataset.class_names))
+        ]
+    )
+    return replace(dataset, train_images=dataset.train_images[kept], train_labels=labels[kept])
 
 
 def supervised_baseline_row(dataset: Dataset, num_labels: int | str, seed: int, epochs: int) -> Row:

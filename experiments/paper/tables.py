@@ -288,6 +288,26 @@ def labels(rows: Sequence[Row]) -> str:
     )
 
 
+def fine_tuning(rows: Sequence[Row]) -> str:
+    """Metrics on new classes, per number of epochs, from random and from trained weights."""
+    starts = {False: "random", True: "other classes"}
+    columns = {name: COLUMNS[name] for name in SAMPLE_METRICS}
+    lines = [
+        [str(epochs), starts[is_tuned], str(len(group)), *_cells(group, columns)]
+        for epochs in dict.fromkeys(row["epochs"] for row in rows)
+        for is_tuned in starts
+        if (group := [row for row in rows if (row["epochs"], row["tuned"]) == (epochs, is_tuned)])
+    ]
+    headings = [heading for heading, _ in columns.values()]
+    first = rows[0]
+    return (
+        _markdown(["epochs", "initial weights", "seeds", *headings], lines, words=2)
+        + f"\n{first['dataset']}, {first['new_classes']} classes with {first['images']} training "
+        f"images each; weights of {first['source_epochs']} epochs on the other classes. "
+        f"{_reference_values(first)} {_provenance(rows)}\n"
+    )
+
+
 def photographs(rows: Sequence[Row]) -> str:
     """Accuracy on synthetic photographs under each condition, and on the images themselves."""
     lines = [[row["condition"], *_cells([row], _PHOTOGRAPHS)] for row in rows]

@@ -9,7 +9,7 @@ import reproduce
 from helpers import make_dataset
 from paper import tables
 
-from jvae_jax import plotting
+from jvae_jax import data, load, plotting
 from jvae_jax.evaluation import classifier
 from jvae_jax.objectives import OBJECTIVES
 
@@ -380,6 +380,72 @@ def test_disentanglement(small, monkeypatch):
     table = (output / "disentanglement.md").read_text()
     assert "| `annealed_vae` | 5 | 2 | " in table
     assert (output / "disentanglement.png").exists()
+
+
+def test_divides_classes_and_keeps_images_of_each():
+    dataset = make_dataset(train=60, test=30, classes=5)
+    parts = reproduce.studies.divide_classes(dataset, 2, seed=0)
+    assert [len(part.class_names) for part in parts] == [3, 2]
+    assert sorted(parts[0].class_names + parts[1].class_names) == list("abcde")
+    for part in parts:
+        for images, labels, originals, numbers in (
+            (part.train_images, part.train_labels, dataset.train_images, dataset.train_labels),
+            (part.test_images, part.test_labels, dataset.test_images, dataset.test_labels),
+        ):
+            found = {(bytes(i), part.class_names[j]) for i, j in zip(images, labels, strict=True)}
+            expected = {
+                (bytes(image), dataset.class_names[label])
+                for image, label in zip(originals, numbers, strict=True)
+                if dataset.class_names[label] in part.class_names
+            }
+            assert found == expected
+    few = reproduce.studies.keep_images(parts[0], 4, seed=1)
+    assert np.bincount(few.train_labels).tolist() == [4, 4, 4]
+    assert {bytes(each) for each in few.train_images} < {bytes(i) for i in parts[0].train_images}
+    np.testing.assert_array_equal(few.test_images, parts[0].test_images)
+    with pytest.raises(ValueError, match="new_classes must be below 5, got 5"):
+        reproduce.studies.divide_classes(dataset, 5, seed=0)
+
+
+@pytest.mark.long
+def test_fine_tuning(small, monkeypatch):
+    options, output = small
+    dataset = make_dataset(train=280, test=40, classes=4)
+    monkeypatch.setattr(reproduce.configs.data, "load", lambda *_args, **_options: dataset)
+    monkeypatch.setattr(
+        reproduce.configs.classifier,
+        "load_or_train",
+        lambda dataset, _: classifier.train(dataset, steps=20),
+    )
+    monkeypatch.setattr(reproduce.studies, "FINE_TUNING_EPOCHS", (2,))
+    config = reproduce.FineTuningConfig(seeds=1, new_classes=2, images=35, **options)
+    reproduce.fine_tuning(config)
+    rows = reproduce.studies.load_rows(output / "fine-tuning.json")
+    assert [(row["tuned"], row["epochs"]) for row in rows] == [(False, 2), (True, 2)]
+    assert all(np.isfinite(row["mse"]) and row["examples"] == 20 for row in rows)
+    lines = (output / "fine-tuning.md").read_text().splitlines()
+    assert lines[2].startswith("| 2 | random | 1 | ")
+    assert lines[3].startswith("| 2 | other classes | 1 | ")
+    assert "2 classes with 35 training images each" in lines[-1]
+
+
+@pytest.mark.long
+def test_photographs():
+    digits = data.load("mnist_5k")
+    model = load("digits")
+    rows = [
+        reproduce.photograph_row(model, digits, condition, 10, 0)
+        for condition in ("plain", "everything")
+    ]
+    assert all(row["accuracy_of_files"] == 1.0 and row["mostly_ink"] == 0.0 for row in rows)
+    assert rows[0]["accuracy"] == 1.0
+    assert rows[0]["blank_refused"] == 1.0
+    assert rows[1]["accuracy"] >= 0.7
+    again = reproduce.photograph_row(model, digits, "plain", 10, 0)
+    assert again["accuracy"] == rows[0]["accuracy"]
+    table = tables.photographs(rows).splitlines()
+    assert table[2].startswith("| plain | 1.0000 | 1.0000 | 0.0000 | 0.0000 | 1.0000 |")
+    assert "10 test images and as many blank sheets" in table[-1]
 
 
 @pytest.mark.fault("flags", "unknown command", "one line that lists the commands; exit status 2")
