@@ -6,6 +6,7 @@ from functools import cache
 from itertools import islice
 
 import numpy as np
+from jax import Array
 from jaxtyping import Float, Int
 from matplotlib import font_manager
 from matplotlib.axes import Axes
@@ -15,6 +16,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.ft2font import FT2Font
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import LogLocator, NullLocator
+
+from jvae_jax.trained_model import TrainedModel
 
 FORMATS = tuple(sorted(FigureCanvasBase.get_supported_filetypes().keys() - {"pgf"}))
 """Formats in which figures can be saved; pgf can't contain images."""
@@ -88,6 +91,18 @@ def image_grid(
     return panel_grid(
         [[Panel(images=images[block], row_names=panel.row_names[block]) for block in blocks]]
     )
+
+
+def sample_grid(model: TrainedModel, key: Array, columns: int = 10) -> Figure:
+    """Plots generated characters: rows fix the class, columns fix the style.
+
+    Args:
+        model: the model; without classes, there are ten rows.
+        key: random key of the styles.
+        columns: number of styles.
+    """
+    images = model.sample(key=key, rows=10, columns=columns)
+    return image_grid(np.asarray(images), model.category_names or None)
 
 
 def panel_grid(grid: Sequence[Sequence[Panel]]) -> Figure:

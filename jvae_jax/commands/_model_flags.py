@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from jvae_jax.hub import is_hub_address
 from jvae_jax.pretrained import packaged_models
-from jvae_jax.training.run import Run, load_run
+from jvae_jax.training.run import Run, load_run, load_source
 
 DEFAULT_MODEL = "digits"
 """Packaged model of the commands that need no flag."""
@@ -16,8 +17,8 @@ class ModelFlags:
     workdir: str | None = None
     """Folder of the run, or of an exported model."""
     model: str | None = None
-    """Name of a packaged model, see `jvae models`; by default digits for generate, explore and
-    export --page."""
+    """Name of a packaged model, see `jvae models`, or hf://OWNER/NAME on the Hugging Face Hub; by
+    default digits for generate, explore and export --page."""
 
     def __post_init__(self) -> None:
         if self.workdir is not None and self.model is not None:
@@ -28,7 +29,7 @@ class ModelFlags:
 
     @property
     def is_packaged(self) -> bool:
-        """Whether the model is a packaged one, into whose folder nothing must be written."""
+        """Whether the model is packaged or downloaded, so that its folder must not be changed."""
         return self.workdir is None
 
 
@@ -43,9 +44,12 @@ def load_selected_run(flags: ModelFlags, *, default: str | None = None) -> Run:
         FileNotFoundError: if the folder isn't of a run or of an exported model.
         ValueError: if no model is selected, no packaged model has this name, or the folder's
             config.json is invalid.
+        ModuleNotFoundError, ConnectionError: see :func:`jvae_jax.hub.download`.
     """
     if flags.workdir is not None:
         return load_run(flags.workdir)
+    if is_hub_address(flags.model or ""):
+        return load_source(str(flags.model))
     packaged = packaged_models()
     names = f"packaged models: {', '.join(packaged) or 'none'}"
     name = default if flags.model is None else flags.model

@@ -10,6 +10,7 @@ from jvae_jax import cli
 from jvae_jax.app import build_page
 from jvae_jax.commands._model_flags import DEFAULT_MODEL, ModelFlags, load_selected_run
 from jvae_jax.export import can_export_onnx, export, new_folder
+from jvae_jax.hub import push_to_hub
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,13 @@ class ExportFlags(ModelFlags):
     """Folder to create."""
     page: bool = False
     """Export a web page in which the model runs, index.html, in place of weights and networks."""
+    hub: str | None = None
+    """Upload the folder to the Hugging Face Hub, as OWNER/NAME."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.page and self.hub is not None:
+            raise ValueError(f"hub {self.hub} takes weights, but page exports none; leave one out")
 
 
 def run_command(flags: ExportFlags) -> None:
@@ -39,6 +47,8 @@ def run_command(flags: ExportFlags) -> None:
         logger.warning("skipping ONNX, which needs jax2onnx: pip install -e '.[export]' in a clone")
     files = export(run.model, run, output, onnx=onnx)
     print(f"{', '.join(files)} in {output}")
+    if flags.hub is not None:
+        print(f"uploaded to {push_to_hub(output, flags.hub)}")
 
 
 def main(args: Sequence[str] | None = None, prog: str | None = None) -> NoReturn:

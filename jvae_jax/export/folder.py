@@ -3,7 +3,8 @@
 ===========================  ======================================================================
 config.json                  configuration, dataset and environment of the run
 model.safetensors            parameters and batch statistics
-README.md                    model card
+README.md                    model card, with the header that the Hugging Face Hub reads
+samples.png                  generated characters: rows fix c, columns fix z
 evaluation.json              metrics on the test split, if the run was evaluated
 style_controls.json          control of the style by name, if it was fitted
 encoder.onnx, decoder.onnx   the networks, if ONNX is requested
@@ -20,8 +21,9 @@ from pathlib import Path
 
 from flax.traverse_util import flatten_dict
 
+from jvae_jax import plotting
 from jvae_jax.data import DATA_DIR
-from jvae_jax.export.model_card import model_card
+from jvae_jax.export.model_card import SAMPLES, model_card
 from jvae_jax.export.onnx import export_onnx
 from jvae_jax.files import save_arrays, write_json
 from jvae_jax.trained_model import TrainedModel
@@ -56,6 +58,10 @@ def export(model: TrainedModel, run: Run, folder: Path, *, onnx: bool = True) ->
         save_arrays(temporary / WEIGHTS, flatten_dict(model.variables, sep="/"))
         if onnx:
             export_onnx(model, temporary)
+        with (temporary / SAMPLES).open("wb") as file:
+            columns = 10 if len(model.category_names) <= 30 else 4  # for a picture of some 100 kB
+            figure = plotting.sample_grid(model, run.key("samples"), columns)
+            figure.savefig(file, format="png", metadata={"Software": None})
         card = model_card(model, run, contents.get("environment", {}), onnx=onnx)
         (temporary / "README.md").write_text(card, encoding="utf-8")
     return sorted(path.name for path in folder.iterdir())
@@ -102,6 +108,7 @@ def _strip_local_settings(config: TrainConfig) -> TrainConfig:
         workdir=None,
         data_dir=DATA_DIR,
         dataset=Path(config.dataset).name if is_file else config.dataset,
+        init_from=config.init_from and Path(config.init_from).name,
         coordinator=None,
         num_processes=None,
         process_id=None,

@@ -1,5 +1,6 @@
-"""The model card of an exported model."""
+"""The model card of an exported model, in the form of the Hugging Face Hub."""
 
+import json
 from typing import Any
 
 from jvae_jax.data import LICENSES
@@ -10,6 +11,11 @@ from jvae_jax.pretrained import NOTES, PACKAGED
 from jvae_jax.trained_model import TrainedModel
 from jvae_jax.training.run import Run
 
+SAMPLES = "samples.png"
+"""Picture of the model card."""
+_TAGS = ["jax", "flax", "vae", "conditional-image-generation", "handwriting"]
+_METRICS = ("accuracy", "conditional_accuracy", "frechet_distance", "mse", "kl_z")
+"""Metrics in the header, if the model has them."""
 _MAX_NAMES = 20
 """Maximum number of class names that are listed."""
 _USAGE = """\
@@ -44,11 +50,15 @@ def model_card(
     license_name = LICENSES.get(config.dataset, "not stated; ask the publisher of the data")
     grid = "rows: classes, columns: styles" if names else "10 x 10 images"
     parts = [
+        _header(model, run),
         f"# {model.name}",
+        f"![Generated characters; {grid}.]({SAMPLES})",
         "## Model details",
         f"Objective `{config.objective.name}` of *Learning VAE with Categorical Labels for "
         "Generating Conditional Handwritten Characters* (Goto and Inoue)"
-        f"{_changes(config.objective)}, trained with jvae_jax. {network.latents} continuous latents"
+        f"{_changes(config.objective)}, trained with jvae_jax"
+        + (f", from the weights of {config.init_from}" if config.init_from else "")
+        + f". {network.latents} continuous latents"
         + (f" and {network.classes} classes: {listed}." if names else "."),
         "## Training data",
         f"{run.data_name}: {data.train_examples:,} training and {data.test_examples:,} test "
@@ -73,6 +83,40 @@ def model_card(
         "applies to models trained on them before you share this one.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _header(model: TrainedModel, run: Run) -> str:
+    """YAML header, whose values are JSON, which YAML includes."""
+    metrics = [
+        {"type": name, "name": name.replace("_", " "), "value": model.metrics[name]}
+        for name in _METRICS
+        if name in model.metrics
+    ]
+    task = {"type": "unconditional-image-generation"}
+    result = {
+        "task": task,
+        "dataset": {"type": run.data_name, "name": run.data_name},
+        "metrics": metrics,
+    }
+    fields = {
+        "library_name": "jvae_jax",
+        "license": "other",
+        "license_name": "see-the-section-license",
+        "license_link": "README.md#license",
+        "pipeline_tag": task["type"],
+        "tags": _TAGS,
+        "datasets": [run.data_name],
+        **(
+            {
+                "metrics": [each["type"] for each in metrics],
+                "model-index": [{"name": model.name, "results": [result]}],
+            }
+            if metrics
+            else {}
+        ),
+    }
+    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()]
+    return "\n".join(["---", *lines, "---"])
 
 
 def _is_packaged(run: Run) -> bool:

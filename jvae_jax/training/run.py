@@ -41,6 +41,7 @@ from jvae_jax.files import (
     lock_file,
     write_json,
 )
+from jvae_jax.hub import download, is_hub_address
 from jvae_jax.memory import require_memory
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.pretrained import packaged_models
@@ -482,16 +483,18 @@ def load_run(workdir: str | Path) -> Run:
 
 
 def load_source(path: str | Path) -> Run:
-    """Opens a packaged model by its name, or the folder of a run or of an exported model.
+    """Opens a packaged model, a model on the Hugging Face Hub, a run or an exported model.
 
     Args:
-        path: name or folder. A folder that has the name of a packaged model is given as
-            ``./digits`` or as a ``Path``.
+        path: name, address or folder; see :func:`load`.
 
     Raises:
         FileNotFoundError: if there is no model.
         ValueError: if its config.json is invalid; see :func:`load_run`.
+        ModuleNotFoundError, ConnectionError: see :func:`jvae_jax.hub.download`.
     """
+    if is_hub_address(path):
+        return load_run(download(str(path)))
     packaged = packaged_models()
     try:
         return load_run(packaged.get(path, path) if isinstance(path, str) else path)
@@ -504,9 +507,9 @@ def load(path: str | Path, *, checkpoint: str = "latest") -> TrainedModel:
     """Loads a trained model.
 
     Args:
-        path: name of a packaged model, as ``jvae models`` lists them, or folder of a run or of a
-            model exported by ``jvae export``. A folder that has the name of a packaged model is
-            given as ``./digits`` or as a ``Path``.
+        path: name of a packaged model, as ``jvae models`` lists them, ``hf://owner/name`` of one on
+            the Hugging Face Hub, or folder of a run or of a model exported by ``jvae export``. A
+            folder that has the name of a packaged model is given as ``./digits`` or as a ``Path``.
         checkpoint: checkpoint of a run: "latest" or "best" (lowest negative ELBO on the test
             split); other models have only one.
 
@@ -514,6 +517,7 @@ def load(path: str | Path, *, checkpoint: str = "latest") -> TrainedModel:
         FileNotFoundError: if there is no model.
         ValueError: if a file is invalid or has another format.
         CheckpointError: if a run has no checkpoint yet, or none that can be read.
+        ModuleNotFoundError, ConnectionError: see :func:`jvae_jax.hub.download`.
     """
     return load_source(path).load_model(checkpoint)
 

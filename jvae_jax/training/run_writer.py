@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
-
 from jvae_jax.files import append, atomic_write
 from jvae_jax.training import checkpoints, distributed
 from jvae_jax.training.checkpoints import CheckpointWriter
@@ -17,9 +15,6 @@ from jvae_jax.training.progress import ProgressReport
 from jvae_jax.training.run import Run, settings
 from jvae_jax.training.step import TrainState
 from jvae_jax.types import Variables
-
-_GRID_SIDE = 10
-"""Columns of the sample grid, and rows if the model has no classes."""
 
 
 class RunWriter:
@@ -151,8 +146,7 @@ class RunWriter:
 
         run = self._run
         model = run.make_model(variables)
-        images = model.sample(key=run.key("samples"), rows=_GRID_SIDE, columns=_GRID_SIDE)
-        figure = plotting.image_grid(np.asarray(images), model.category_names or None)
+        figure = plotting.sample_grid(model, run.key("samples"))
         with atomic_write(run.workdir / "samples.png") as file:
             figure.savefig(file, format="png")
         if self._logbook is not None:

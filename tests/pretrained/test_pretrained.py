@@ -77,7 +77,7 @@ def test_wheel_contains_every_file(packaged):
     contents = tomllib.loads((ROOT / "pyproject.toml").read_text())
     patterns = contents["tool"]["setuptools"]["package-data"]["jvae_jax.pretrained"]
     names = sorted(f"bars/{path.name}" for path in packaged.iterdir())
-    assert len(names) == 5
+    assert len(names) == 6
     assert [name for name in names if any(fnmatch(name, each) for each in patterns)] == names
 
 
