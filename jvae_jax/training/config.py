@@ -48,9 +48,9 @@ class TrainConfig:
     workdir: str | None = None
     """Folder of the run. By default runs/<objective>-<dataset>-<seed>."""
     init_from: str | None = None
-    """Model with whose weights the run starts: the name of a packaged model, or the folder of a run
-    or of an exported model. Classes are matched by their names; new ones start at random, and
-    capacities at their final values unless --capacity_steps says otherwise."""
+    """Model with whose weights the run starts: the name of a packaged model, hf://OWNER/NAME, or
+    the folder of a run or of an exported model. Classes are matched by their names; new ones start
+    at random, and capacities at their final values unless --capacity_steps says otherwise."""
     seed: int = 0
     """Random seed of the initial weights, the order of examples and all noise."""
     epochs: int = 100
@@ -117,6 +117,7 @@ class TrainConfig:
         require(self, "seed", lambda value: value >= 0, "0 or more")
         require(self, "save_every", lambda value: value >= 1, "1 or more")
         require(self, "labelled_batch_fraction", lambda value: 0 < value < 1, "between 0 and 1")
+        require(self, "init_from", bool, "a name or a folder")
         if str(self.num_labels).isdecimal():
             object.__setattr__(self, "num_labels", int(self.num_labels))
         elif self.num_labels != "all":

@@ -45,6 +45,8 @@ from jvae_jax.types import Batch, Devices, LabelInfo, Variables
 logger = logging.getLogger(__name__)
 
 _STEPS_PER_DISPATCH = 100
+_NOT_STARTED = -1
+"""Capacity steps of a run that isn't there yet."""
 _ELBO_TERMS = ("reconstruction", "kl_z", "kl_c")
 """Terms of the negative ELBO."""
 
@@ -91,6 +93,8 @@ def fit(
             the processes differ.
         FileNotFoundError: if ``init_from`` is no model.
         CheckpointError: if checkpoints exist but none can be read, or one can't be written.
+        ModuleNotFoundError, ConnectionError: if ``init_from`` can't be downloaded, see
+            :func:`jvae_jax.hub.download`.
         DivergedError: if a metric is not finite; the last checkpoint, if any, precedes it.
         OSError: if the folder can't be written.
         RuntimeError: if another process or thread is training in the folder, or another of the
@@ -106,7 +110,7 @@ def fit(
     with distributed.fail_together():
         parallel.check_batch(config.batch_size, len(dataset.train_labels), len(devices))
         run = plan_run(config.resolve(dataset), dataset)
-        capacity_steps = _started_capacity_steps(run, config) if is_first else 0
+        capacity_steps = _started_capacity_steps(run, config) if is_first else _NOT_STARTED
     run = _with_capacity_steps(run, distributed.maximum(capacity_steps))
     training_data = training_view(run.config, dataset)
     distributed.check_equal(_shared_settings(config, run, devices))
@@ -301,27 +305,36 @@ def _shared_settings(config: TrainConfig, run: Run, devices: Devices) -> dict[st
 
 
 def _started_capacity_steps(run: Run, config: TrainConfig) -> int:
-    """Returns the capacity steps of a run that is trained for more epochs than it was started with.
+    """Returns the capacity steps with which the run in the folder was started.
 
     Args:
         run: the planned run, whose default capacity steps follow from its number of epochs.
         config: configuration before it was resolved.
 
     Returns:
-        0 unless the folder contains a run with fewer epochs, and the configuration leaves its
-        capacity steps open.
+        ``_NOT_STARTED`` unless the folder contains a run with as many epochs or fewer, and the
+        configuration leaves its capacity steps open.
     """
     started = started_run(run)
     is_open = getattr(config.objective, "capacity_steps", 0) is None
-    if started is None or started.config.epochs >= run.config.epochs or not is_open:
-        return 0
-    return getattr(started.config.objective, "capacity_steps", None) or 0
+    if started is None or started.config.epochs > run.config.epochs or not is_open:
+        return _NOT_STARTED
+    capacity_steps = getattr(started.config.objective, "capacity_steps", None)
+    return _NOT_STARTED if capacity_steps is None else capacity_steps
 
 
 def _with_capacity_steps(run: Run, capacity_steps: int) -> Run:
-    """Replaces the run's capacity steps unless the given ones are 0."""
-    if not capacity_steps:
+    """Replaces the run's capacity steps unless ``_NOT_STARTED`` is given."""
+    default = getattr(run.config.objective, "capacity_steps", None)
+    if capacity_steps in (_NOT_STARTED, default):
         return run
+    logger.warning(
+        "capacities increase over %d steps, as when the run was started, where %d epochs would "
+        "take %d; for that, choose another --workdir",
+        capacity_steps,
+        run.config.epochs,
+        default,
+    )
     values: dict[str, Any] = {"capacity_steps": capacity_steps}
     objective = replace(run.config.objective, **values)
     return replace(run, config=replace(run.config, objective=objective))
@@ -342,9 +355,11 @@ def _open(
     # Before the folder is created, since it may fail.
     initial = _initial_state(run) if started_run(run) is None else None
     closing.enter_context(lock_folder(run.workdir))
-    # Checks the folder again: another process may have trained in it before it was locked.
-    run = open_run(run.config, dataset, devices)
-    return run, _restored_state(run) or initial or _initial_state(run)
+    # Again: another process may have trained in it before it was locked.
+    check_folder(run)
+    # Before the run's configuration is changed, since it may fail.
+    state = _restored_state(run) or initial or _initial_state(run)
+    return open_run(run.config, dataset, devices), state
 
 
 def _initial_state(run: Run) -> TrainState:
@@ -354,22 +369,22 @@ def _initial_state(run: Run) -> TrainState:
         return state
     source = load_source(run.config.init_from)
     model = source.model
-    known = {
-        name: index
-        for index, name in enumerate(model.class_names)
-        if index not in model.unlabelled_classes
-    }
-    classes = [known.get(name) for name in run.data.class_names if run.network.classes]
+    known = {name: index for index, name in enumerate(model.category_names)}
+    names = category_names(run.data.class_names, run.unlabelled_classes)
+    classes = [known.get(name) for name in names if run.network.classes]
     try:
         variables = transfer_variables(
             run.network, state.variables, model.network, model.variables, classes
         )
     except ValueError as error:
         config = source.config
-        flags = " ".join([f"--objective={config.objective.name}", *config.objective.flags()])
+        flags = [f"--objective={config.objective.name}", *config.objective.flags()]
+        flags = [flag for flag in flags if not flag.startswith("--capacity_steps=")]
+        sizes = ("latents", "fixed_latents", "image_size")
+        flags += [f"--{name}={getattr(config, name)}" for name in sizes]
         raise ValueError(
             f"init_from {run.config.init_from} has another network ({error}); use its settings: "
-            f"{flags} --latents={config.latents} --image_size={config.image_size}"
+            f"{' '.join(flags)}"
         ) from error
     logger.info(
         "starting from the weights of %s, which has %d of %d classes",
