@@ -14,6 +14,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class _Handler(BaseHTTPRequestHandler):
+    def handle(self):
+        if not self.server.is_down:
+            super().handle()
+
     def log_message(self, *_args):
         pass
 
@@ -99,6 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json({"files": modes})
         if "/commit/" in path:
             for line in map(json.loads, body.splitlines()):
+                if line["key"] == "deletedFile":
+                    del self.server.repositories[name][line["value"]["path"]]
                 if line["key"] == "file":
                     content = base64.b64decode(line["value"]["content"])
                     self.server.repositories[name][line["value"]["path"]] = content
@@ -109,10 +115,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def hub_server():
-    """Yields the server, with its ``address``, ``repositories`` and ``requests``."""
+    """Yields the server, with its ``address``, ``repositories`` and ``requests``; ``is_down`` makes
+    it close connections without an answer.
+    """
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.address = f"http://127.0.0.1:{server.server_port}"
-    server.repositories, server.requests = {}, []
+    server.repositories, server.requests, server.is_down = {}, [], False
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

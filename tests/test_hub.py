@@ -103,12 +103,34 @@ def test_offline(uploaded, monkeypatch):
         jvae_jax.load("hf://someone/other")
 
 
+def test_missing_network(uploaded, server, tmp_path, monkeypatch):
+    """What is in the cache is used."""
+    address, _ = uploaded
+    first = hub.download(address)
+    monkeypatch.setattr(server, "is_down", True)
+    assert hub.download(address) == first
+    with pytest.raises(ConnectionError, match="isn't in the cache, and the Hub can't be reached"):
+        hub.download("hf://someone/other")
+    with pytest.raises(ConnectionError, match="exported can't be uploaded to someone/bars: "):
+        hub.push_to_hub(tmp_path / "exported", "someone/bars")
+
+
+def test_second_upload_replaces_the_first(uploaded, server, tmp_path):
+    del uploaded
+    server.repositories["someone/bars"]["decoder.onnx"] = b""
+    (tmp_path / "exported" / "evaluation.json").unlink()
+    hub.push_to_hub(tmp_path / "exported", "someone/bars")
+    names = {path.name for path in (tmp_path / "exported").iterdir()}
+    assert server.repositories["someone/bars"].keys() == names
+
+
 def test_upload_is_refused(uploaded, tmp_path, monkeypatch):
     del uploaded
     with pytest.raises(FileNotFoundError, match="export a model to it first"):
         hub.push_to_hub(tmp_path, "someone/bars")
-    with pytest.raises(ValueError, match="can't be the name of a model"):
-        hub.push_to_hub(tmp_path / "exported", "a/b/c")
+    for name in ("bars", "a/b/c"):
+        with pytest.raises(ValueError, match="expected OWNER/NAME on the Hugging Face Hub, got"):
+            hub.push_to_hub(tmp_path / "exported", name)
     monkeypatch.setenv("HF_TOKEN", "")
     with pytest.raises(ConnectionError, match=r"exported can't be uploaded to someone/bars: .*401"):
         hub.push_to_hub(tmp_path / "exported", "someone/bars")
@@ -125,9 +147,10 @@ def test_header_of_the_card_is_yaml(uploaded, tmp_path):
     card = (tmp_path / "exported" / "README.md").read_text(encoding="utf-8")
     _, header, text = card.split("---\n", 2)
     fields = yaml.safe_load(header)
-    assert fields["datasets"] == ["toy"]
+    assert "datasets" not in fields
     assert fields["library_name"] == "jvae_jax"
     (result,) = fields["model-index"][0]["results"]
+    assert result["dataset"] == {"type": "custom", "name": "toy"}
     values = {each["type"]: each["value"] for each in result["metrics"]}
     evaluation = json.loads((run.workdir / "evaluation.json").read_text())
     assert values["mse"] == evaluation["mse"]

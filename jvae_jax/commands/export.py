@@ -10,7 +10,7 @@ from jvae_jax import cli
 from jvae_jax.app import build_page
 from jvae_jax.commands._model_flags import DEFAULT_MODEL, ModelFlags, load_selected_run
 from jvae_jax.export import can_export_onnx, export, new_folder
-from jvae_jax.hub import push_to_hub
+from jvae_jax.hub import check_upload, push_to_hub
 
 logger = logging.getLogger(__name__)
 
@@ -25,11 +25,15 @@ class ExportFlags(ModelFlags):
     """Export a web page in which the model runs, index.html, in place of weights and networks."""
     hub: str | None = None
     """Upload the folder to the Hugging Face Hub, as OWNER/NAME."""
+    private: bool = False
+    """Make a new repository on the Hub private."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.page and self.hub is not None:
             raise ValueError(f"hub {self.hub} takes weights, but page exports none; leave one out")
+        if self.hub is not None:
+            check_upload(self.hub)
 
 
 def run_command(flags: ExportFlags) -> None:
@@ -48,7 +52,7 @@ def run_command(flags: ExportFlags) -> None:
     files = export(run.model, run, output, onnx=onnx)
     print(f"{', '.join(files)} in {output}")
     if flags.hub is not None:
-        print(f"uploaded to {push_to_hub(output, flags.hub)}")
+        print(f"uploaded to {push_to_hub(output, flags.hub, private=flags.private)}")
 
 
 def main(args: Sequence[str] | None = None, prog: str | None = None) -> NoReturn:

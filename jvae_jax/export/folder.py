@@ -26,6 +26,8 @@ from jvae_jax.data import DATA_DIR
 from jvae_jax.export.model_card import SAMPLES, model_card
 from jvae_jax.export.onnx import export_onnx
 from jvae_jax.files import save_arrays, write_json
+from jvae_jax.hub import is_hub_address
+from jvae_jax.pretrained import packaged_models
 from jvae_jax.trained_model import TrainedModel
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.run import WEIGHTS, Run, write_style_controls
@@ -108,8 +110,15 @@ def _strip_local_settings(config: TrainConfig) -> TrainConfig:
         workdir=None,
         data_dir=DATA_DIR,
         dataset=Path(config.dataset).name if is_file else config.dataset,
-        init_from=config.init_from and Path(config.init_from).name,
+        init_from=config.init_from and _strip_folder(config.init_from),
         coordinator=None,
         num_processes=None,
         process_id=None,
     )
+
+
+def _strip_folder(source: str) -> str:
+    """The source of the initial weights, of whose path only the last folder is kept."""
+    if is_hub_address(source) or source in packaged_models():
+        return source
+    return f"./{Path(source).name}"

@@ -14,6 +14,8 @@ from jvae_jax.training.run import Run
 SAMPLES = "samples.png"
 """Picture of the model card."""
 _TAGS = ["jax", "flax", "vae", "conditional-image-generation", "handwriting"]
+_DATASET_IDS = {"mnist": "ylecun/mnist", "fashion_mnist": "zalando-datasets/fashion_mnist"}
+"""Addresses of datasets on the Hub."""
 _METRICS = ("accuracy", "conditional_accuracy", "frechet_distance", "mse", "kl_z")
 """Metrics in the header, if the model has them."""
 _MAX_NAMES = 20
@@ -92,20 +94,19 @@ def _header(model: TrainedModel, run: Run) -> str:
         for name in _METRICS
         if name in model.metrics
     ]
+    dataset_id = _DATASET_IDS.get(run.data_name)
     task = {"type": "unconditional-image-generation"}
     result = {
         "task": task,
-        "dataset": {"type": run.data_name, "name": run.data_name},
+        "dataset": {"type": dataset_id or "custom", "name": run.data_name},
         "metrics": metrics,
     }
     fields = {
         "library_name": "jvae_jax",
         "license": "other",
-        "license_name": "see-the-section-license",
-        "license_link": "README.md#license",
         "pipeline_tag": task["type"],
         "tags": _TAGS,
-        "datasets": [run.data_name],
+        **({"datasets": [dataset_id]} if dataset_id else {}),
         **(
             {
                 "metrics": [each["type"] for each in metrics],
