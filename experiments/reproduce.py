@@ -101,7 +101,9 @@ def fixed_dimensions(config: FixedDimensionsConfig) -> None:
     eval_classifier = config.eval_classifier(dataset)
     for latents, fixed in [(size, 0) for size in LATENTS] + [(10, fixed) for fixed in FIXED_OF_10]:
         sizes = {"latents": latents, "fixed_latents": fixed}
-        run_config = config.train_config("ours", f"{latents}-latents-{fixed}-fixed", **sizes)
+        run_config = config.train_config(
+            "ours", f"{latents}-latents-{fixed}-fixed-{config.epochs}-epochs", **sizes
+        )
         _, row = studies.train_and_evaluate(run_config, dataset, eval_classifier, **sizes)
         _save_row(config, "fixed-dimensions", row, ("dataset", "epochs", *sizes))
     _print_table(config, "fixed-dimensions")
@@ -112,7 +114,9 @@ def protocol_variants(config: ProtocolVariantsConfig) -> None:
     for objective in ("joint_vae", "ours"):
         for index, (variant, values) in enumerate(studies.PROTOCOL_VARIANTS.items()):
             dataset = config.load(values.get("image_size", 32))
-            run_config = config.train_config(objective, f"{objective}-{index}", **values)
+            run_config = config.train_config(
+                objective, f"{objective}-{index}-{config.epochs}-epochs", **values
+            )
             run, row = studies.train_and_evaluate(run_config, dataset, None, protocol=variant)
             state = run.load_state()
             weights = {variant: state.average}
@@ -233,7 +237,7 @@ def labels(config: LabelsConfig) -> None:
     for objective, values in studies.SELECTED:
         name = studies.setting_name(objective, values)
         for count, seed in draws:
-            folder = f"{name.replace(' --', '-')}-{count}-labels-{seed}"
+            folder = f"{name.replace(' --', '-')}-{count}-labels-{config.epochs}-epochs-{seed}"
             run_config = config.train_config(
                 objective, folder, seed=seed, num_labels=count, **values
             )
@@ -245,18 +249,22 @@ def labels(config: LabelsConfig) -> None:
 
 
 def fine_tuning(config: FineTuningConfig) -> None:
-    identity = ("dataset", "epochs", "tuned", "seed")
+    identity = ("dataset", "epochs", "tuned", "seed", "new_classes", "images", "source_epochs")
     for seed in range(config.seeds):
         others, new = studies.divide_classes(config.load(), config.new_classes, seed)
         eval_classifier = config.eval_classifier(new)
         objective = asdict(PRESETS["best"])
         source = config.train_config(
-            "ours", f"{config.epochs}-epochs-{seed}", seed=seed, **objective
+            "ours",
+            f"{config.new_classes}-new-{config.epochs}-epochs-{seed}",
+            seed=seed,
+            **objective,
         )
         studies.train_and_evaluate(source, others, None)
         few = studies.keep_images(new, config.images, seed)
         for epochs, is_tuned in itertools.product(studies.FINE_TUNING_EPOCHS, (False, True)):
-            folder = f"{'tuned' if is_tuned else 'random'}-{epochs}-epochs-{seed}"
+            start = f"{config.epochs}-epochs" if is_tuned else "random"
+            folder = f"{config.new_classes}-new-{config.images}-images-{start}-{epochs}-{seed}"
             init_from = source.workdir if is_tuned else None
             run_config = replace(
                 config.train_config("ours", folder, seed=seed, init_from=init_from, **objective),
@@ -276,6 +284,8 @@ def photographs(config: PhotographsConfig) -> None:
     model = load(config.model)
     image_size, *_ = model.network.image_shape
     dataset = data.load(config.dataset, config.data_dir, image_size=image_size)
+    if model.category_names != dataset.class_names:
+        raise ValueError(f"model {config.model} has other classes than dataset {config.dataset}")
     for condition in CONDITIONS:
         row = photograph_row(model, dataset, condition, config.images, config.seed)
         _save_row(config, "photographs", row, ("dataset", "model", "seed", "condition"))

@@ -71,7 +71,8 @@ def photograph_row(
         model: model with classes; q(c|x) classifies.
         dataset: dataset of the test images, grey and of the model's classes.
         condition: one of ``CONDITIONS``.
-        images: number of test images, drawn at random, and of blank sheets.
+        images: number of test images, at most all, drawn anew for each condition, and of blank
+            sheets.
         seed: seed of the images drawn and of the photographs.
 
     Returns:
@@ -82,6 +83,7 @@ def photograph_row(
     rng = np.random.default_rng([seed, CONDITIONS.index(condition)])
     framed: list[np.ndarray | None] = []
     correct, clean_correct = [], []
+    images = min(images, len(dataset.test_labels))
     for index in rng.permutation(len(dataset.test_labels))[:images]:
         character, label = dataset.test_images[index, ..., 0], dataset.test_labels[index]
         framed.append(_frame(model, photograph(character, condition, rng)))

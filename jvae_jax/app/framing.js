@@ -2,6 +2,8 @@
 // method of jvae_jax/data/framing.py, which says why.
 
 const WORKING_SIZE = 256;
+const STRONG = 0.7;
+const WEAK = 0.4;
 const MIN_CONTRAST = 24;
 const PEN_CONTRAST = 110;
 const WIDEST_STROKE = 85;
@@ -105,8 +107,8 @@ function contrast(pixels) {
   const isDark = coarse.reduce((sum, value, i) => sum + (value - medians[i]) ** 3, 0) < 0;
   const [narrow, wide] = [NARROW_STROKE, WIDEST_STROKE].map((w) => filled(smooth, isDark, w));
   const highest = strength(wide);
-  const strong = (_, i) => wide[i] > 0.7 * highest;
-  const missing = narrow.filter((value, i) => strong(value, i) && value < 0.4 * highest).length;
+  const strong = (_, i) => wide[i] > STRONG * highest;
+  const missing = narrow.filter((value, i) => strong(value, i) && value < WEAK * highest).length;
   const hasWideStrokes = missing > 0.02 * wide.filter(strong).length;
   const unevenness = 255 * (1 - Math.min(...medians) / Math.max(1, ...medians));
   return hasWideStrokes && highest > Math.min(FAINT, 0.75 * unevenness) ? wide : narrow;
@@ -237,7 +239,7 @@ function segment(pixels, gap = 0) {
   const ink = contrast(pixels);
   const highest = strength(ink);
   if (highest <= MIN_CONTRAST) throw new Error("no ink stands out from the background");
-  const strokes = hysteresis(ink, 0.4 * highest, 0.7 * highest);
+  const strokes = hysteresis(ink, WEAK * highest, STRONG * highest);
   let mask = withoutRuledLines(strokes);
   if (!mask.includes(1) && highest > PEN_CONTRAST) mask = strokes;
   if (!mask.includes(1)) throw new Error("there is nothing but straight lines");

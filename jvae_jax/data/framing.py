@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 _WORKING_SIZE = 256
 """Height and width, in pixels, at which ink is detected and strokes are measured."""
+_STRONG, _WEAK = 0.7, 0.4
+"""Fractions of the highest contrast above which pixels are ink: for themselves, and if connected to
+such pixels."""
 _MIN_CONTRAST = 24
 """Differences in brightness from the background up to this, of 255, are noise."""
 _PEN_CONTRAST = 110
@@ -181,7 +184,7 @@ def segment_character(
     ink = _contrast(pixels)
     highest = _strength(ink)
     if highest > _MIN_CONTRAST:
-        stands_out = apply_hysteresis_threshold(ink, 0.4 * highest, 0.7 * highest)
+        stands_out = apply_hysteresis_threshold(ink, _WEAK * highest, _STRONG * highest)
         strokes = np.asarray(stands_out, bool)
         mask = _without_ruled_lines(strokes)
         if not mask.any() and highest > _PEN_CONTRAST:
@@ -237,8 +240,8 @@ def _contrast(pixels: UInt8[np.ndarray, "size size"]) -> Float[np.ndarray, "size
     is_dark = bool(((coarse - surroundings) ** 3).mean() < 0)
     narrow, wide = (_filled(smooth, is_dark, width) for width in (_NARROW_STROKE, _WIDEST_STROKE))
     highest = _strength(wide)
-    strong = wide > 0.7 * highest
-    has_wide_strokes = (strong & (narrow < 0.4 * highest)).sum() > 0.02 * strong.sum()
+    strong = wide > _STRONG * highest
+    has_wide_strokes = (strong & (narrow < _WEAK * highest)).sum() > 0.02 * strong.sum()
     unevenness = 255 * (1 - surroundings.min() / max(surroundings.max(), 1))
     if has_wide_strokes and highest > min(_FAINT, 0.75 * unevenness):
         return wide
