@@ -117,7 +117,8 @@ class TrainConfig:
         require(self, "seed", lambda value: value >= 0, "0 or more")
         require(self, "save_every", lambda value: value >= 1, "1 or more")
         require(self, "labelled_batch_fraction", lambda value: 0 < value < 1, "between 0 and 1")
-        require(self, "init_from", bool, "a name or a folder")
+        if self.init_from == "":
+            raise ValueError("init_from must be a name or a folder, got ''")
         if str(self.num_labels).isdecimal():
             object.__setattr__(self, "num_labels", int(self.num_labels))
         elif self.num_labels != "all":

@@ -376,11 +376,11 @@ def check_folder(run: Run) -> None:
         ValueError: if it contains something else.
         OSError: if its path, or a file in it, is a link or a special file that training would use.
     """
-    workdir = _check_workdir(run.workdir)
-    _check_entries(workdir)
+    started = started_run(run)
+    workdir = run.workdir
     if (workdir / WEIGHTS).exists():
         raise ValueError(f"{workdir} contains an exported model; choose another --workdir")
-    if started := started_run(run):
+    if started is not None:
         _check_same(started, run)
     elif workdir.exists() and (not workdir.is_dir() or any(workdir.glob("[!.]*"))):
         raise ValueError(f"{workdir} contains something that isn't a run; choose another --workdir")
@@ -442,8 +442,14 @@ def open_run(config: TrainConfig, dataset: Dataset, devices: Devices | None = No
 
 
 def started_run(run: Run) -> Run | None:
-    """Returns the run that is in the folder of a planned run, if any."""
+    """Returns the run that is in the folder of a planned run, if any.
+
+    Raises:
+        ValueError: if its config.json is invalid.
+        OSError: as by :func:`check_folder`.
+    """
     workdir = _check_workdir(run.workdir)
+    _check_entries(workdir)
     return load_run(workdir) if (workdir / "config.json").exists() else None
 
 

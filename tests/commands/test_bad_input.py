@@ -364,8 +364,12 @@ def test_train_rejects_other_run(rejects, user, finished):
     args = ("--workdir=run", "--dataset=mnist_5k", *SMALL_FLAGS, "--seed=1")
     rejects("train", *args, message="seed is 0 there and 1 here")
     # Not capacity_steps, which follows from epochs.
+    path = user / "run" / "config.json"
+    contents = json.loads(path.read_text())
+    contents["config"]["epochs"] = 3
+    path.write_text(json.dumps(contents))
     args = ("--workdir=run", "--dataset=mnist_5k", *SMALL_FLAGS, "--epochs=2")
-    message = "another run: epochs is 1 there and 2 here. Resume with its settings, or"
+    message = "another run: epochs is 3 there and 2 here. Resume with its settings, or"
     rejects("train", *args, message=message)
 
 

@@ -51,6 +51,7 @@ def test_folder_has_model_card_evaluation_and_no_local_paths(run, exported):
         "config.json",
         "evaluation.json",
         "model.safetensors",
+        "samples.png",
     }
     assert len({path.stat().st_mode for path in exported.iterdir()}) == 1
     assert jvae_jax.load(exported).metrics == evaluation

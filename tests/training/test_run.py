@@ -31,7 +31,7 @@ from jvae_jax.training.run import dataset_name, load_run, plan_run
             "seed is 0 there and 1 here; beta is 30.0 there and 3.0 here",
         ),
         # Neither settings that follow from epochs nor data that follow from num_labels.
-        ({"epochs": 5}, r"another run: epochs is 4 there and 5 here\. Resume"),
+        ({"epochs": 3}, r"another run: epochs is 4 there and 3 here\. Resume"),
         ({"num_labels": 9}, r"another run: num_labels is 'all' there and 9 here\. Resume"),
         ({"objective": JointVAE()}, "objective is 'ours' there and 'joint_vae' here"),
     ],
