@@ -170,6 +170,9 @@ def divide_classes(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Da
 
     Returns:
         The dataset's two parts, each with the names of its own classes.
+
+    Raises:
+        ValueError: if no class is left for the first part.
     """
     order = np.random.default_rng(seed).permutation(len(dataset.class_names))
     if count >= len(order):

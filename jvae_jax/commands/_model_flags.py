@@ -28,7 +28,7 @@ class ModelFlags:
             )
 
     @property
-    def is_packaged(self) -> bool:
+    def is_read_only(self) -> bool:
         """Whether the model is packaged or downloaded, so that its folder must not be changed."""
         return self.workdir is None
 

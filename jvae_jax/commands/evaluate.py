@@ -57,7 +57,7 @@ class EvaluateFlags(ModelFlags):
 def run_command(flags: EvaluateFlags) -> None:
     """Evaluates, prints the metrics and writes them to the run's folder.
 
-    Those of a packaged model are only printed.
+    Those of a packaged or downloaded model are only printed.
     """
     run = load_selected_run(flags)
     if flags.cas and not run.network.classes:
@@ -65,7 +65,7 @@ def run_command(flags: EvaluateFlags) -> None:
     if flags.disentanglement and run.network.image_shape[-1] != 1:
         raise ValueError("disentanglement is measured of grey images; leave out --disentanglement")
     # First, as the data may take long.
-    state = None if flags.is_packaged else run.load_state(flags.checkpoint)
+    state = None if flags.is_read_only else run.load_state(flags.checkpoint)
     variables = run.model.variables if state is None else state.average
     dataset = run.load_dataset(flags.data_dir)
     progress = "" if state is None else f"step {int(state.step)} of {run.total_steps}, "
@@ -145,7 +145,7 @@ def _disentanglement(
     model = run.make_model(variables)
     if model.has_classes:
         if model.style_controls is None:
-            model = run.fit_style_controls(model, dataset, save=not flags.is_packaged)
+            model = run.fit_style_controls(model, dataset, save=not flags.is_read_only)
         is_matched = run.unlabelled_classes and eval_classifier is not None
         matched = model.evaluate(dataset) if is_matched else {}
         metrics |= style_control_metrics(

@@ -198,10 +198,10 @@ def _load_image(model: TrainedModel, path: str) -> np.ndarray:
 def _with_style_controls(flags: GenerateFlags, run: Run, model: TrainedModel) -> TrainedModel:
     """Returns the model with style controls.
 
-    If it has none, they are fitted, and saved unless the model is packaged.
+    If it has none, they are fitted, and saved unless the model is packaged or downloaded.
     """
     if model.has_classes and model.style_controls is None:
-        once = "" if flags.is_packaged else ", once"
+        once = "" if flags.is_read_only else ", once"
         logger.info("fitting the style controls to the training data%s", once)
         try:
             dataset = run.load_dataset(flags.data_dir)
@@ -210,7 +210,7 @@ def _with_style_controls(flags: GenerateFlags, run: Run, model: TrainedModel) ->
                 f"{run.workdir} has no style controls yet, and the training data, to which they "
                 f"are fitted, can't be loaded: {error}"
             ) from error
-        model = run.fit_style_controls(model, dataset, save=not flags.is_packaged)
+        model = run.fit_style_controls(model, dataset, save=not flags.is_read_only)
     model.controls_of(*flags.factors, *([flags.sweep] if flags.sweep else []))
     return model
 

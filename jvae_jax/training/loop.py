@@ -324,9 +324,9 @@ def _started_capacity_steps(run: Run, config: TrainConfig) -> int:
 
 
 def _with_capacity_steps(run: Run, capacity_steps: int) -> Run:
-    """Replaces the run's capacity steps unless ``_NOT_STARTED`` is given."""
+    """Replaces the run's capacity steps, if it has any, unless ``_NOT_STARTED`` is given."""
     default = getattr(run.config.objective, "capacity_steps", None)
-    if capacity_steps in (_NOT_STARTED, default):
+    if default is None or capacity_steps in (_NOT_STARTED, default):
         return run
     logger.warning(
         "capacities increase over %d steps, as when the run was started, where %d epochs would "

@@ -121,6 +121,16 @@ def test_run_with_more_epochs_continues_the_finished_one(tmp_path):
         fit(short, make_dataset())
 
 
+def test_another_objective_takes_no_capacity_steps_over(reference):
+    """The CVAE has none without a capacity."""
+    run, _ = reference
+    config = replace(SMALL, objective=OBJECTIVES["cvae"](), workdir=str(run.workdir))
+    refused = pytest.raises(ValueError, match="objective is 'ours' there and 'cvae' here")
+    with log_messages() as messages, refused:
+        fit(config, make_dataset())
+    assert messages == []
+
+
 @pytest.mark.long
 def test_resumes_multipliers_exactly(tmp_path, monkeypatch):
     objective = Ours(penalty="multiplier", conditional_encoder=True)
