@@ -1,9 +1,12 @@
 """hiragana73 in every archive format, from small synthetic archives and a full-size one."""
 
+import io
 import logging
 import time
+import zipfile
 
 import numpy as np
+import PIL.Image
 import pytest
 from helpers import encode_image, stroke_image, write_tar, write_zip
 
@@ -131,13 +134,20 @@ def test_reports_bad_archives_and_writes_no_cache(damage, message, prepared, tmp
 
 
 @pytest.mark.long
-def test_prepares_the_full_size_archive_within_a_minute(hiragana73_files):
-    """73 x 1,100 images a minute; the cache then loads in less than a second."""
-    started = time.monotonic()
+def test_prepares_the_full_size_archive_in_few_times_the_decoding(hiragana73_files):
+    """In processor time, which no other process prolongs; the cache loads in less than a second."""
+    import tensorflow_datasets  # noqa: F401  # its import isn't counted
+
+    started = time.process_time()
+    with zipfile.ZipFile(hiragana73_files / "hiragana73.zip") as archive:
+        for name in archive.namelist():
+            if name.endswith(".png"):
+                image = PIL.Image.open(io.BytesIO(archive.read(name))).convert("L")
+                np.asarray(image.resize((32, 32), PIL.Image.Resampling.LANCZOS))
+    decoding = time.process_time() - started
+    started = time.process_time()
     first = data.load("hiragana73", hiragana73_files)
-    seconds = time.monotonic() - started
-    images = len(first.train_labels) + len(first.test_labels)
-    assert seconds < 60 * images / (73 * 1100) + 5  # 5 s to import tensorflow-datasets
+    assert time.process_time() - started < 6 * decoding
     started = time.monotonic()
     again = data.load("hiragana73", hiragana73_files)
     assert time.monotonic() - started < 1
