@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 
 from jvae_jax import generation
 from jvae_jax.data import Dataset
-from jvae_jax.data.framing import Framing, estimate_framing, frame_image
+from jvae_jax.data.framing import Framing, estimate_framing, frame_image, frame_sheet
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.conditional import conditional_metrics
 from jvae_jax.evaluation.disentanglement import disentanglement
@@ -459,6 +459,25 @@ class TrainedModel:
         if isinstance(file, str):
             file = Path(file).expanduser()
         return frame_image(file, self.framing, self.network.image_shape)
+
+    def load_sheet(
+        self, file: str | Path | bytes
+    ) -> UInt8[np.ndarray, "characters height width channels"]:
+        """Loads a scanned sheet: cuts it into its characters, each as :meth:`load_image` has it.
+
+        Args:
+            file: path, or content, of an image in any format that Pillow reads.
+
+        Returns:
+            The characters in reading order; one if there is one only, or the model's images are
+            coloured.
+
+        Raises:
+            ValueError: if it can't be read or is blank.
+        """
+        if isinstance(file, str):
+            file = Path(file).expanduser()
+        return frame_sheet(file, self.framing, self.network.image_shape)
 
     def _broadcast_labels(self, labels: ClassLabels | None, count: int) -> Array | None:
         if labels is None:

@@ -7,13 +7,13 @@ maps it to the framing of the training images.
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from PIL import Image
 
-from jvae_jax.data.images import decode_image
+from jvae_jax.data.images import decode_image, pad_to_square
 from jvae_jax.types import Pixels
 from jvae_jax.validation import as_pixels
 
@@ -36,6 +36,13 @@ _FAINT = 70
 """Contrast, of 255, up to which wide strokes may be uneven light."""
 _GAP = 20
 """Widest gap, in pixels of the working size, between two strokes of one character."""
+_SHEET_SIZE, _SHEET_WORKING_SIZE = 1536, 512
+"""Height and width at which characters are cut from a sheet, and at which they are found."""
+_LEAST_GAP = 0.15
+"""Gap between strokes of a character that is bridged on a sheet, as a fraction of its longer side,
+if the model's characters have connected strokes."""
+_CROP_MARGIN = 0.25
+"""Room around a character that is cut from a sheet, as a fraction of its longer side."""
 _STRAIGHT, _FLAT = 3.0, 0.25
 """Standard deviation from a straight line, in pixels of the working size, and slope, below which a
 component may be a ruled line."""
@@ -128,16 +135,66 @@ def frame_image(
     Raises:
         ValueError: if the file can't be decoded, or the image contains no ink.
     """
-    from scipy import ndimage
-    from skimage.morphology import disk
-
     size, _, channels = image_shape
     if channels == 3:
         return np.broadcast_to(decode_image(file, size), (1, *image_shape))
     pixels = decode_image(file, _WORKING_SIZE, grey=True)[..., 0]
-    ink, mask, groups = segment_character(pixels, framing.gap / framing.extent)
-    if groups > 1:
-        logger.warning("the image holds %d groups of strokes; the largest is used", groups)
+    character = segment_character(pixels, framing.gap / framing.extent)
+    if character.groups > 1:
+        logger.warning(
+            "the image holds %d groups of strokes; the largest is used", character.groups
+        )
+    return _frame(character, framing, size)
+
+
+def frame_sheet(
+    file: Path | bytes, framing: Framing, image_shape: tuple[int, int, int]
+) -> UInt8[np.ndarray, "characters height width channels"]:
+    """Cuts a scanned sheet into its characters, and frames each as :func:`frame_image` does.
+
+    Characters are groups of strokes, in the order in which rows are read. Groups that are much
+    smaller than the others are left out. Between characters there must be more room than between
+    the strokes of one.
+
+    Args:
+        file: path or content of an image file, in any format that Pillow reads.
+        framing: framing of the model's training images.
+        image_shape: height, width and channels of the training images.
+
+    Returns:
+        A single character if there is one only, or if the images aren't grey.
+
+    Raises:
+        ValueError: if the file can't be decoded, or the image contains no ink.
+    """
+    size, _, channels = image_shape
+    if channels == 3:
+        return frame_image(file, framing, image_shape)
+    pixels = decode_image(file, _SHEET_SIZE, grey=True)[..., 0]
+    characters = _find_characters(pixels, framing.gap / framing.extent)
+    if len(characters) < 2:
+        return frame_image(file, framing, image_shape)
+    framed, ground = [], np.median(pixels)
+    for top, left, region in characters:
+        height, width = region.shape
+        crop = pixels[top : top + height, left : left + width]
+        crop = np.where(region, crop, ground).astype(np.uint8)
+        margin = round(_CROP_MARGIN * max(height, width))
+        square = pad_to_square(np.pad(crop, margin, mode="edge"))
+        resized = _resized(square, _WORKING_SIZE)
+        # All strokes of the region belong to the character, however far apart they are.
+        framed.append(_frame(segment_character(resized, gap=1.0), framing, size))
+    return np.concatenate(framed)
+
+
+def _frame(
+    character: "SegmentedCharacter", framing: Framing, size: int
+) -> UInt8[np.ndarray, "1 height width 1"]:
+    """Thickens, scales and shifts a character to match a framing."""
+    from scipy import ndimage
+    from skimage.morphology import disk
+
+    ink, mask, _ = character
     extent, _, _ = _place(mask)
     missing = framing.thickness * extent / framing.extent - _thickness(mask)
     if (radius := round(missing * _WORKING_SIZE / 2)) >= 1:
@@ -178,38 +235,106 @@ def segment_character(
         ValueError: if the image contains no ink.
     """
     from scipy import ndimage
-    from skimage.filters import apply_hysteresis_threshold
     from skimage.measure import label
+
+    ink, mask = _find_strokes(pixels)
+    grown = ndimage.binary_dilation(mask, iterations=_GAP // 2)
+    joined = np.asarray(label(grown, connectivity=1))
+    amounts = np.bincount(joined.ravel(), weights=(ink * mask).ravel())
+    # Shadows and other objects reach beyond the image; a character seldom does.
+    inside = np.isin(np.arange(len(amounts)), _border(joined), invert=True)
+    if (amounts * inside).max() > _LIKE_LARGEST * amounts.max():
+        amounts *= inside
+    largest = amounts.max()
+    groups = joined * mask
+    mask = groups == np.argmax(amounts)
+    amounts[np.argmax(amounts)] = 0
+    while number := _near_group(mask, groups, np.flatnonzero(amounts), gap):
+        mask |= groups == number
+        amounts[number] = 0
+    # Strokes keep their soft edges.
+    character = np.where(ndimage.binary_dilation(mask, iterations=4), ink, 0)
+    others = int((amounts >= _LIKE_LARGEST * largest).sum())
+    return SegmentedCharacter(character, mask, 1 + others)
+
+
+def _find_strokes(
+    pixels: UInt8[np.ndarray, "size size"],
+) -> tuple[Float[np.ndarray, "size size"], Bool[np.ndarray, "size size"]]:
+    """Returns the contrast of ink, and the pixels of strokes without the lines of ruled paper.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    from skimage.filters import apply_hysteresis_threshold
 
     ink = _contrast(pixels)
     highest = _strength(ink)
-    if highest > _MIN_CONTRAST:
-        stands_out = apply_hysteresis_threshold(ink, _WEAK * highest, _STRONG * highest)
-        strokes = np.asarray(stands_out, bool)
-        mask = _without_ruled_lines(strokes)
-        if not mask.any() and highest > _PEN_CONTRAST:
-            mask = strokes
-        grown = ndimage.binary_dilation(mask, iterations=_GAP // 2)
-        joined = np.asarray(label(grown, connectivity=1))
-        amounts = np.bincount(joined.ravel(), weights=(ink * mask).ravel())
-        # Shadows and other objects reach beyond the image; a character seldom does.
-        inside = np.isin(np.arange(len(amounts)), _border(joined), invert=True)
-        if (amounts * inside).max() > _LIKE_LARGEST * amounts.max():
-            amounts *= inside
-        if mask.any():
-            largest = amounts.max()
-            groups = joined * mask
-            mask = groups == np.argmax(amounts)
-            amounts[np.argmax(amounts)] = 0
-            while number := _near_group(mask, groups, np.flatnonzero(amounts), gap):
-                mask |= groups == number
-                amounts[number] = 0
-            # Strokes keep their soft edges.
-            character = np.where(ndimage.binary_dilation(mask, iterations=4), ink, 0)
-            others = int((amounts >= _LIKE_LARGEST * largest).sum())
-            return SegmentedCharacter(character, mask, 1 + others)
+    if highest <= _MIN_CONTRAST:
+        raise ValueError("nothing is drawn on it: no ink stands out from the background")
+    strokes = np.asarray(apply_hysteresis_threshold(ink, _WEAK * highest, _STRONG * highest), bool)
+    mask = _without_ruled_lines(strokes)
+    if not mask.any() and highest > _PEN_CONTRAST:
+        mask = strokes
+    if not mask.any():
         raise ValueError("nothing is drawn on it but straight lines, as those of ruled paper")
-    raise ValueError("nothing is drawn on it: no ink stands out from the background")
+    return ink, mask
+
+
+def _find_characters(
+    pixels: UInt8[np.ndarray, "size size"], gap: float
+) -> list[tuple[int, int, Bool[np.ndarray, "height width"]]]:
+    """Finds the characters of a sheet.
+
+    Args:
+        pixels: square grey image.
+        gap: widest gap between strokes of a character, as a fraction of its longer side.
+
+    Returns:
+        Top and left end, and the region, of each, in reading order.
+    """
+    from scipy import ndimage
+    from skimage.measure import label, regionprops
+
+    scale = len(pixels) // _SHEET_WORKING_SIZE
+    _, mask = _find_strokes(_resized(pixels, _SHEET_WORKING_SIZE))
+    strokes = regionprops(np.asarray(label(mask)))
+    sides = np.array([max(stroke.image.shape) for stroke in strokes])
+    # The extent of a typical character, in which strokes count by their ink.
+    order = np.argsort(sides)
+    ink = np.cumsum(np.array([stroke.area for stroke in strokes])[order])
+    extent = float(sides[order][np.searchsorted(ink, ink[-1] / 2)])
+    reach = max(1, round(max(gap, _LEAST_GAP) * extent / 2))
+    grown = ndimage.binary_dilation(mask, structure=np.ones((3, 3)), iterations=reach)
+    groups = regionprops(np.asarray(label(grown)))
+    sides = np.array([max(group.image.shape) for group in groups]) - 2 * reach
+    is_large = sides >= _LIKE_LARGEST * np.median(sides)
+    characters = [group for group, large in zip(groups, is_large, strict=True) if large]
+    return [
+        (
+            scale * group.bbox[0],
+            scale * group.bbox[1],
+            group.image.repeat(scale, axis=0).repeat(scale, axis=1),
+        )
+        for group in _in_reading_order(characters)
+    ]
+
+
+def _resized(
+    pixels: UInt8[np.ndarray, "rows columns"], size: int
+) -> UInt8[np.ndarray, "size size"]:
+    image = Image.fromarray(pixels)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _in_reading_order(groups: list[Any]) -> list[Any]:
+    """Sorts regions into rows; one begins a row if its top is below the centres of the last row."""
+    rows: list[list[Any]] = []
+    for group in sorted(groups, key=lambda group: group.centroid[0]):
+        if not rows or group.bbox[0] > np.mean([each.centroid[0] for each in rows[-1]]):
+            rows.append([])
+        rows[-1].append(group)
+    return [group for row in rows for group in sorted(row, key=lambda group: group.bbox[1])]
 
 
 def _near_group(

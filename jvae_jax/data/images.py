@@ -164,7 +164,7 @@ def decode_image(file: Path | bytes, size: int, *, grey: bool = False) -> np.nda
     if image.mode == "RGB" and (grey or _is_grey(image)):
         image = image.convert("L")
     if image.width != image.height:
-        image = Image.fromarray(_pad_to_square(np.asarray(image)))
+        image = Image.fromarray(pad_to_square(np.asarray(image)))
     if image.width != size:
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.atleast_3d(np.asarray(image))
@@ -240,7 +240,7 @@ def _open_image(file: Path | io.BytesIO) -> Image.Image:
     return image.convert("L" if image.mode in ("1", "L", "I", "F") else "RGB")
 
 
-def _pad_to_square(pixels: np.ndarray) -> np.ndarray:
+def pad_to_square(pixels: np.ndarray) -> np.ndarray:
     """Centres an image, (h, w) or (h, w, 3), in a square filled with the median of its border."""
     height, width, *channels = pixels.shape
     side = max(height, width)

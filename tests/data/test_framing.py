@@ -186,6 +186,67 @@ def test_joins_strokes_of_one_character():
     assert np.ptp(columns) + 1 == pytest.approx(47 * 256 / 400, abs=3)
 
 
+def sheet(digits, columns, ink=40, background=230):
+    """Digits in cells of 80 pixels, each somewhere in its cell, in rows."""
+    rng = np.random.default_rng(0)
+    rows = -(-len(digits) // columns)
+    page = np.full((80 * rows + 40, 80 * columns + 40), background, np.float64)
+    page += np.linspace(-20, 0, page.shape[1]) + rng.normal(0, 4, page.shape)
+    for index, digit in enumerate(digits):
+        large = np.asarray(Image.fromarray(digit[..., 0]).resize((64, 64)), np.float64) / 255
+        top, left = 20 + 80 * np.array(divmod(index, columns)) + rng.integers(0, 12, 2)
+        page[top : top + 64, left : left + 64] += (ink - background) * large
+    return page.clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("count", "columns"), [(2, 2), (5, 5), (12, 4), (28, 7)])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_cuts_a_sheet_into_its_characters(count, columns, inverted):
+    """In reading order: each resembles its digit, and hardly any other."""
+    digits = data.load("mnist_5k").test_images[: 17 * count : 17]
+    estimate = framing.estimate_framing(digits)
+    page = sheet(digits, columns)
+    page = 255 - page if inverted else page
+    framed = framing.frame_sheet(png(page), estimate, (32, 32, 1))
+    assert framed.shape == (count, 32, 32, 1)
+    expected = np.concatenate(
+        [framing.frame_image(png(digit[..., 0]), estimate, (32, 32, 1)) for digit in digits]
+    )
+    for index, character in enumerate(framed):
+        same = np.corrcoef(character.ravel(), expected[index].ravel())[0, 1]
+        assert same > 0.85
+
+
+def test_small_spots_on_a_sheet_are_no_characters():
+    digits = data.load("mnist_5k").test_images[: 17 * 4 : 17]
+    page = sheet(digits, 4)
+    page[8:12, 8:12] = 30
+    estimate = framing.estimate_framing(digits)
+    assert len(framing.frame_sheet(png(page), estimate, (32, 32, 1))) == 4
+
+
+def test_strokes_of_one_character_stay_together_on_a_sheet():
+    """Two pairs of bars, whose gap is that of the model's characters."""
+    pixels = bar(400, 150, 40, 100, 12, 255, 0)
+    for left in (80, 280, 320):
+        pixels[150:250, left : left + 12] = 0
+    estimate = MNIST_LIKE._replace(gap=0.3)
+    framed = framing.frame_sheet(png(pixels), estimate, (32, 32, 1))
+    assert len(framed) == 2
+    for character in framed:
+        columns = np.flatnonzero(np.diff(np.r_[0, (character[16, :, 0] > 127), 0]))
+        assert len(columns) == 4  # two bars
+    assert len(framing.frame_sheet(png(pixels), MNIST_LIKE, (32, 32, 1))) == 4
+
+
+def test_sheet_of_one_character_is_a_picture_of_it():
+    digit = data.load("mnist_5k").test_images[7, ..., 0]
+    arguments = png(digit), MNIST_LIKE, (32, 32, 1)
+    np.testing.assert_array_equal(framing.frame_sheet(*arguments), framing.frame_image(*arguments))
+    colour = png(np.stack([digit] * 3, axis=-1)), MNIST_LIKE, (16, 16, 3)
+    np.testing.assert_array_equal(framing.frame_sheet(*colour), framing.frame_image(*colour))
+
+
 @pytest.mark.fault("library input", "photo that is blank or unreadable", "refused with the reason")
 @pytest.mark.parametrize(
     ("content", "message"),
@@ -197,8 +258,9 @@ def test_joins_strokes_of_one_character():
     ],
 )
 def test_reports_blank_and_unreadable_images(content, message):
-    with pytest.raises(ValueError, match=message):
-        framing.frame_image(content, MNIST_LIKE, (32, 32, 1))
+    for load in (framing.frame_image, framing.frame_sheet):
+        with pytest.raises(ValueError, match=message):
+            load(content, MNIST_LIKE, (32, 32, 1))
 
 
 def test_only_resizes_colour_images():
