@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from jax import Array
@@ -14,9 +15,12 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.ft2font import FT2Font
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as BezierPath
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import LogLocator, NullLocator
 
+from jvae_jax.handwriting.text import Writing
 from jvae_jax.trained_model import TrainedModel
 
 FORMATS = tuple(sorted(FigureCanvasBase.get_supported_filetypes().keys() - {"pgf"}))
@@ -34,6 +38,7 @@ _MIN_ANNOTATED_FRACTION = 0.005
 """Smallest fraction of a confusion matrix that is annotated with its percentage."""
 _UNUSUAL_STYLES = ("black", "bold", "italic", "light", "mono", "oblique", "serif", "thin")
 """Styles in the file names of fonts that are tried last."""
+_WRITING_DPI = 100
 _MAX_ROWS = 30
 """Maximum number of rows of a block; longer grids are split into blocks side by side."""
 
@@ -62,6 +67,22 @@ class Panel:
             raise ValueError(f"images must have 1 or 3 channels, got {channels}")
         if self.row_names and len(self.row_names) != rows:
             raise ValueError(f"expected {rows} row names, one per row, got {len(self.row_names)}")
+
+
+def figure_format(output: str) -> str:
+    """Returns the format of a figure's file by its suffix; png if it has none.
+
+    Raises:
+        ValueError: if it isn't the path of a file, or the format isn't supported.
+    """
+    if not Path(output).name:
+        raise ValueError(f"output must be the path of a file, got {output!r}")
+    suffix = Path(output).suffix[1:].lower()
+    if suffix and suffix not in FORMATS:
+        raise ValueError(
+            f"output {output}: {suffix!r} is not supported; there are {', '.join(FORMATS)}"
+        )
+    return suffix or "png"
 
 
 def image_grid(
@@ -103,6 +124,36 @@ def sample_grid(model: TrainedModel, key: Array, columns: int = 10) -> Figure:
     """
     images = model.sample(key=key, rows=10, columns=columns)
     return image_grid(np.asarray(images), model.category_names or None)
+
+
+def writing_figure(writing: Writing, *, size: float = 64.0, transparent: bool = False) -> Figure:
+    """Plots a text as filled outlines, which vector formats keep as such.
+
+    Args:
+        writing: the text.
+        size: height of the model's image, an em, in pixels of the figure.
+        transparent: whether the ground is transparent instead of white.
+
+    Returns:
+        A figure without margins of its own.
+    """
+    inches = size / _WRITING_DPI
+    figure = Figure(figsize=(writing.width * inches, writing.height * inches), dpi=_WRITING_DPI)
+    figure.patch.set_alpha(0 if transparent else 1)
+    axes = figure.add_axes((0, 0, 1, 1), frame_on=False)
+    axes.set(xlim=(0, writing.width), ylim=(writing.height, 0), xticks=[], yticks=[])
+    for outline in writing.outlines:
+        points, codes = [], []
+        for contour in outline.contours:
+            points += [contour[0, :1], contour[:, 1:].reshape(-1, 2), contour[0, :1]]
+            codes += [
+                BezierPath.MOVETO,
+                *[BezierPath.CURVE4] * (3 * len(contour)),
+                BezierPath.CLOSEPOLY,
+            ]
+        path = BezierPath(np.concatenate(points), codes)
+        axes.add_patch(PathPatch(path, facecolor="black", linewidth=0))
+    return figure
 
 
 def panel_grid(grid: Sequence[Sequence[Panel]]) -> Figure:
