@@ -39,6 +39,8 @@ class EvaluateFlags(ModelFlags):
     disentanglement: bool = False
     """Also measure how z relates to slant, thickness and other measures of characters (DCI, MIG,
     SAP, R^2), and how well these are controlled by name."""
+    hands: bool = False
+    """Also measure how well the style of a picture is kept in a text that is written in it."""
     likelihood: bool = False
     """Also estimate -log p(x) by importance sampling, which takes seconds per image on a CPU."""
     likelihood_samples: int = 5000
@@ -62,6 +64,8 @@ def run_command(flags: EvaluateFlags) -> None:
     run = load_selected_run(flags)
     if flags.cas and not run.network.classes:
         raise ValueError(f"{run.config.objective.name} has no classes; leave out --cas")
+    if flags.hands and not run.network.classes:
+        raise ValueError(f"{run.config.objective.name} has no classes; leave out --hands")
     if flags.disentanglement and run.network.image_shape[-1] != 1:
         raise ValueError("disentanglement is measured of grey images; leave out --disentanglement")
     # First, as the data may take long.
@@ -82,6 +86,12 @@ def run_command(flags: EvaluateFlags) -> None:
             extra_metrics |= _cas(run, variables, dataset, eval_classifier)
     if flags.disentanglement:
         extra_metrics |= _disentanglement(flags, run, variables, dataset, eval_classifier)
+    if flags.hands:
+        # fontTools takes a moment to import.
+        from jvae_jax.handwriting.metrics import hand_metrics
+
+        model = run.make_model(variables)
+        extra_metrics |= hand_metrics(model, dataset, run.key("test"), eval_classifier)
     eval_classifier = eval_classifier if flags.eval_classifier else None
     if state is None:
         metrics = run.make_model(variables).evaluate(dataset, eval_classifier)

@@ -11,8 +11,10 @@ import numpy as np
 from simple_parsing import choice
 
 from jvae_jax import animation, cli, plotting
+from jvae_jax.commands._hand_flags import check_one_style
 from jvae_jax.commands._model_flags import DEFAULT_MODEL, ModelFlags, load_selected_run
 from jvae_jax.files import atomic_write
+from jvae_jax.handwriting.hand import load_hand
 from jvae_jax.style_controls import FACTORS, UNITS
 from jvae_jax.trained_model import TrainedModel
 from jvae_jax.training.run import Run
@@ -42,6 +44,8 @@ class GenerateFlags(ModelFlags):
     """Comma-separated image files of any character; each row uses the style of one image."""
     style_index: str | None = None
     """Comma-separated indices of test images, from 0; each row uses the style of one image."""
+    hand: str | None = None
+    """Comma-separated files of hands, as `jvae hand` saves them; each row uses the style of one."""
     slant: float | None = None
     """Slant of all characters, in degrees; above 0 to the right."""
     thickness: float | None = None
@@ -79,21 +83,13 @@ class GenerateFlags(ModelFlags):
             raise ValueError(f"{name} has no effect with --interpolate; leave one of them out")
         if self.sweep in self.factors:
             raise ValueError(f"{self.sweep} is both given and swept; leave one of them out")
-        if self.style_image is not None and self.style_index is not None:
-            raise ValueError("style_image and style_index both select styles; give one of them")
+        check_one_style(self)
         if self.is_animated and varied is None:
             raise ValueError(
                 f"an animation needs --interpolate or --sweep, got the output {self.output}"
             )
-        if not Path(self.output).name:
-            raise ValueError(f"output must be the path of a file, got {self.output!r}")
-        suffix = Path(self.output).suffix[1:].lower()
-        if suffix and suffix not in plotting.FORMATS:
-            raise ValueError(
-                f"output {self.output}: {suffix!r} is not supported; there are "
-                f"{', '.join(plotting.FORMATS)}"
-            )
-        if self.style_image is not None or self.style_index is not None:
+        plotting.figure_format(self.output)
+        if (self.style_image, self.style_index, self.hand) != (None, None, None):
             for name in ("seed", *(["samples"] if varied is None else [])):
                 if getattr(self, name) != getattr(type(self), name):
                     raise ValueError(f"{name} has no effect on styles that are given; leave it out")
@@ -135,22 +131,22 @@ def _generate(flags: GenerateFlags, file: BinaryIO) -> tuple[int, int]:
         names = _split(flags.labels.encode(errors="surrogateescape").decode())
         model.label_indices(names)
     images = _style_images(flags, run, model)
+    given_styles = _given_styles(flags, model, images)
     if flags.factors or flags.sweep:
         model = _with_style_controls(flags, run, model)
     key = jax.random.key(flags.seed)
     row_names: list[str] = []
     if flags.interpolate is not None:
-        if images is None:
+        styles = given_styles
+        if styles is None:
             shape = (_INTERPOLATED_STYLES, model.network.latents)
             styles = np.asarray(jax.random.normal(key, shape))
-        else:
-            styles = np.asarray(model.encode(images).mean)
         generated = _interpolations(flags, model, styles, names)
         row_names = names if flags.interpolate == "styles" else []
     elif flags.sweep is not None:
-        generated, row_names = _sweep(flags, model, images, names)
-    elif images is not None:
-        generated = _restyled(model, images, names, flags.factors)
+        generated, row_names = _sweep(flags, model, given_styles, names)
+    elif given_styles is not None:
+        generated = _restyled(model, given_styles, names, flags.factors)
     else:
         grid = model.sample(names or None, key=key, columns=flags.samples, rows=1, **flags.factors)
         generated, row_names = np.asarray(grid), names
@@ -169,7 +165,7 @@ def _generate(flags: GenerateFlags, file: BinaryIO) -> tuple[int, int]:
             logger.warning("%s", hint)
         is_varied = flags.interpolate is not None or flags.sweep is not None
         figure = _figure(generated, row_names, None if is_varied else images)
-        figure.savefig(file, format=Path(flags.output).suffix[1:].lower() or "png")
+        figure.savefig(file, format=plotting.figure_format(flags.output))
     return generated.shape[:2]
 
 
@@ -186,6 +182,18 @@ def _style_images(flags: GenerateFlags, run: Run, model: TrainedModel) -> np.nda
     if max(indices) > last:
         raise ValueError(f"style_index must be 0 to {last}, got {max(indices)}")
     return dataset.test_images[indices]
+
+
+def _given_styles(
+    flags: GenerateFlags, model: TrainedModel, images: np.ndarray | None
+) -> np.ndarray | None:
+    """Returns the styles of the images or hands, (styles, latents), or None to sample styles."""
+    if images is not None:
+        return np.asarray(model.encode(images).mean)
+    if flags.hand is None:
+        return None
+    paths = [Path(path).expanduser() for path in _split(flags.hand)]
+    return np.stack([load_hand(path, model).z for path in paths])
 
 
 def _load_image(model: TrainedModel, path: str) -> np.ndarray:
@@ -216,16 +224,14 @@ def _with_style_controls(flags: GenerateFlags, run: Run, model: TrainedModel) ->
 
 
 def _sweep(
-    flags: GenerateFlags, model: TrainedModel, images: np.ndarray | None, names: list[str]
+    flags: GenerateFlags, model: TrainedModel, styles: np.ndarray | None, names: list[str]
 ) -> tuple[np.ndarray, list[str]]:
     """Varies a factor over its range: a row for each style and class, and the names of rows."""
     factor = flags.sweep or ""
     controls, column = model.controls_of(factor), FACTORS.index(factor)
-    if images is None:
+    if styles is None:
         shape = (1, model.network.latents)
         styles = np.asarray(jax.random.normal(jax.random.key(flags.seed), shape))
-    else:
-        styles = np.asarray(model.encode(images).mean)
     rows, row_names = [], []
     for style in styles:
         for name, index in zip(names, model.label_indices(names), strict=True):
@@ -239,11 +245,15 @@ def _sweep(
 
 
 def _restyled(
-    model: TrainedModel, images: np.ndarray, names: list[str], factors: dict[str, float]
+    model: TrainedModel, styles: np.ndarray, names: list[str], factors: dict[str, float]
 ) -> np.ndarray:
-    """Returns the characters in the style of each image, one row each; one long row is wrapped."""
-    generated = np.asarray(model.restyle(images, names, **factors))
-    if len(images) > 1 or len(names) <= _MAX_COLUMNS:
+    """Returns the characters in each style, one row each; one long row is wrapped."""
+    repeated, labels = styles.repeat(len(names), axis=0), names * len(styles)
+    if factors:
+        repeated = model.adjust_style(repeated, labels, **factors)
+    shape = len(styles), len(names), *model.network.image_shape
+    generated = np.asarray(model.decode(repeated, labels)).reshape(shape)
+    if len(styles) > 1 or len(names) <= _MAX_COLUMNS:
         return generated
     blank = np.zeros((1, -len(names) % 10, *generated.shape[2:]), generated.dtype)
     return np.concatenate([generated, blank], axis=1).reshape(-1, 10, *generated.shape[2:])

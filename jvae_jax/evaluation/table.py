@@ -48,6 +48,12 @@ _SCALARS = (
     ("style_transfer_accuracy", 4, "fraction of restyled test images classified as requested"),
     ("style_r2", 4, "R^2 of z re-encoded from restyled images"),
     ("style_r2_shuffled", 4, "the same for shuffled pairs"),
+    ("hand_r2", 4, "R^2 of z between hands and those estimated from texts in them"),
+    ("nearest_hand_accuracy", 4, "fraction of texts whose own hand is the nearest of all"),
+    ("nearest_hand_chance", 4, "that of random guesses"),
+    ("hand_distance_one_picture", 2, "of a character in a hand of one picture from one left out"),
+    ("hand_distance_several_pictures", 2, "the same in a hand of four pictures"),
+    ("font_accuracy", 4, "fraction of glyphs of fonts classified as their character"),
     ("frechet_distance", 2, "generated characters to test images"),
     ("frechet_distance_real", 2, "training images to test images"),
     ("precision", 4, "fraction of generated characters in the 3-NN manifold of test images"),
@@ -68,6 +74,7 @@ _PER_FACTOR = (
     ("factor_r2_within_classes", "the same within classes"),
     ("factor_c_information", "I(c; measure), nats"),
     ("style_control_r2", "R^2 within classes of requested and measured values"),
+    ("hand_factor_r2", "squared correlation of a hand's picture and text"),
     ("style_control_conditional_accuracy", "conditional accuracy at requested values"),
 )
 _MAX_CATEGORIES = 20
