@@ -8,6 +8,7 @@ NOTEBOOKS = Path(__file__).parents[2] / "experiments" / "notebooks"
 SHORT_PARAMETERS = {
     "colab_tpu": 'EPOCHS = 1\nDATASET = "mnist_5k"',
     "losses_in_your_own_code": "EPOCHS = 2",
+    "your_hand": "",
 }
 UPDATE = "jupytext --sync {0}.py && jupyter execute --inplace {0}.ipynb"
 """Commands that update a stored notebook, in its folder."""
@@ -61,5 +62,8 @@ def test_notebook_runs_and_resumes(name, tmp_path):
             assert "(cpu), jax" in text
             assert ("is finished" in text) == (start == 1)
             assert "accuracy" in text
+        elif name == "your_hand":
+            files = {"sheet.png", "me.hand.json", "text.svg", "Me.ttf"}
+            assert files <= {path.name for path in tmp_path.iterdir()}
         else:
             assert "accuracy on 300 test images" in text
