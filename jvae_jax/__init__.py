@@ -8,6 +8,7 @@ Conditional Handwritten Characters* (Goto and Inoue).
 - :func:`load`, :class:`TrainedModel`: sampling, style transfer and evaluation of trained models.
 - :mod:`jvae_jax.data`, :mod:`jvae_jax.generation`, :mod:`jvae_jax.evaluation`: the underlying
   functions.
+- ``jvae_jax.handwriting``, imported by itself: a hand from pictures, texts and fonts.
 
 Messages are logged to the ``jvae_jax`` logger; by default, only warnings are shown, on stderr.
 """

@@ -1,4 +1,5 @@
-"""The commands ``jvae train``, ``evaluate``, ``generate``, ``explore``, ``export`` and ``models``.
+"""The commands of ``jvae``, one module each.
 
-Scripts of the same names in ``experiments/`` call them in a clone, except ``models``.
+Scripts of the same names in ``experiments/`` call train, evaluate, generate, explore and export, in
+a clone.
 """

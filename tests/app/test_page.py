@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from helpers import SMALL, encode_image, make_dataset, stroke_image
@@ -13,6 +14,7 @@ from random_models import NETWORKS, random_controls, random_model
 
 from jvae_jax import VAE, data, fit
 from jvae_jax.data.framing import Framing
+from jvae_jax.handwriting import sample_hand
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]
 
@@ -154,6 +156,17 @@ def test_several_characters_and_low_confidence_are_said(visit, model):
     view.page.evaluate("model.encode = () => ({z: style.z, probabilities: [0.5, 0.3, 0.2]})")
     view.draw()
     view.page.wait_for_function("() => element('message').innerText.includes('low confidence')")
+
+
+def test_loads_a_hand_as_a_style(visit, model, tmp_path):
+    hand = sample_hand(model, jax.random.key(0))
+    hand.save(tmp_path / "me.hand.json")
+    buffer = (tmp_path / "me.hand.json").read_bytes()
+    view = visit(model)
+    file = {"name": "me.hand.json", "mimeType": "application/json", "buffer": buffer}
+    view.choose("Load style", file)
+    view.page.wait_for_function("() => style.z.some((value) => value !== 0)")
+    np.testing.assert_allclose(view.state()["z"], np.clip(hand.z, -3, 3), rtol=1e-6)
 
 
 def test_styles_are_saved_loaded_and_shared(visit, model):
