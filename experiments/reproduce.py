@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import jax
 from paper import configs, figures, studies
 from paper.configs import (
     DisentanglementConfig,
@@ -23,6 +24,7 @@ from paper.configs import (
     FrontierConfig,
     LabelsConfig,
     LikelihoodConfig,
+    ModelConfig,
     PhotographsConfig,
     ProtocolVariantsConfig,
     SettingsConfig,
@@ -32,12 +34,14 @@ from paper.configs import (
 from paper.photographs import CONDITIONS, photograph_row
 from paper.report import ReportConfig, report
 
-from jvae_jax import OBJECTIVES, PRESETS, cli, data, load
+from jvae_jax import OBJECTIVES, PRESETS, cli
 from jvae_jax.data import Dataset
+from jvae_jax.evaluation import classifier
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.disentanglement import morphology_metrics
 from jvae_jax.evaluation.likelihood import likelihood_metrics
 from jvae_jax.files import write_json
+from jvae_jax.handwriting.metrics import hand_metrics
 from jvae_jax.training.provenance import environment
 from jvae_jax.training.run import Run
 
@@ -281,15 +285,28 @@ def fine_tuning(config: FineTuningConfig) -> None:
 
 
 def photographs(config: PhotographsConfig) -> None:
-    model = load(config.model)
-    image_size, *_ = model.network.image_shape
-    dataset = data.load(config.dataset, config.data_dir, image_size=image_size)
-    if model.category_names != dataset.class_names:
-        raise ValueError(f"model {config.model} has other classes than dataset {config.dataset}")
+    model, dataset = config.load()
     for condition in CONDITIONS:
         row = photograph_row(model, dataset, condition, config.images, config.seed)
         _save_row(config, "photographs", row, ("dataset", "model", "seed", "condition"))
     _print_table(config, "photographs")
+
+
+def hands(config: ModelConfig) -> None:
+    model, dataset = config.load()
+    eval_classifier = classifier.load_or_train(dataset, config.data_dir)
+    current = environment()
+    row = {
+        "model": model.name,
+        "dataset": dataset.name,
+        "seed": config.seed,
+        "command": studies.command(),
+        "trained_with": current["commit"],
+        **hand_metrics(model, dataset, jax.random.key(config.seed), eval_classifier),
+        "environment": current,
+    }
+    _save_row(config, "hands", row, ("dataset", "model", "seed"))
+    _print_table(config, "hands")
 
 
 def _compare_settings(
@@ -402,6 +419,11 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
         photographs,
         PhotographsConfig,
         "Accuracy of a model on synthetic photographs of test images.",
+    ),
+    "hands": (
+        hands,
+        ModelConfig,
+        "How well a model keeps the style of a picture in a text and a font.",
     ),
     "protocol-variants": (
         protocol_variants,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-from jvae_jax import OBJECTIVES, TrainConfig, data
+from jvae_jax import OBJECTIVES, TrainConfig, TrainedModel, data, load
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation import classifier
 from jvae_jax.evaluation.classifier import EvalClassifier
@@ -244,8 +244,8 @@ class FineTuningConfig(Table1Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhotographsConfig(ReportConfig):
-    """Options of the test on synthetic photographs."""
+class ModelConfig(ReportConfig):
+    """Options of a study of a trained model."""
 
     model: str = "digits"
     """Packaged model, or folder of a run or an exported model."""
@@ -253,10 +253,29 @@ class PhotographsConfig(ReportConfig):
     """Dataset of the test images."""
     data_dir: str = data.DATA_DIR
     """Folder of original files, downloads and prepared data."""
+    seed: int = 0
+    """Random seed of the study."""
+
+    def load(self) -> tuple[TrainedModel, Dataset]:
+        """Loads the model, and the dataset at its size.
+
+        Raises:
+            ValueError: if the dataset has other classes than the model.
+        """
+        model = load(self.model)
+        image_size, *_ = model.network.image_shape
+        dataset = data.load(self.dataset, self.data_dir, image_size=image_size)
+        if model.category_names != dataset.class_names:
+            raise ValueError(f"model {self.model} has other classes than dataset {self.dataset}")
+        return model, dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotographsConfig(ModelConfig):
+    """Options of the test on synthetic photographs."""
+
     images: int = 500
     """Test images, and blank sheets, under each condition."""
-    seed: int = 0
-    """Seed of the images drawn and of the photographs."""
 
     def __post_init__(self) -> None:
         require(self, "images", lambda value: value >= 1, "1 or more")

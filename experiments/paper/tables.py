@@ -77,6 +77,15 @@ _PHOTOGRAPHS = {
     "blank_refused": ("blank sheets refused", 4),
 }
 """Headings and decimals of the test on photographs."""
+_HANDS = {
+    "nearest_hand_accuracy": ("nearest hand", 3),
+    "nearest_hand_chance": ("chance", 3),
+    "hand_r2": ("R² of z", 3),
+    "hand_distance_one_picture": ("distance, one picture", 2),
+    "hand_distance_several_pictures": ("distance, four pictures", 2),
+    "font_accuracy": ("glyphs read", 4),
+}
+"""Headings and decimals of the study of hands."""
 
 
 def table1(rows: Sequence[Row]) -> str:
@@ -317,6 +326,21 @@ def photographs(rows: Sequence[Row]) -> str:
         + f"\n{first['model']}; {first['examples']:,} test images and as many blank sheets under "
         f"each condition, seed {first['seed']}. {_provenance(rows)}\n"
     )
+
+
+def hands(rows: Sequence[Row]) -> str:
+    """One line per model: how well hands are kept, and each factor of their style."""
+    factors = list(rows[0]["hand_factor_r2"])
+    headings = [heading for heading, _ in _HANDS.values()]
+    lines = [
+        [
+            row["model"],
+            *_cells([row], _HANDS),
+            *(f"{row['hand_factor_r2'][factor]:.2f}" for factor in factors),
+        ]
+        for row in rows
+    ]
+    return _markdown(["model", *headings, *factors], lines) + f"\n{_provenance(rows)}\n"
 
 
 def label_count(num_labels: int | str) -> int:

@@ -25,7 +25,10 @@ def script(name, *args):
 def call(name, *args, cwd, python=()):
     program, *rest = script(name, *args)
     command = [program, *python, *rest]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    # Compiled with optimization, as for users; the work takes longer than the compilation.
+    flags = os.environ["XLA_FLAGS"].replace("--xla_backend_optimization_level=0", "")
+    env = {**os.environ, "XLA_FLAGS": flags}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, check=False)
 
 
 @pytest.fixture(scope="module")
