@@ -149,6 +149,20 @@ def _unknown_flag(config_class: type, config: Any, argument: str, common: Sequen
     return f"unknown argument {flag}; {hint}"
 
 
+def decode_argument(text: str) -> str:
+    """Returns an argument as text where Python takes the locale to be ASCII.
+
+    Bytes of UTF-8 arrive as lone surrogates there.
+
+    Raises:
+        ValueError: if the bytes aren't UTF-8.
+    """
+    try:
+        return text.encode(errors="surrogateescape").decode()
+    except UnicodeError as error:
+        raise ValueError(f"{escape(text)} isn't text in UTF-8") from error
+
+
 def unknown_command(prog: str, name: str, commands: Collection[str]) -> NoReturn:
     """Exits with status 2 after an error that lists the commands.
 

@@ -32,6 +32,17 @@ def check_regular_file(path: Path) -> None:
         raise FileExistsError(f"{path} is {kind}, and is not replaced; write to another place")
 
 
+def file_suffix(output: str) -> str:
+    """Returns the suffix of an output's path in lower case, without the dot.
+
+    Raises:
+        ValueError: if it isn't the path of a file.
+    """
+    if not Path(output).name:
+        raise ValueError(f"output must be the path of a file, got {output!r}")
+    return Path(output).suffix[1:].lower()
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Opens a temporary file that replaces ``path`` when the context exits without an error.

@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from jax import Array
@@ -20,6 +19,7 @@ from matplotlib.path import Path as BezierPath
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import LogLocator, NullLocator
 
+from jvae_jax.files import file_suffix
 from jvae_jax.handwriting.text import Writing
 from jvae_jax.trained_model import TrainedModel
 
@@ -39,6 +39,8 @@ _MIN_ANNOTATED_FRACTION = 0.005
 _UNUSUAL_STYLES = ("black", "bold", "italic", "light", "mono", "oblique", "serif", "thin")
 """Styles in the file names of fonts that are tried last."""
 _WRITING_DPI = 100
+_MAX_PIXELS = 200_000_000
+"""Of a text; they take four bytes each."""
 _MAX_ROWS = 30
 """Maximum number of rows of a block; longer grids are split into blocks side by side."""
 
@@ -75,9 +77,7 @@ def figure_format(output: str) -> str:
     Raises:
         ValueError: if it isn't the path of a file, or the format isn't supported.
     """
-    if not Path(output).name:
-        raise ValueError(f"output must be the path of a file, got {output!r}")
-    suffix = Path(output).suffix[1:].lower()
+    suffix = file_suffix(output)
     if suffix and suffix not in FORMATS:
         raise ValueError(
             f"output {output}: {suffix!r} is not supported; there are {', '.join(FORMATS)}"
@@ -136,7 +136,15 @@ def writing_figure(writing: Writing, *, size: float = 64.0, transparent: bool = 
 
     Returns:
         A figure without margins of its own.
+
+    Raises:
+        ValueError: if the text is too large at this size.
     """
+    pixels = writing.width * writing.height * size**2
+    if pixels > _MAX_PIXELS:
+        raise ValueError(
+            f"the text has {pixels:,.0f} pixels, at most {_MAX_PIXELS:,} are supported"
+        )
     inches = size / _WRITING_DPI
     figure = Figure(figsize=(writing.width * inches, writing.height * inches), dpi=_WRITING_DPI)
     figure.patch.set_alpha(0 if transparent else 1)

@@ -17,7 +17,8 @@ class HandFlags(ModelFlags):
     """Flags of the hand."""
 
     hand: str | None = None
-    """File of the hand, as `jvae hand` or the page saves it. By default a hand is sampled."""
+    """File of the hand, as `jvae hand` saves it, or of a style of the page, which doesn't vary. By
+    default a hand is sampled."""
     style_image: str | None = None
     """Comma-separated image files, of a character or a sheet of them each, from which the hand is
     estimated instead."""
@@ -32,6 +33,10 @@ class HandFlags(ModelFlags):
         require(self, "seed", lambda seed: 0 <= seed < 2**32, "from 0 to 4,294,967,295")
         require(self, "variation", lambda variation: 0 <= variation <= 5, "from 0 to 5")
         check_one_style(self)
+        if self.hand == "":
+            raise ValueError("hand must be the path of a file, got ''")
+        if self.style_image is not None:
+            picture_paths(self.style_image)
 
 
 def check_one_style(flags: ModelFlags) -> None:
@@ -42,6 +47,18 @@ def check_one_style(flags: ModelFlags) -> None:
         raise ValueError(f"{' and '.join(given)} both select styles; give one of them")
 
 
+def picture_paths(paths: str) -> list[Path]:
+    """Splits comma-separated paths.
+
+    Raises:
+        ValueError: if one is empty.
+    """
+    parts = [part.strip() for part in paths.split(",")]
+    if "" in parts:
+        raise ValueError(f"style_image must be files separated by commas, got {paths!r}")
+    return [Path(part).expanduser() for part in parts]
+
+
 def load_pictures(model: TrainedModel, paths: str) -> np.ndarray:
     """Loads the characters of comma-separated image files, of one or a sheet each, as uint8.
 
@@ -49,11 +66,11 @@ def load_pictures(model: TrainedModel, paths: str) -> np.ndarray:
         ValueError: if a file can't be read or is blank.
     """
     pictures = []
-    for path in paths.split(","):
+    for path in picture_paths(paths):
         try:
-            pictures.append(model.load_sheet(Path(path.strip()).expanduser()))
+            pictures.append(model.load_sheet(path))
         except ValueError as error:
-            raise ValueError(f"{path.strip()}: {error}") from error
+            raise ValueError(f"{path}: {error}") from error
     return np.concatenate(pictures)
 
 

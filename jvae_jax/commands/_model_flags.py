@@ -18,7 +18,7 @@ class ModelFlags:
     """Folder of the run, or of an exported model."""
     model: str | None = None
     """Name of a packaged model, see `jvae models`, or hf://OWNER/NAME on the Hugging Face Hub; by
-    default digits for generate, explore and export --page."""
+    default digits, except for evaluate and a plain export."""
 
     def __post_init__(self) -> None:
         if self.workdir is not None and self.model is not None:

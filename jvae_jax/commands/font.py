@@ -10,7 +10,7 @@ import jax
 from jvae_jax import cli
 from jvae_jax.commands._hand_flags import HandFlags, select_hand
 from jvae_jax.commands._model_flags import DEFAULT_MODEL, load_selected_run
-from jvae_jax.files import atomic_write
+from jvae_jax.files import atomic_write, file_suffix
 from jvae_jax.handwriting.font import FORMATS, build_font
 from jvae_jax.validation import require
 
@@ -33,28 +33,27 @@ class FontFlags(HandFlags):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, "alternates", lambda count: 1 <= count <= 20, "from 1 to 20")
-        if not Path(self.output).name:
-            raise ValueError(f"output must be the path of a file, got {self.output!r}")
-        if self.format not in FORMATS:
-            raise ValueError(
-                f"output {self.output}: {self.format!r} is not supported; there are "
-                f"{', '.join(FORMATS)}"
-            )
-        for pair in self.characters.split(",") if self.characters else []:
-            if "=" not in pair.strip()[1:]:
-                raise ValueError(f"characters must be as CLASS=CHARACTER, got {pair!r}")
-
-    @property
-    def format(self) -> str:
-        """Format of the output."""
-        return Path(self.output).suffix[1:].lower()
+        if file_suffix(self.output) not in FORMATS:
+            suffixes = " or ".join(f".{name}" for name in FORMATS)
+            raise ValueError(f"output must end with {suffixes}, got {self.output}")
+        _ = self.character_map
 
     @property
     def character_map(self) -> dict[str, str]:
-        """Character by name of the class."""
-        pairs = self.characters.split(",") if self.characters else []
-        parts = [pair.strip().rpartition("=") for pair in pairs]
-        return {name: character for name, _, character in parts}
+        """Character by name of the class.
+
+        Raises:
+            ValueError: if a pair has another form, or a class has two characters.
+        """
+        characters: dict[str, str] = {}
+        for pair in cli.decode_argument(self.characters).split(",") if self.characters else []:
+            name, character = pair.strip()[:-2].strip(), pair.strip()[-1:]
+            if pair.strip()[-2:-1] != "=" or not name:
+                raise ValueError(f"characters must be as CLASS=CHARACTER, got {pair!r}")
+            if name in characters:
+                raise ValueError(f"characters maps class {name} twice, in {self.characters!r}")
+            characters[name] = character
+        return characters
 
 
 def run_command(flags: FontFlags) -> None:
@@ -67,12 +66,12 @@ def run_command(flags: FontFlags) -> None:
             model,
             hand,
             key=jax.random.key(flags.seed),
-            family=output.stem if flags.family is None else flags.family,
-            format="woff2" if flags.format == "woff2" else "ttf",
+            family=cli.decode_argument(output.stem if flags.family is None else flags.family),
+            format="woff2" if output.suffix.lower() == ".woff2" else "ttf",
             alternates=flags.alternates,
             variation=flags.variation,
             characters=flags.character_map,
-            license=flags.license,
+            license=cli.decode_argument(flags.license),
         )
         file.write(content)
     print(f"a font of {len(content):,} bytes in {output}")

@@ -127,8 +127,7 @@ def _generate(flags: GenerateFlags, file: BinaryIO) -> tuple[int, int]:
     if flags.labels is None:
         names = list(model.category_names)
     else:
-        # Where Python takes the locale to be ASCII, bytes of UTF-8 arrive as lone surrogates.
-        names = _split(flags.labels.encode(errors="surrogateescape").decode())
+        names = _split(cli.decode_argument(flags.labels))
         model.label_indices(names)
     images = _style_images(flags, run, model)
     given_styles = _given_styles(flags, model, images)

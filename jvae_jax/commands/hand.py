@@ -8,9 +8,9 @@ from typing import NoReturn
 import numpy as np
 
 from jvae_jax import cli, plotting
-from jvae_jax.commands._hand_flags import load_pictures
+from jvae_jax.commands._hand_flags import load_pictures, picture_paths
 from jvae_jax.commands._model_flags import DEFAULT_MODEL, ModelFlags, load_selected_run
-from jvae_jax.files import atomic_write, check_regular_file
+from jvae_jax.files import atomic_write, check_regular_file, file_suffix
 from jvae_jax.handwriting.hand import Hand, estimate_hand
 from jvae_jax.trained_model import TrainedModel
 
@@ -33,11 +33,15 @@ class EstimateHandFlags(ModelFlags):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not Path(self.output).name:
-            raise ValueError(f"output must be the path of a file, got {self.output!r}")
-        if self.preview_path == Path(self.output).expanduser():
-            raise ValueError(f"output and preview are both {self.output}; choose another")
+        file_suffix(self.output)
         plotting.figure_format(str(self.preview_path))
+        pictures = [path.resolve() for path in picture_paths(self.style_image)]
+        written = [Path(self.output).expanduser().resolve(), self.preview_path.resolve()]
+        if written[0] == written[1]:
+            raise ValueError(f"output and preview are both {self.output}; choose another")
+        for name, path in zip(("output", "preview"), written, strict=True):
+            if path in pictures:
+                raise ValueError(f"{name} {path.name} would replace a picture; choose another")
 
     @property
     def preview_path(self) -> Path:
@@ -55,28 +59,22 @@ def run_command(flags: EstimateHandFlags) -> None:
     model = load_selected_run(flags, default=DEFAULT_MODEL).load_model()
     pictures = load_pictures(model, flags.style_image)
     hand = estimate_hand(model, pictures)
+    logits = model.encode(pictures).logits
+    categories = [] if logits is None else np.asarray(logits).argmax(axis=1).tolist()
     with atomic_write(flags.preview_path) as file:
-        figure = _preview(model, pictures, hand)
+        figure = _preview(model, pictures, hand, categories)
         figure.savefig(file, format=plotting.figure_format(str(flags.preview_path)))
         hand.save(output)
-    read = f", read as {' '.join(_read(model, pictures))}" if model.has_classes else ""
-    print(f"{len(pictures)} characters{read}; the hand is in {output}")
-    print(f"the characters and the hand to check: {flags.preview_path}")
+    names = " ".join(model.category_names[index] for index in categories)
+    read = f", read as {names}" if names else ""
+    print(f"found {len(pictures)} characters{read}; the hand is in {output}")
+    print(f"to check: {flags.preview_path}")
 
 
-def _read(model: TrainedModel, pictures: np.ndarray) -> list[str]:
-    """Names of the most probable categories."""
-    return [model.category_names[index] for index in _categories(model, pictures)]
-
-
-def _categories(model: TrainedModel, pictures: np.ndarray) -> list[int]:
-    logits = model.encode(pictures).logits
-    return [] if logits is None else np.asarray(logits).argmax(axis=1).tolist()
-
-
-def _preview(model: TrainedModel, pictures: np.ndarray, hand: Hand) -> plotting.Figure:
+def _preview(
+    model: TrainedModel, pictures: np.ndarray, hand: Hand, categories: list[int]
+) -> plotting.Figure:
     """Rows of characters as they were found, and below as the hand draws them."""
-    categories = _categories(model, pictures)
     styles = hand.z[None].repeat(len(pictures), axis=0)
     drawn = np.asarray(model.decode(styles, categories or None))
     rows = []

@@ -45,11 +45,9 @@ def run_command(flags: WriteFlags) -> None:
     with atomic_write(output) as file:
         model = load_selected_run(flags, default=DEFAULT_MODEL).load_model()
         hand = select_hand(flags, model)
-        # Where Python takes the locale to be ASCII, bytes of UTF-8 arrive as lone surrogates.
-        text = flags.text.encode(errors="surrogateescape").decode()
         writing = write(
             model,
-            text.replace("\\n", "\n"),
+            cli.decode_argument(flags.text).replace("\\n", "\n"),
             hand,
             key=jax.random.key(flags.seed),
             variation=flags.variation,

@@ -38,6 +38,8 @@ _GAP = 20
 """Widest gap, in pixels of the working size, between two strokes of one character."""
 _SHEET_SIZE, _SHEET_WORKING_SIZE = 1536, 512
 """Height and width at which characters are cut from a sheet, and at which they are found."""
+_MAX_CHARACTERS = 300
+"""Groups of strokes on a sheet, above which they are noise."""
 _LEAST_GAP = 0.15
 """Gap between strokes of a character that is bridged on a sheet, as a fraction of its longer side,
 if the model's characters have connected strokes."""
@@ -165,13 +167,18 @@ def frame_sheet(
         A single character if there is one only, or if the images aren't grey.
 
     Raises:
-        ValueError: if the file can't be decoded, or the image contains no ink.
+        ValueError: if the file can't be decoded, or the image contains no ink, or noise.
     """
     size, _, channels = image_shape
     if channels == 3:
         return frame_image(file, framing, image_shape)
     pixels = decode_image(file, _SHEET_SIZE, grey=True)[..., 0]
     characters = _find_characters(pixels, framing.gap / framing.extent)
+    if len(characters) > _MAX_CHARACTERS:
+        raise ValueError(
+            f"{len(characters)} groups of strokes are found on it, at most {_MAX_CHARACTERS} are "
+            "characters"
+        )
     if len(characters) < 2:
         return frame_image(file, framing, image_shape)
     framed, ground = [], np.median(pixels)
@@ -183,7 +190,8 @@ def frame_sheet(
         square = pad_to_square(np.pad(crop, margin, mode="edge"))
         resized = _resized(square, _WORKING_SIZE)
         # All strokes of the region belong to the character, however far apart they are.
-        framed.append(_frame(segment_character(resized, gap=1.0), framing, size))
+        character = segment_character(resized, gap=1.0, ruled=False)
+        framed.append(_frame(character, framing, size))
     return np.concatenate(framed)
 
 
@@ -216,7 +224,7 @@ def _frame(
 
 
 def segment_character(
-    pixels: UInt8[np.ndarray, "size size"], gap: float = 0.0
+    pixels: UInt8[np.ndarray, "size size"], gap: float = 0.0, *, ruled: bool = True
 ) -> SegmentedCharacter:
     """Finds the character on a photo or drawing: the group of strokes with the most ink.
 
@@ -230,6 +238,7 @@ def segment_character(
     Args:
         pixels: square grey image of the working size.
         gap: widest gap between strokes of a character, as a fraction of its longer side.
+        ruled: whether the paper may be ruled.
 
     Raises:
         ValueError: if the image contains no ink.
@@ -237,7 +246,7 @@ def segment_character(
     from scipy import ndimage
     from skimage.measure import label
 
-    ink, mask = _find_strokes(pixels)
+    ink, mask = _find_strokes(pixels, ruled)
     grown = ndimage.binary_dilation(mask, iterations=_GAP // 2)
     joined = np.asarray(label(grown, connectivity=1))
     amounts = np.bincount(joined.ravel(), weights=(ink * mask).ravel())
@@ -259,7 +268,7 @@ def segment_character(
 
 
 def _find_strokes(
-    pixels: UInt8[np.ndarray, "size size"],
+    pixels: UInt8[np.ndarray, "size size"], ruled: bool = True
 ) -> tuple[Float[np.ndarray, "size size"], Bool[np.ndarray, "size size"]]:
     """Returns the contrast of ink, and the pixels of strokes without the lines of ruled paper.
 
@@ -273,7 +282,7 @@ def _find_strokes(
     if highest <= _MIN_CONTRAST:
         raise ValueError("nothing is drawn on it: no ink stands out from the background")
     strokes = np.asarray(apply_hysteresis_threshold(ink, _WEAK * highest, _STRONG * highest), bool)
-    mask = _without_ruled_lines(strokes)
+    mask = _without_ruled_lines(strokes) if ruled else strokes
     if not mask.any() and highest > _PEN_CONTRAST:
         mask = strokes
     if not mask.any():

@@ -2,7 +2,6 @@
 
 import io
 import math
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
@@ -19,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from jvae_jax.handwriting.hand import Hand
 from jvae_jax.handwriting.outlines import Outline
-from jvae_jax.handwriting.text import BASELINE, GAP, SPACE, glyph_outlines
+from jvae_jax.handwriting.text import BASELINE, GAP, SPACE, glyph_outlines, is_full_width
 from jvae_jax.trained_model import TrainedModel
 
 FontFormat = Literal["ttf", "woff2"]
@@ -29,6 +28,7 @@ FORMATS = get_args(FontFormat)
 _UNITS = 1000
 """Units per em; an em is the height of the model's images."""
 _OVERSAMPLING = 8
+_MAX_GLYPHS = 65_000
 _MAX_ERROR = 1.0
 """Distance of the font's quadratic curves from the outlines, in units."""
 _NOTDEF_BOX = (60.0, 0.0, 440.0, 700.0)
@@ -72,28 +72,36 @@ def build_font(
 
     Raises:
         ValueError: if the model has no class that is a character, or its images are coloured; if
-            a class in ``characters`` doesn't exist or isn't mapped to one character, or two classes
-            to the same; or if ``alternates`` is below 1.
+            a class in ``characters`` doesn't exist or isn't mapped to one visible character, or two
+            classes to the same; or if ``alternates`` is below 1, or a text too long.
         ModuleNotFoundError: if WOFF2 is requested without brotli.
     """
     if alternates < 1:
         raise ValueError(f"alternates must be 1 or more, got {alternates}")
+    for name, text, limit in (("family", family, 100), ("license", license, 10_000)):
+        if len(text) > limit:
+            raise ValueError(f"{name} must have at most {limit:,} letters, got {len(text):,}")
     if not family.strip():
         raise ValueError("the font needs a name, got an empty family")
     if format == "woff2":
         _check_brotli()
     labels = _labels_by_character(model, characters or {})
+    if len(labels) * alternates > _MAX_GLYPHS:
+        raise ValueError(
+            f"a font has at most {_MAX_GLYPHS:,} glyphs, got {len(labels):,} characters with "
+            f"{alternates} alternates each"
+        )
     outlines: dict[str, Outline] = {}
     indices = list(labels.values())
     for alternate in range(alternates):
         noise_key, spread = jax.random.fold_in(key, alternate), variation if alternate else 0.0
         styles = hand.styles(len(labels), noise_key, spread)
-        glyphs = glyph_outlines(model, styles, indices)
+        glyphs = glyph_outlines(model, styles, indices, list(labels))
         for character, glyph in zip(labels, glyphs, strict=True):
             outlines[_glyph_name(character, alternate)] = glyph
     drawn = {name: _draw(outline) for name, outline in outlines.items()}
     space = {"\u0020": "space", "\u00a0": "space"}
-    if any(character > "\u2e80" for character in labels):
+    if any(map(is_full_width, labels)):
         space["\u3000"] = "ideographicspace"
     blank = dict.fromkeys(dict.fromkeys(space.values()), round(SPACE * _UNITS))
     if "ideographicspace" in blank:
@@ -170,8 +178,7 @@ def render_glyphs(
         image = Image.new("L", size)
         left, top, right, bottom = drawing.getbbox(character, anchor="ls")
         # Full-width characters keep their height; others are centred.
-        is_wide = unicodedata.east_asian_width(character) in "WF"
-        row = BASELINE * size[1] if is_wide else (size[1] - top - bottom) / 2
+        row = BASELINE * size[1] if is_full_width(character) else (size[1] - top - bottom) / 2
         place = (size[0] - left - right) / 2, row
         ImageDraw.Draw(image).text(place, character, font=drawing, fill=255, anchor="ls")
         images.append(np.asarray(image.resize((width, height), Image.Resampling.BOX)))
@@ -181,6 +188,8 @@ def render_glyphs(
 def _labels_by_character(model: TrainedModel, characters: Mapping[str, str]) -> dict[str, int]:
     """Class of each character of the font."""
     names = model.category_names
+    if not names:
+        raise ValueError(f"{model.name or 'this model'} has no classes, so it makes no font")
     if unknown := [name for name in characters if name not in names]:
         raise ValueError(f"there is no class {unknown[0]}; there are {', '.join(names)}")
     labels: dict[str, int] = {}
@@ -190,6 +199,10 @@ def _labels_by_character(model: TrainedModel, characters: Mapping[str, str]) -> 
             if name in characters:
                 raise ValueError(f"class {name} must be mapped to one character, got {character!r}")
             continue
+        if not character.isprintable() or character.isspace():
+            raise ValueError(
+                f"class {name} must be mapped to a visible character, got {character!r}"
+            )
         if character in labels:
             other = names[labels[character]]
             raise ValueError(f"{character} is the character of both classes {other} and {name}")
@@ -203,7 +216,9 @@ def _labels_by_character(model: TrainedModel, characters: Mapping[str, str]) -> 
 
 
 def _glyph_name(character: str, alternate: int) -> str:
-    return f"uni{ord(character):04X}" + (f".alt{alternate}" if alternate else "")
+    # The names of the Adobe Glyph List Specification.
+    name = f"uni{ord(character):04X}" if character <= "\uffff" else f"u{ord(character):X}"
+    return f"{name}.alt{alternate}" if alternate else name
 
 
 def _draw(outline: Outline) -> tuple[object, int, int]:

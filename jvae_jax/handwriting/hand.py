@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from jvae_jax.types import PixelsLike
 
 logger = logging.getLogger(__name__)
 
+_MAX_VALUE = 100
+"""Absolute value of z, in standard deviations of the prior, beyond which it isn't a style."""
 _MAX_BYTES = 1_000_000
 """Size of a file beyond which it isn't one of a hand."""
 
@@ -141,36 +142,38 @@ def load_hand(path: str | Path, model: TrainedModel) -> Hand:
         raise ValueError(f"{path} isn't a hand: it has {path.stat().st_size:,} bytes")
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} isn't a hand: it isn't a JSON file ({error})") from error
     if not isinstance(contents, dict) or "z" not in contents:
         raise ValueError(f"{path} isn't a hand: it holds no style z")
     latents = model.network.latents
     z = _numbers(contents["z"], path, "z")
-    deviation = _numbers(contents.get("standard_deviation", [0.0] * len(z)), path, "deviation")
+    deviation = _numbers(
+        contents.get("standard_deviation", [0.0] * len(z)), path, "standard_deviation"
+    )
     if len(z) != latents or len(deviation) != latents:
         raise ValueError(
-            f"{path} is of another model: its style has {len(z)} dimensions, those of "
-            f"{model.name or 'this model'} have {latents}"
+            f"{path} is of another model: its z and standard_deviation have {len(z)} and "
+            f"{len(deviation)} dimensions, z of {model.name or 'this model'} has {latents}"
         )
     if (deviation < 0).any():
         raise ValueError(f"{path} isn't a hand: a standard deviation is below 0")
     name, digest = contents.get("model", ""), contents.get("fingerprint", "")
     if digest != fingerprint(model) if digest else name not in ("", model.name):
+        other = f"{name}, in another training" if name == model.name else repr(name)
         raise ValueError(
-            f"{path} is of another model, {name!r}: its z means another style to "
+            f"{path} is of another model, {other}; its z means another style to "
             f"{model.name or 'this model'}"
         )
-    if contents.get("factors"):
-        names = ", ".join(map(str, contents["factors"]))
-        logger.warning(
-            "%s also sets %s, which a hand doesn't keep; its z alone is used", path, names
-        )
-    pictures = contents.get("pictures", 1)
+    factors = contents.get("factors")
+    if isinstance(factors, dict) and factors:
+        names = ", ".join(map(str, factors))
+        logger.warning("%s also sets %s, which a hand doesn't keep; z alone is used", path, names)
+    pictures = contents.get("pictures")
     return Hand(
         z=z,
         standard_deviation=deviation,
-        pictures=pictures if isinstance(pictures, int) else 1,
+        pictures=pictures if type(pictures) is int and pictures > 0 else 0,
         model=model.name,
         fingerprint=fingerprint(model),
     )
@@ -183,7 +186,9 @@ def fingerprint(model: TrainedModel) -> str:
 
 def _numbers(values: Any, path: Path, name: str) -> Float[np.ndarray, "values"]:
     if not isinstance(values, list) or not all(
-        isinstance(value, int | float) and math.isfinite(value) for value in values
+        type(value) in (int, float) and abs(value) <= _MAX_VALUE for value in values
     ):
-        raise ValueError(f"{path} isn't a hand: its {name} isn't a list of numbers")
+        raise ValueError(
+            f"{path} isn't a hand: its {name} isn't a list of numbers up to {_MAX_VALUE}"
+        )
     return np.array(values, np.float32)

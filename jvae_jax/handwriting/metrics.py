@@ -51,24 +51,30 @@ def hand_metrics(
         - ``nearest_hand_chance``: that of random guesses
         - ``hand_distance_one_picture``, ``hand_distance_several_pictures``: mean distance in z of
           the character drawn in a hand of one, or of four, pictures from the one left out
-        - with a classifier, of grey images, ``font_accuracy``: fraction of the glyphs of ten fonts,
-          rendered by Pillow, that are classified as their character
+        - with a classifier, of grey images and classes that are characters, ``font_accuracy``:
+          fraction of the glyphs of ten fonts, rendered by Pillow, that are classified as requested
 
     Raises:
-        ValueError: if the model has no classes.
+        ValueError: if the model has no classes, or there are fewer than two test images.
     """
+    from scipy.spatial.distance import cdist
+
     if not model.has_classes:
         raise ValueError(f"{model.name or 'this model'} has no classes, so it draws no text")
+    if len(dataset.test_labels) < 2:
+        raise ValueError(
+            f"hands are compared on 2 or more test images, got {len(dataset.test_labels)}"
+        )
     image_key, class_key, order_key = jax.random.split(key, 3)
     images, labels = dataset.test_images, dataset.test_labels
     order = np.asarray(jax.random.permutation(image_key, len(images)))[:_HANDS]
     metrics = _text_metrics(model, images[order], labels[order], images, labels, class_key)
     z, variances = _posterior(model, images)
-    distances = np.linalg.norm(z[order, None] - z[None], axis=-1)
-    groups = distances.argsort(axis=1)[:, :_GROUP]
+    groups = cdist(z[order], z).argsort(axis=1)[:, :_GROUP]
     groups = np.asarray(jax.random.permutation(order_key, groups, axis=1, independent=True))
-    rolled = [np.roll(groups, -index, axis=1) for index in range(_GROUP)]
-    others = np.stack(rolled, axis=1)[..., 1:].reshape(-1, _GROUP - 1)
+    size = groups.shape[1]
+    rolled = [np.roll(groups, -index, axis=1) for index in range(size)]
+    others = np.stack(rolled, axis=1)[..., 1:].reshape(-1, size - 1)
     one = z[others[:, 0]]
     several = np.stack([combine(z[each], variances[each])[0] for each in others])
     target = groups.ravel()
@@ -76,7 +82,9 @@ def hand_metrics(
         drawn = _redrawn(model, styles, labels[target])
         read, _ = _posterior(model, drawn)
         metrics[f"hand_distance_{name}"] = float(np.linalg.norm(read - z[target], axis=1).mean())
-    if eval_classifier is not None and model.network.image_shape[2] == 1:
+    names = model.category_names
+    has_font = model.network.image_shape[2] == 1 and any(len(name) == 1 for name in names)
+    if eval_classifier is not None and has_font:
         metrics["font_accuracy"] = _font_accuracy(model, images[order], key, eval_classifier)
     return metrics
 
@@ -88,15 +96,16 @@ def _font_accuracy(
 
     height, width, _ = model.network.image_shape
     framing = model.framing
+    characters = {name: label for label, name in enumerate(model.category_names) if len(name) == 1}
     is_read = []
     for picture in pictures[:_FONTS]:
         hand = estimate_hand(model, picture[None])
         font = build_font(model, hand, key=key, alternates=1)
-        glyphs = render_glyphs(font, model.category_names, height, width)
+        glyphs = render_glyphs(font, list(characters), height, width)
         pixels = framing.background + glyphs * (framing.ink - framing.background)
         probabilities = eval_classifier.probabilities(jnp.asarray(pixels[..., None] / 255))
         predicted = np.asarray(probabilities).argmax(axis=1)
-        is_read.append(predicted == np.arange(len(predicted)))
+        is_read.append(predicted == list(characters.values()))
     return float(np.mean(is_read))
 
 
@@ -108,6 +117,7 @@ def _text_metrics(
     labels: np.ndarray,
     key: Array,
 ) -> dict[str, object]:
+    from scipy.spatial.distance import cdist
     from sklearn.metrics import r2_score
 
     hands, _ = _posterior(model, pictures)
@@ -116,7 +126,7 @@ def _text_metrics(
     drawn = _redrawn(model, hands.repeat(_CHARACTERS, axis=0), classes)
     posterior = [values.reshape(*shape, -1) for values in _posterior(model, drawn)]
     texts = np.stack([combine(*text)[0] for text in zip(*posterior, strict=True)])
-    distances = np.linalg.norm(texts[:, None] - hands[None], axis=-1)
+    distances = cdist(texts, hands)
     metrics: dict[str, object] = {
         "hand_r2": float(r2_score(hands, texts, multioutput="variance_weighted")),
         "nearest_hand_accuracy": float(np.mean(distances.argmin(axis=1) == np.arange(len(hands)))),

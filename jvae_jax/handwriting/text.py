@@ -84,7 +84,7 @@ def write(
         raise ValueError("the text is empty: it holds no character to write")
     labels = _labels(model, characters)
     styles = hand.styles(len(labels), key, variation)
-    glyphs = iter(glyph_outlines(model, styles, labels))
+    glyphs = iter(glyph_outlines(model, styles, labels, characters))
     placed = []
     for line in lines:
         start, outlines = 0.0, []
@@ -119,13 +119,16 @@ def write(
     return Writing(tuple(shifted), *((breadth, length) if vertical else (length, breadth)))
 
 
-def glyph_outlines(model: TrainedModel, styles: np.ndarray, labels: Sequence[int]) -> list[Outline]:
+def glyph_outlines(
+    model: TrainedModel, styles: np.ndarray, labels: Sequence[int], characters: Sequence[str]
+) -> list[Outline]:
     """Generates characters and traces them, each on a baseline at y = 0.
 
     Args:
         model: model of grey characters.
         styles: z, (characters, latents).
         labels: class of each character.
+        characters: the characters, which decide on the baseline.
 
     Returns:
         Outlines in em, the height of the model's image; x is that of the image.
@@ -137,23 +140,26 @@ def glyph_outlines(model: TrainedModel, styles: np.ndarray, labels: Sequence[int
     if channels != 1:
         raise ValueError("outlines are those of grey characters; this model's are coloured")
     images = np.asarray(model.decode(styles, np.asarray(labels)))
-    names = model.category_names
     return [
-        _on_baseline(trace(image[..., 0]).scaled(1 / height), names[label])
-        for image, label in zip(images, labels, strict=True)
+        _on_baseline(trace(image[..., 0]).scaled(1 / height), character)
+        for image, character in zip(images, characters, strict=True)
     ]
 
 
-def _on_baseline(outline: Outline, name: str) -> Outline:
-    """Moves an outline in em so that its character's baseline is at y = 0."""
+def is_full_width(character: str) -> bool:
+    """Whether a character is as wide as high, such as kana."""
+    return unicodedata.east_asian_width(character) in "WF"
+
+
+def _on_baseline(outline: Outline, character: str) -> Outline:
+    """Moves an outline in em so that the character's baseline is at y = 0."""
     if not outline.contours:
         return outline
-    if unicodedata.east_asian_width(name[0]) in "WF":
+    if is_full_width(character):
         return outline.shifted(0.0, -BASELINE)
-    scale = _X_HEIGHT if name in tuple(_SHORT) else 1.0
+    depth = _DESCENDER if character in _DEEP else 0.0
+    scale = (_X_HEIGHT if character in _SHORT else 1.0) + depth
     _, top, _, bottom = outline.box
-    depth = _DESCENDER if name in tuple(_DEEP) else 0.0
-    scale += depth
     return outline.scaled(scale).shifted(0.0, depth * (bottom - top) - scale * bottom)
 
 
@@ -165,7 +171,14 @@ def _labels(model: TrainedModel, characters: Sequence[str]) -> list[int]:
         raise ValueError(f"{name} has no classes, so it can't write a text")
     if missing := list(dict.fromkeys(each for each in characters if each not in names)):
         writable = [each for each in names if len(each) == 1]
+        unknown = " ".join(map(_printable, missing))
         raise ValueError(
-            f"{name} has no {' '.join(missing)}; it writes {' '.join(writable) or 'no character'}"
+            f"{name} has no {unknown}; it writes {' '.join(writable) or 'no character'}"
         )
     return [names.index(each) for each in characters]
+
+
+def _printable(character: str) -> str:
+    """The character, or its code point where nothing would be seen of it."""
+    is_seen = character.isprintable() and not unicodedata.category(character).startswith("M")
+    return character if is_seen else f"U+{ord(character):04X}"

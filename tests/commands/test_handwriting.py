@@ -51,7 +51,7 @@ def test_hand_of_a_sheet(user, call):
     """Its five digits are found; each is drawn again in the hand for comparison."""
     code, out, _ = call("hand", "--style_image=sheet.png", "--output=new.hand.json")
     assert code == 0
-    assert "5 characters, read as" in out
+    assert "found 5 characters, read as" in out
     contents = json.loads((user / "new.hand.json").read_text())
     assert contents["pictures"] == 5
     assert len(contents["z"]) == 10
@@ -96,12 +96,12 @@ def test_sampled_hands_differ_by_seed(user, call):
 
 
 def test_makes_a_font(user, call):
-    code, out, _ = call("font", "--hand=me.hand.json", "--output=Me.ttf", "--characters=0=O")
+    code, out, _ = call("font", "--hand=me.hand.json", "--output=Me.ttf", "--characters=0==")
     assert code == 0
     content = (user / "Me.ttf").read_bytes()
     assert f"a font of {len(content):,} bytes in Me.ttf" in out
     ttf = TTFont(io.BytesIO(content))
-    assert set(map(chr, ttf.getBestCmap())) == {*"123456789O", " ", "\u00a0"}
+    assert set(map(chr, ttf.getBestCmap())) == {*"123456789=", " ", "\u00a0"}
     assert ttf["name"].getBestFamilyName() == "Me"
 
 
@@ -138,10 +138,14 @@ def test_generates_in_hands(user, call):
         (("hand",), "the following arguments are required: --style_image"),
         (("hand", "--style_image=sheet.png", "--output="), "output must be the path of a file"),
         (("hand", "--style_image=sheet.png", "--preview=x.exe"), "'exe' is not supported"),
-        (
-            ("font", "--output=Me.otf"),
-            "output Me.otf: 'otf' is not supported; there are ttf, woff2",
-        ),
+        (("font", "--output=Me.otf"), "output must end with .ttf or .woff2, got Me.otf"),
+        (("font", "--output=Me"), "output must end with .ttf or .woff2, got Me"),
+        (("font", "--characters=0=a,0=b"), "characters maps class 0 twice"),
+        (("hand", "--style_image=sheet.png", "--output=sheet.json"), "would replace a picture"),
+        (("hand", "--style_image=sheet.png,"), "must be files separated by commas"),
+        (("write", "1", "--style_image="), "must be files separated by commas, got ''"),
+        (("write", "1", "--hand="), "hand must be the path of a file, got ''"),
+        (("write", r"12\n" * 99, "--size=4096"), "pixels, at most 200,000,000 are supported"),
         (("font", "--characters=zero"), "characters must be as CLASS=CHARACTER, got 'zero'"),
         (("font", "--characters=zero=0"), "there is no class zero"),
         (("font", "--alternates=0"), "alternates must be from 1 to 20, got 0"),

@@ -224,6 +224,20 @@ def test_small_spots_on_a_sheet_are_no_characters():
     assert len(framing.frame_sheet(png(page), estimate, (32, 32, 1))) == 4
 
 
+def test_flat_stroke_on_a_sheet_is_a_character():
+    """Ruled lines are looked for on the sheet, and not on the cut-out of a stroke."""
+    page = sheet(data.load("mnist_5k").test_images[: 17 * 3 : 17], 4)
+    page[56:62, 280:330] = 50
+    estimate = framing.estimate_framing(data.load("mnist_5k").test_images[:200])
+    assert len(framing.frame_sheet(png(page), estimate, (32, 32, 1))) == 4
+
+
+def test_refuses_noise():
+    noise = np.random.default_rng(0).integers(0, 256, (800, 800))
+    with pytest.raises(ValueError, match=r"\d+ groups of strokes are found on it, at most 300"):
+        framing.frame_sheet(png(noise.astype(np.uint8)), MNIST_LIKE, (32, 32, 1))
+
+
 def test_strokes_of_one_character_stay_together_on_a_sheet():
     """Two pairs of bars, whose gap is that of the model's characters."""
     pixels = bar(400, 150, 40, 100, 12, 255, 0)

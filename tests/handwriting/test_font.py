@@ -65,7 +65,7 @@ def test_has_a_glyph_for_every_character_and_spaces(font):
 
 
 def test_glyphs_are_the_outlines_in_the_hand(font, digits, hand):
-    outlines = glyph_outlines(digits, hand.z[None].repeat(10, axis=0), range(10))
+    outlines = glyph_outlines(digits, hand.z[None].repeat(10, axis=0), range(10), NAMES)
     glyphs = font.getGlyphSet()
     for character, outline in zip(NAMES, outlines, strict=True):
         name = font.getBestCmap()[ord(character)]
@@ -167,6 +167,20 @@ def test_maps_longer_names_to_characters(digits, hand, key):
     assert set(map(chr, font.getBestCmap())) == {*NAMES[2:], "O", " ", "\u00a0"}
 
 
+def test_mapped_characters_have_their_baseline(digits, hand, key):
+    """A class that is mapped to g or ゆ is placed as one of that name."""
+    for character in ("g", "ゆ", "😀"):
+        named = replace(digits, class_names=(character, *NAMES[1:]))
+        mapped = replace(digits, class_names=("other", *NAMES[1:]))
+        fonts = [
+            TTFont(io.BytesIO(build_font(model, hand, key=key, characters=characters)))
+            for model, characters in ((named, {}), (mapped, {"other": character}))
+        ]
+        glyphs = [each["glyf"][each.getBestCmap()[ord(character)]] for each in fonts]
+        assert (glyphs[0].yMin, glyphs[0].yMax) == (glyphs[1].yMin, glyphs[1].yMax)
+        assert (glyphs[0].yMin < -100) == (character == "g")
+
+
 def test_full_width_characters_bring_their_space(digits, hand, key):
     model = replace(digits, class_names=("あ", *NAMES[1:]))
     font = TTFont(io.BytesIO(build_font(model, hand, key=key, alternates=1)))
@@ -181,6 +195,9 @@ def test_full_width_characters_bring_their_space(digits, hand, key):
         ({"family": " "}, "the font needs a name"),
         ({"characters": {"x": "y"}}, "there is no class x; there are 0, 1"),
         ({"characters": {"3": "ab"}}, "class 3 must be mapped to one character, got 'ab'"),
+        ({"characters": {"3": " "}}, "mapped to a visible character, got ' '"),
+        ({"family": "a" * 101}, "family must have at most 100 letters, got 101"),
+        ({"license": "a" * 10_001}, "license must have at most 10,000 letters, got 10,001"),
         ({"characters": {"3": "4"}}, "4 is the character of both classes 3 and 4"),
     ],
 )
@@ -193,3 +210,6 @@ def test_rejects_a_model_without_characters(digits, hand, key):
     model = replace(digits, class_names=tuple(f"class {name}" for name in NAMES))
     with pytest.raises(ValueError, match="has no class that is a character; map classes"):
         build_font(model, hand, key=key)
+    without_classes = replace(digits, network=digits.network.clone(classes=0))
+    with pytest.raises(ValueError, match="has no classes, so it makes no font"):
+        build_font(without_classes, hand, key=key)

@@ -100,6 +100,8 @@ def test_reads_a_style_that_the_page_saved(model, tmp_path):
     np.testing.assert_array_equal(hand.z, np.full(10, 0.5, np.float32))
     np.testing.assert_array_equal(hand.standard_deviation, np.zeros(10))
     assert "slant, which a hand doesn't keep" in " ".join(messages)
+    (tmp_path / "style.json").write_text(json.dumps(contents | {"factors": 5, "pictures": -3}))
+    assert load_hand(tmp_path / "style.json", model).pictures == 0
 
 
 @pytest.mark.parametrize(
@@ -109,8 +111,12 @@ def test_reads_a_style_that_the_page_saved(model, tmp_path):
         ("[1, 2]", "it holds no style z"),
         ('{"z": "ab"}', "its z isn't a list of numbers"),
         ('{"z": [1, NaN, 1, 1, 1, 1, 1, 1, 1, 1]}', "its z isn't a list of numbers"),
-        ('{"z": [1, 2]}', "its style has 2 dimensions, those of ours, toy have 10"),
-        ('{"z": [0,0,0,0,0,0,0,0,0,0], "standard_deviation": [1]}', "has 10 dimensions"),
+        ('{"z": [true, 1, 1, 1, 1, 1, 1, 1, 1, 1]}', "its z isn't a list of numbers"),
+        ('{"z": [1e300, 1, 1, 1, 1, 1, 1, 1, 1, 1]}', "its z isn't a list of numbers up to 100"),
+        ('{"z": [1' + "0" * 400 + "]}", "its z isn't a list of numbers up to 100"),
+        ("[" * 100_000, "isn't a hand"),
+        ('{"z": [1, 2]}', "have 2 and 2 dimensions, z of ours, toy has 10"),
+        ('{"z": [0,0,0,0,0,0,0,0,0,0], "standard_deviation": [1]}', "10 and 1 dimensions"),
         (
             '{"z": [0,0,0,0,0,0,0,0,0,0], "standard_deviation": [-1,0,0,0,0,0,0,0,0,0]}',
             "a standard deviation is below 0",
@@ -132,7 +138,7 @@ def test_rejects_other_files(contents, message, model, tmp_path):
 def test_rejects_the_hand_of_another_model_of_the_same_name(model, pictures, tmp_path):
     estimate_hand(model, pictures).save(tmp_path / "me.hand.json")
     variables = jax.tree.map(lambda each: each * 1.01, model.variables)
-    with pytest.raises(ValueError, match="is of another model, 'ours, toy'"):
+    with pytest.raises(ValueError, match="is of another model, ours, toy, in another training"):
         load_hand(tmp_path / "me.hand.json", replace(model, variables=variables))
 
 
