@@ -20,6 +20,30 @@
 
 # %% tags=["parameters"]
 EPOCHS = 200
+SOURCE = ""  # what pip installs jvae_jax from: "git+https://..." or the folder of a clone
+
+# %% [markdown]
+# ## Installation
+#
+# Installed packages keep their versions, above all Colab's own jax.
+
+# %%
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec("jvae_jax") is None:
+    if not SOURCE:
+        raise ValueError("set SOURCE, in the first cell, to what pip installs jvae_jax from")
+    installed = {
+        d.metadata["Name"]: d.version for d in importlib.metadata.distributions() if d.version
+    }
+    lines = [f"{name}=={version}\n" for name, version in installed.items() if name]
+    Path("constraints.txt").write_text("".join(lines))
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "-c", "constraints.txt", SOURCE]
+    subprocess.run(command, check=True)
 
 # %% [markdown]
 # ## Data and network
