@@ -37,7 +37,8 @@ _FAINT = 70
 _GAP = 20
 """Widest gap, in pixels of the working size, between two strokes of one character."""
 _SHEET_SIZE, _SHEET_WORKING_SIZE = 1536, 512
-"""Height and width at which characters are cut from a sheet, and at which they are found."""
+"""Height and width at which characters are cut from a sheet, and at which they are found. Lengths
+in pixels of the working size hold there, too, where they are smaller parts of the image."""
 _MAX_CHARACTERS = 300
 """Groups of strokes on a sheet, above which they are noise."""
 _LEAST_GAP = 0.15
