@@ -53,16 +53,16 @@ def test_picture_that_tells_nothing_of_a_dimension_counts_little_there():
 def test_hand_of_one_picture_is_its_posterior(model, pictures):
     hand = estimate_hand(model, pictures[:1])
     posterior = model.encode(pictures[:1])
-    np.testing.assert_allclose(hand.z, posterior.mean[0], rtol=1e-6)
-    np.testing.assert_allclose(hand.standard_deviation, np.exp(posterior.logvar[0] / 2), rtol=1e-5)
+    np.testing.assert_allclose(hand.z, posterior.mean[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(hand.standard_deviation, np.exp(posterior.logvar[0] / 2), rtol=1e-4)
     assert hand.pictures == 1
 
 
 def test_hand_of_equal_pictures_is_that_of_one(model, pictures):
     one = estimate_hand(model, pictures[:1])
     three = estimate_hand(model, pictures[:1].repeat(3, axis=0))
-    np.testing.assert_allclose(three.z, one.z, rtol=1e-5)
-    np.testing.assert_allclose(three.standard_deviation, one.standard_deviation, rtol=1e-4)
+    np.testing.assert_allclose(three.z, one.z, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(three.standard_deviation, one.standard_deviation, rtol=1e-3)
 
 
 def test_styles_vary_by_the_standard_deviation(model, pictures, key):
