@@ -210,7 +210,11 @@ def fixed_dimensions(rows: Sequence[Row]) -> plotting.Figure:
 
 
 def frontier(rows: Sequence[Row]) -> plotting.Figure:
-    """Metrics of each method over KL(z) on the training images, as means over seeds."""
+    """Metrics of each method over KL(z) on the training images, as means over seeds.
+
+    Rows without a capacity, whose KL is near that of others, are left out if there are such.
+    """
+    rows = [row for row in rows if row["capacity_z"] is not None] or rows
     charts: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for name, title in _FRONTIER_METRICS.items():
         charts[title] = {}
