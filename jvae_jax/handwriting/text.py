@@ -87,7 +87,7 @@ def write(
     glyphs = iter(glyph_outlines(model, styles, labels, characters))
     placed = []
     for line in lines:
-        start, outlines = 0.0, []
+        start, end, outlines = 0.0, 0.0, []
         for character in line:
             if character.isspace():
                 start += SPACE * (2 if character == "\u3000" else 1)
@@ -98,11 +98,12 @@ def write(
             left, top, right, bottom = glyph.box
             if vertical:
                 outlines.append(glyph.shifted(-(left + right) / 2, start - top))
-                start += bottom - top + GAP
+                end = start + bottom - top
             else:
                 outlines.append(glyph.shifted(start - left, 0.0))
-                start += right - left + GAP
-        placed.append((outlines, max(0.0, start - GAP)))
+                end = start + right - left
+            start = end + GAP
+        placed.append((outlines, end))
     longest = max(length for _, length in placed)
     margin = _LINE / 2
     across = (len(placed) - 1) * _LINE

@@ -59,6 +59,12 @@ def test_alignment_moves_the_shorter_line(written):
     assert center[4, [0, 2]].mean() == pytest.approx(center[[0, 3], [0, 2]].mean())
 
 
+def test_spaces_at_the_end_of_a_line_have_no_effect(written):
+    np.testing.assert_allclose(
+        written("1983 \n7", align="right"), written("1983\n7  ", align="right")
+    )
+
+
 def test_vertical_lines_run_downwards_and_follow_from_right_to_left(written):
     boxes = written("198\n30", vertical=True)
     np.testing.assert_allclose(boxes[1:3, 1] - boxes[:2, 3], GAP)
