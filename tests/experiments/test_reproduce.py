@@ -282,7 +282,7 @@ def test_studies_of_ours(small, monkeypatch):
         ("ours", {"num_labels": 6}),
         ("ours", {"num_labels": 6, "consistency_weight": 30.0}),
     )
-    for study, seeds in (("preset-selection", 2), ("ablations", 1)):
+    for study, seeds in (("model-selection", 1), ("preset-selection", 2), ("ablations", 1)):
         name = study.replace("-", "_")
         monkeypatch.setattr(reproduce.studies, name.upper(), settings)
         getattr(reproduce, name)(reproduce.SettingsConfig(seeds=seeds, **options))
