@@ -3,8 +3,8 @@
     python experiments/reproduce.py table1
 
 Finished runs are skipped, interrupted runs are resumed. Each command saves its results as JSON;
-``report`` rebuilds the tables and figures from it. ``frontier``, ``disentanglement`` and the
-comparisons of settings leave out the rows that ``--output`` already holds.
+``report`` rebuilds the tables and figures from it. ``frontier``, ``disentanglement``,
+``image-size`` and the comparisons of settings leave out the rows that ``--output`` already holds.
 """
 
 import itertools
@@ -22,6 +22,7 @@ from paper.configs import (
     FineTuningConfig,
     FixedDimensionsConfig,
     FrontierConfig,
+    ImageSizeConfig,
     LabelsConfig,
     LikelihoodConfig,
     ModelConfig,
@@ -284,6 +285,27 @@ def fine_tuning(config: FineTuningConfig) -> None:
     _print_table(config, "fine-tuning")
 
 
+def image_size(config: ImageSizeConfig) -> None:
+    eval_classifier = config.eval_classifier(config.load(min(studies.IMAGE_SIZES)))
+    identity = ("dataset", "image_size", "epochs", "seed")
+    for size in studies.IMAGE_SIZES:
+        setting = {"dataset": config.dataset, "image_size": size, "epochs": config.epochs}
+        if _is_kept(config, "image-size", setting):
+            continue
+        dataset = config.load(size)
+        run_config = config.train_config(
+            "ours",
+            f"{config.dataset}-{size}-pixels-{config.epochs}-epochs",
+            image_size=size,
+            **asdict(PRESETS["best"]),
+        )
+        judge = studies.AveragingClassifier.of(eval_classifier, dataset)
+        run, row = studies.train_and_evaluate(run_config, dataset, judge, image_size=size)
+        row |= studies.processor_time(run, dataset)
+        _save_row(config, "image-size", row, identity)
+    _print_table(config, "image-size")
+
+
 def photographs(config: PhotographsConfig) -> None:
     model, dataset = config.load()
     for condition in CONDITIONS:
@@ -414,6 +436,11 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
         fine_tuning,
         FineTuningConfig,
         "New classes with few images, from random weights and from those of other classes.",
+    ),
+    "image-size": (
+        image_size,
+        ImageSizeConfig,
+        "The best preset on larger images.",
     ),
     "photographs": (
         photographs,

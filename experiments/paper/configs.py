@@ -244,6 +244,18 @@ class FineTuningConfig(Table1Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageSizeConfig(StudyConfig):
+    """Options of the study of larger images."""
+
+    epochs: int = 40
+    """Epochs of each run."""
+    dataset: str = "hiragana73"
+    """Dataset to train on."""
+    runs: str = "runs/image-size"
+    """Folder of the runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig(ReportConfig):
     """Options of a study of a trained model."""
 

@@ -2,8 +2,10 @@
 
 import json
 import shlex
+import statistics
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -21,12 +23,13 @@ from jvae_jax.evaluation.factors import unsupervised_disentanglement_ranking
 from jvae_jax.evaluation.metrics import over_split
 from jvae_jax.files import write_json
 from jvae_jax.models.autoencoder import Autoencoder
-from jvae_jax.models.inference import scale_pixels
+from jvae_jax.models.inference import EVAL_BATCH_SIZE, scale_pixels
 from jvae_jax.sampling import example_keys
 from jvae_jax.training.loop import evaluate_run
 from jvae_jax.training.provenance import environment
 from jvae_jax.training.run import Run
-from jvae_jax.types import Batch, Variables
+from jvae_jax.training.step import train_step
+from jvae_jax.types import Batch, Images, Variables
 from paper import supervised_baseline
 
 Row = dict[str, Any]
@@ -103,6 +106,8 @@ LIKELIHOOD_LATENTS = (10, 50)
 """Dimensions of z in the study of the likelihood."""
 FINE_TUNING_EPOCHS = (25, 100, 400)
 """Epochs on the new classes in the study of fine-tuning."""
+IMAGE_SIZES = (32, 64)
+"""Heights and widths in the study of larger images, in pixels; multiples of the smallest."""
 SUPERVISED_BASELINE = "supervised baseline"
 """Row name of the classifier that is trained on the labelled images only."""
 
@@ -278,6 +283,61 @@ def disentanglement_ranking(pairs: Sequence[tuple[Run, Row]], dataset: Dataset) 
     latents = [np.asarray(run.model.encode(dataset.test_images).mean) for run, _ in pairs]
     kls = [np.array(row["kl_z_per_latent"]) for _, row in pairs]
     return unsupervised_disentanglement_ranking(latents, kls).tolist()
+
+
+class AveragingClassifier(EvalClassifier):
+    """The evaluation classifier of smaller images, which averages the pixels of larger ones.
+
+    Models of several image sizes have the same one, so their metrics can be compared.
+    """
+
+    @classmethod
+    def of(cls, classifier: EvalClassifier, dataset: Dataset) -> "AveragingClassifier":
+        """The classifier with its accuracy on the averaged test images of a dataset."""
+        averaging = cls(**vars(classifier))
+        predicted, _ = averaging(scale_pixels(dataset.test_images))
+        return replace(averaging, accuracy=float(np.mean(predicted == dataset.test_labels)))
+
+    def __call__(self, images: Images) -> tuple[Array, Array]:
+        rows, columns, channels = cast(tuple[int, int, int], self.image_shape)
+        blocks = images.reshape(
+            len(images),
+            rows,
+            images.shape[1] // rows,
+            columns,
+            images.shape[2] // columns,
+            channels,
+        )
+        return super().__call__(blocks.mean(axis=(2, 4)))
+
+
+def processor_time(run: Run, dataset: Dataset) -> Row:
+    """Processor time to draw an image and to train on one, in milliseconds.
+
+    Processor time is that of all cores together; unlike wall-clock time, it hardly depends on what
+    else runs. Medians of 20 repetitions.
+    """
+    state = run.load_state()
+    z, labels = np.zeros((EVAL_BATCH_SIZE, run.network.latents), np.float32), 0
+    size = run.config.batch_size
+    batch = Batch(dataset.train_images[:size], dataset.train_labels[:size])
+    keys = example_keys(run.key("test"), 0, jnp.arange(size))
+    step = jax.jit(train_step, static_argnums=(0, 1, 2))
+    arguments = run.config.objective, run.network, run.optimizer, state, batch, keys
+    return {
+        "drawing_ms": _processor_ms(lambda: run.model.decode(z, labels)) / len(z),
+        "training_ms": _processor_ms(lambda: step(*arguments)) / size,
+    }
+
+
+def _processor_ms(function: Callable[[], Any], repetitions: int = 20) -> float:
+    """Median processor time of a call after the first, in milliseconds."""
+    times = []
+    for _ in range(repetitions + 1):
+        start = time.process_time()
+        jax.block_until_ready(function())
+        times.append(1000 * (time.process_time() - start))
+    return statistics.median(times[1:])
 
 
 def command() -> str:

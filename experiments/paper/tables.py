@@ -87,6 +87,14 @@ _HANDS = {
 }
 """Headings and decimals of the study of hands."""
 
+_IMAGE_SIZES = {
+    **{name: COLUMNS[name] for name in SAMPLE_METRICS},
+    "eval_classifier_accuracy": ("classifier on test images", 4),
+    "drawing_ms": ("drawing (ms)", 2),
+    "training_ms": ("training (ms)", 2),
+}
+"""Headings and decimals of the study of larger images."""
+
 
 def table1(rows: Sequence[Row]) -> str:
     """One table per dataset and number of epochs, one line per objective."""
@@ -314,6 +322,21 @@ def fine_tuning(rows: Sequence[Row]) -> str:
         + f"\n{first['dataset']}, {first['new_classes']} classes with {first['images']} training "
         f"images each; weights of {first['source_epochs']} epochs on the other classes. "
         f"{_reference_values(first)} {_provenance(rows)}\n"
+    )
+
+
+def image_sizes(rows: Sequence[Row]) -> str:
+    """One line per dataset and image size."""
+    headings = [heading for heading, _ in _IMAGE_SIZES.values()]
+    lines = [
+        [row["dataset"], f"{row['image_size']} x {row['image_size']}", *_cells([row], _IMAGE_SIZES)]
+        for row in rows
+    ]
+    return (
+        _markdown(["dataset", "pixels", *headings], lines, words=2)
+        + "\nProcessor time of each image. Larger images are averaged to the smallest size before "
+        f"the evaluation classifier. {rows[0]['epochs']} epochs, seed {rows[0]['seed']}. "
+        f"{_provenance(rows)}\n"
     )
 
 

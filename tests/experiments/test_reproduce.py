@@ -1,6 +1,7 @@
 """Studies on small runs; tables from synthetic rows."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -431,6 +432,31 @@ def test_fine_tuning(small, monkeypatch):
     assert lines[2].startswith("| 2 | random | 1 | ")
     assert lines[3].startswith("| 2 | other classes | 1 | ")
     assert "2 classes with 35 training images each" in lines[-1]
+
+
+@pytest.mark.long
+def test_image_size(small, monkeypatch):
+    """Images of twice the size, each pixel repeated, are classified as the original ones."""
+    options, output = small
+    original = reproduce.configs.data.load(binarize=False)
+    size = original.image_shape[0]
+
+    def repeated(_name, _data_dir, *, image_size, **_options):
+        times = image_size // size
+        images = (original.train_images, original.test_images)
+        train, test = (each.repeat(times, axis=1).repeat(times, axis=2) for each in images)
+        return replace(original, train_images=train, test_images=test)
+
+    monkeypatch.setattr(reproduce.configs.data, "load", repeated)
+    monkeypatch.setattr(reproduce.studies, "IMAGE_SIZES", (size, 2 * size))
+    reproduce.image_size(reproduce.ImageSizeConfig(**options))
+    rows = reproduce.studies.load_rows(output / "image-size.json")
+    assert [row["image_size"] for row in rows] == [size, 2 * size]
+    accuracy = reproduce.configs.classifier.load_or_train().accuracy
+    assert [row["eval_classifier_accuracy"] for row in rows] == pytest.approx([accuracy] * 2)
+    assert rows[1]["training_ms"] > rows[0]["training_ms"] > rows[0]["drawing_ms"] > 0
+    lines = (output / "image-size.md").read_text().splitlines()
+    assert lines[3].startswith(f"| toy | {2 * size} x {2 * size} | ")
 
 
 @pytest.mark.long
