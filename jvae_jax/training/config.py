@@ -15,6 +15,7 @@ from jvae_jax.models.autoencoder import FILTERS, HIDDEN, STRIDE, Autoencoder, pa
 from jvae_jax.objectives import OBJECTIVES, Objective, Ours
 from jvae_jax.training import distributed
 from jvae_jax.training.logbook import LogbookKind
+from jvae_jax.training.parallel import DeviceMapping
 from jvae_jax.training.step import EMA_DECAY
 from jvae_jax.types import LabelInfo
 from jvae_jax.validation import check_types, require
@@ -84,6 +85,8 @@ class TrainConfig:
     """Epochs between checkpoints and sample grids. By default about 1,000 steps."""
     log: LogbookKind = "none"
     """Record the run for TensorBoard or for Weights & Biases too, in the run's folder."""
+    parallel: DeviceMapping = "pmap"
+    """Transformation that runs a step on all devices; results are the same."""
     coordinator: str | None = None
     """HOST:PORT of the first of several processes that train together; auto: detected by JAX, on
     TPU pods and Slurm."""

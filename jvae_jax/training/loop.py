@@ -297,6 +297,7 @@ def _shared_settings(config: TrainConfig, run: Run, devices: Devices) -> dict[st
     numerics.pop("machine", None)  # hosts may have different processors
     return {
         **settings(config),
+        "parallel": config.parallel,
         "dataset": run.config.dataset,
         "data with fingerprint": run.data.fingerprint,
         "device ids": [device.id for device in devices],
@@ -499,6 +500,7 @@ class _Trainer:
             label_info=label_info,
             ema_decay=run.config.ema_decay,
             devices=devices,
+            mapping=run.config.parallel,
         )
         self._labels = dataset.train_labels
         self._labelled_per_batch = run.config.labelled_per_batch(dataset.train_labels)

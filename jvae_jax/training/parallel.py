@@ -1,19 +1,21 @@
-"""Data-parallel training: the only ``pmap``.
+"""Data-parallel training: the only ``pmap``, and ``shard_map`` in its place.
 
 The state has no device axis, neither as input nor as output, so checkpoints and evaluation don't
 depend on the number of devices. Each device holds the whole dataset and takes its part of every
 global batch from it.
+
+All arrays here are of this process's devices. ``shard_map`` takes arrays of all processes' devices,
+which :func:`_shard_map` makes from the same buffers.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import jax_utils
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -26,13 +28,21 @@ from jvae_jax.types import Batch, Devices, LabelInfo
 AXIS = "devices"
 """Name of the device axis."""
 
+DeviceMapping = Literal["pmap", "shard_map"]
+"""The transformation that runs a function on each device."""
 Tree = TypeVar("Tree")
 TrainSteps = Callable[[TrainState, Batch, Array, Array, Array], tuple[TrainState, StepMetrics]]
 
 
 def replicate(batch: Batch, devices: Devices) -> Batch:
-    """Copies the training data to every device of this process."""
-    return jax_utils.replicate(batch, local_devices(devices))
+    """Copies the training data to every device of this process, along a new first axis."""
+    sharding = NamedSharding(_local_mesh(devices), PartitionSpec(AXIS))
+
+    def copy(array: Array | np.ndarray) -> Array:
+        copies = len(sharding.device_set)
+        return jax.device_put(np.broadcast_to(array, (copies, *array.shape)), sharding)
+
+    return jax.tree.map(copy, batch)
 
 
 def local_devices(devices: Devices) -> list[Any]:
@@ -45,8 +55,11 @@ def place(tree: Tree, devices: Devices) -> Tree:
 
     Matches the sharding of ``train_steps``'s outputs, so that it is compiled once.
     """
-    mesh = Mesh(np.array(local_devices(devices)), (AXIS,))
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return jax.device_put(tree, NamedSharding(_local_mesh(devices), PartitionSpec()))
+
+
+def _local_mesh(devices: Devices) -> Mesh:
+    return Mesh(np.array(local_devices(devices)), (AXIS,))
 
 
 def check_batch(batch_size: int, examples: int, devices: int) -> None:
@@ -71,6 +84,7 @@ def make_train_steps(
     label_info: LabelInfo = LabelInfo(),
     ema_decay: float = EMA_DECAY,
     devices: Devices,
+    mapping: DeviceMapping = "pmap",
 ) -> TrainSteps:
     """Makes ``train_steps(state, data, order, key, stop)``: many steps in one dispatch.
 
@@ -83,6 +97,8 @@ def make_train_steps(
         label_info: properties of the dataset's labels.
         ema_decay: decay of the moving average of the variables.
         devices: devices of all processes.
+        mapping: ``"pmap"``, or ``"shard_map"`` for the day when JAX drops the former; results are
+            the same.
 
     Returns:
         A function of the state, the replicated data, the epoch's order, the random key and the step
@@ -92,14 +108,6 @@ def make_train_steps(
     """
     examples_per_device = batch_size // len(devices)
 
-    @partial(
-        jax.pmap,
-        axis_name=AXIS,
-        in_axes=(None, 0, None, None, None),
-        out_axes=None,
-        devices=list(devices),
-        donate_argnums=0,
-    )
     def train_steps(
         state: TrainState, data: Batch, order: Array, key: Array, stop: Array
     ) -> tuple[TrainState, StepMetrics]:
@@ -131,4 +139,54 @@ def make_train_steps(
 
         return lax.fori_loop(state.step, stop, one_step, (state, StepMetrics.empty(objective)))
 
-    return train_steps
+    if mapping == "shard_map":
+        return _shard_map(train_steps, devices)
+    return jax.pmap(
+        train_steps,
+        axis_name=AXIS,
+        in_axes=(None, 0, None, None, None),
+        out_axes=None,
+        devices=list(devices),
+        donate_argnums=0,
+    )
+
+
+def _shard_map(train_steps: TrainSteps, devices: Devices) -> TrainSteps:
+    """Maps steps over devices by ``shard_map``, as ``pmap`` does."""
+    mesh = Mesh(np.array(devices), (AXIS,))
+    replicated, sharded = PartitionSpec(), PartitionSpec(AXIS)
+    in_specs = (replicated, sharded, replicated, replicated, replicated)
+
+    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.shard_map, mesh=mesh, in_specs=in_specs, out_specs=replicated, check_vma=False)
+    def mapped(
+        state: TrainState, data: Batch, order: Array, key: Array, stop: Array
+    ) -> tuple[TrainState, StepMetrics]:
+        return train_steps(state, jax.tree.map(lambda array: array[0], data), order, key, stop)
+
+    local_mesh = _local_mesh(devices)
+    if local_mesh == mesh:
+        return mapped
+
+    def on_mesh(tree: Tree, mesh: Mesh, spec: PartitionSpec) -> Tree:
+        """The same buffers as arrays of the devices of a mesh."""
+
+        def convert(array: Array) -> Array:
+            axes = array.shape[:1] if spec == replicated else (mesh.size,)
+            shards = [shard.data for shard in array.addressable_shards]
+            return jax.make_array_from_single_device_arrays(
+                (*axes, *array.shape[1:]), NamedSharding(mesh, spec), shards
+            )
+
+        return jax.tree.map(convert, tree)
+
+    def of_all_processes(
+        state: TrainState, data: Batch, order: Array, key: Array, stop: Array
+    ) -> tuple[TrainState, StepMetrics]:
+        shared = on_mesh(place((state, order, key, stop), devices), mesh, replicated)
+        state, order, key, stop = shared
+        return on_mesh(
+            mapped(state, on_mesh(data, mesh, sharded), order, key, stop), local_mesh, replicated
+        )
+
+    return of_all_processes

@@ -67,6 +67,7 @@ _IGNORED_ON_RESUME = (
     "workdir",
     "data_dir",
     "profile",
+    "parallel",
     "coordinator",
     "num_processes",
     "process_id",

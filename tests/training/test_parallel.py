@@ -31,6 +31,7 @@ def setup(
     dataset=None,
     ema_decay=0.999,
     label_info=LabelInfo(),
+    mapping="pmap",
     **hyperparameters,
 ):
     dataset = make_dataset() if dataset is None else dataset
@@ -47,6 +48,7 @@ def setup(
         label_info=label_info,
         ema_decay=ema_decay,
         devices=devices,
+        mapping=mapping,
     )
     state = init_state(model, optimizer, jax.random.key(0))
     state = state._replace(multipliers=objective.initial_multipliers() or None)
@@ -115,6 +117,16 @@ def test_one_and_two_devices_agree(name):
 HYPERPARAMETERS = {"ours": {"capacity_steps": 10, "capacity_z": 0.25}, "cvae": {}}
 
 
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.long), 2])
+def test_shard_map_equals_pmap(devices):
+    """Bit for bit, with a multiplier in the state."""
+    results = []
+    for mapping in ("pmap", "shard_map"):
+        arguments = setup("ours", devices, mapping=mapping, penalty="multiplier", capacity_steps=10)
+        results.append(run_steps(*arguments, 12))
+    jax.tree.map(np.testing.assert_array_equal, *results)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     "hyperparameters",
@@ -147,10 +159,10 @@ def test_one_and_two_devices_agree_in_float64(monkeypatch, hyperparameters):
     )
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_train_steps_compile_once(devices):
+@pytest.mark.parametrize(("devices", "mapping"), [(1, "pmap"), (2, "pmap"), (2, "shard_map")])
+def test_train_steps_compile_once(devices, mapping):
     """For any number of steps, and for states returned by earlier dispatches."""
-    train_steps, state, data = setup("ours", devices)
+    train_steps, state, data = setup("ours", devices, mapping=mapping)
     stop = [jnp.int32(n) for n in range(13)]
     orders = [epoch_order(KEY, epoch, 48) for epoch in (0, 1)]
     orders = parallel.place(orders, jax.devices()[:devices])
