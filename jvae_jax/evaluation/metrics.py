@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Int
-from scipy.optimize import linear_sum_assignment
 
 from jvae_jax import losses, sampling
 from jvae_jax.models.autoencoder import Autoencoder
@@ -166,7 +165,8 @@ def match_categories(
     Returns:
         Class index of each category, ``category_to_class``, (classes,).
     """
-    # sklearn takes a second to import.
+    # Together they take more than a second to import.
+    from scipy.optimize import linear_sum_assignment
     from sklearn.metrics import confusion_matrix
 
     counts = confusion_matrix(categories, labels, labels=np.arange(classes))
