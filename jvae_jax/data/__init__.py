@@ -8,9 +8,17 @@ name                  images              classes                 license       
 ``hiragana73``        80,000              73 printed hiragana     public domain (PDM 1.0)  [3]
 ``kmnist``            60,000 + 10,000     10 cursive hiragana     CC BY-SA 4.0             [4]
 ``k49``               232,365 + 38,547    49 cursive hiragana     CC BY-SA 4.0             [5]
+``kuzushiji_kanji``   140,424             3,832 cursive kanji     CC BY-SA 4.0             [10]
 ``emnist/letters``    145,600             26 letters              not stated               [6]
 ``emnist/balanced``   131,600             47 digits and letters   not stated               [6]
+``emnist/bymerge``    814,255             47 digits and letters   not stated               [6]
+``emnist/byclass``    814,255             62 digits and letters   not stated               [6]
 ``emnist/digits``     280,000             10 digits               not stated               [6]
+``emnist/mnist``      70,000              10 digits               not stated               [6]
+``etl4``              6,120               handwritten hiragana    terms of the publisher   [11]
+``etl7``              33,600              handwritten hiragana    terms of the publisher   [11]
+``etl8b``, ``etl8g``  152,960             956 kana and kanji      terms of the publisher   [11]
+``etl9b``, ``etl9g``  607,200             3,036 kana and kanji    terms of the publisher   [11]
 ``fashion_mnist``     60,000 + 10,000     10 garments             MIT                      [7]
 ``folder``            user-defined        one per sub-folder      user-defined             [8]
 ``PATH.npz``          user-defined        user-defined            user-defined             [9]
@@ -31,14 +39,19 @@ Sources:
     [7] Zalando, https://github.com/zalandoresearch/fashion-mnist: four ``.gz`` files.
     [8] A folder of images, see below.
     [9] An .npz file, see below.
+    [10] CODH, http://codh.rois.ac.jp/kmnist/: ``kkanji.tar``. 10% of each class are held out for
+        testing; classes of one image have none.
+    [11] ETL Character Database of AIST, http://etlcdb.db.aist.go.jp, which gives out ``ETL4.zip``,
+        ``ETL9G.zip`` etc. to those who agree to its terms; they aren't downloaded. B is binary, G
+        grey. Classes are the characters of the records; 10% of each are held out for testing.
 
 Released datasets are read from ``data_dir`` or downloaded into it, verified by their checksums
 where known, prepared once by tensorflow-datasets (TensorFlow isn't needed) and then read from one
-cache file. Where tensorflow-datasets or array_record isn't installed, as on Windows, the files are
-decoded directly into the cache. Files of different datasets may share a name: files are read from
-the sub-folder named after the dataset (e.g. ``kmnist``) if it contains them, else from ``data_dir``
-itself. The tests read MNIST's released files, a synthetic hiragana73 archive of the released
-layout, and small files in the formats of the other datasets.
+cache file. Where tensorflow-datasets or array_record isn't installed, as on Windows, and for [10]
+and [11], the files are decoded directly into the cache. Files of different datasets may share a
+name: files are read from the sub-folder named after the dataset (e.g. ``kmnist``) if it contains
+them, else from ``data_dir`` itself. The tests read MNIST's released files, a synthetic hiragana73
+archive of the released layout, and small files in the formats of the other datasets.
 
 Image folders (``folder``):
     ``data_dir`` contains a sub-folder of images for each class, in any format that Pillow reads,
@@ -65,10 +78,12 @@ import logging
 from pathlib import Path
 
 # tensorflow-datasets takes seconds to import: only the preparation of a dataset imports it.
-from jvae_jax.data import cache, image_folder, npz, preparation
+from jvae_jax.data import cache, etl, image_folder, npz, preparation
 from jvae_jax.data.dataset import Dataset, check_image_size
+from jvae_jax.data.etl import EtlSource
 from jvae_jax.data.hiragana73 import Hiragana73
 from jvae_jax.data.idx import RELEASES
+from jvae_jax.data.kuzushiji_kanji import KuzushijiKanji
 from jvae_jax.data.mnist_5k import mnist_5k
 from jvae_jax.data.source import Source
 
@@ -76,7 +91,15 @@ __all__ = ["CONTENTS", "DATASETS", "DATA_DIR", "LICENSES", "Dataset", "load"]
 
 logger = logging.getLogger(__name__)
 
-DATASETS = ("auto", "mnist_5k", *RELEASES, Hiragana73.name, "folder")
+DATASETS = (
+    "auto",
+    "mnist_5k",
+    *RELEASES,
+    Hiragana73.name,
+    KuzushijiKanji.name,
+    *etl.FORMATS,
+    "folder",
+)
 """Dataset names that :func:`load` accepts, besides paths of .npz files."""
 
 LICENSES = {
@@ -85,6 +108,7 @@ LICENSES = {
     "hiragana73": "public domain (PDM 1.0)",
     "kmnist": "CC BY-SA 4.0",
     "k49": "CC BY-SA 4.0",
+    "kuzushiji_kanji": "CC BY-SA 4.0",
     "fashion_mnist": "MIT",
 }
 """Licenses of the datasets whose publishers state one."""
@@ -95,9 +119,19 @@ CONTENTS = {
     "hiragana73": "printed hiragana",
     "kmnist": "cursive hiragana",
     "k49": "cursive hiragana",
+    "kuzushiji_kanji": "cursive kanji",
     "emnist/letters": "handwritten letters",
     "emnist/balanced": "handwritten digits and letters",
+    "emnist/bymerge": "handwritten digits and letters",
+    "emnist/byclass": "handwritten digits and letters",
     "emnist/digits": "handwritten digits",
+    "emnist/mnist": "handwritten digits",
+    "etl4": "handwritten hiragana",
+    "etl7": "handwritten hiragana",
+    "etl8b": "handwritten kana and kanji",
+    "etl8g": "handwritten kana and kanji",
+    "etl9b": "handwritten kana and kanji",
+    "etl9g": "handwritten kana and kanji",
     "fashion_mnist": "pictures of garments",
 }
 """What the images of the datasets show."""
@@ -177,6 +211,10 @@ def _expand(path: str | Path) -> Path:
 def _find_source(name: str, image_size: int) -> Source:
     if name == Hiragana73.name:
         return Hiragana73(image_size)
+    if name == KuzushijiKanji.name:
+        return KuzushijiKanji(image_size)
+    if name in etl.FORMATS:
+        return EtlSource(name, image_size)
     if name in RELEASES:
         return RELEASES[name]
     matches = difflib.get_close_matches(name, DATASETS, n=1)

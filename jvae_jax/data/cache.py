@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jvae_jax.data.archives import read_arrays
+from jvae_jax.data.archives import list_arrays, read_arrays
 from jvae_jax.data.source import PreparedData
 from jvae_jax.files import atomic_write
 
@@ -12,6 +12,8 @@ CACHE_DIR = Path("~/.cache/jvae_jax")
 """Default directory of downloads and prepared data."""
 
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+_TEXTS = ("notes", "class_names")
+"""Fields of ``PreparedData`` that are texts; files of earlier versions have no class names."""
 
 
 def read(path: Path, origin: str | None) -> PreparedData | None:
@@ -29,11 +31,14 @@ def read(path: Path, origin: str | None) -> PreparedData | None:
             found = read_arrays(file, ("origin",))["origin"]
             if origin is not None and found != origin:
                 return None
-            contents = read_arrays(file, (*_ARRAYS, "notes"))
+            texts = [name for name in _TEXTS if name in list_arrays(file)]
+            contents = read_arrays(file, (*_ARRAYS, *texts))
     except (OSError, ValueError):
         return None
-    notes = tuple(map(str, contents.pop("notes")))
-    return PreparedData(contents, notes)
+    return PreparedData(
+        {name: contents[name] for name in _ARRAYS},
+        **{name: tuple(map(str, contents[name])) for name in texts},
+    )
 
 
 def write(path: Path, data: PreparedData, origin: str | None) -> None:
@@ -53,7 +58,7 @@ def write(path: Path, data: PreparedData, origin: str | None) -> None:
             file,
             allow_pickle=False,
             origin=np.array(origin or ""),
-            notes=np.array(data.notes, str),
+            **{name: np.array(getattr(data, name), str) for name in _TEXTS},
             **data.arrays,
         )
 

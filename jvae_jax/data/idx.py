@@ -45,6 +45,7 @@ class Release:
     transposed: bool = False
 
     image_shape = 28, 28, 1
+    is_downloadable = True
 
     @property
     def has_checksums(self) -> bool:
@@ -265,8 +266,11 @@ _RELEASES = (
         ),
     ),
     _emnist("digits", _DIGITS),
+    _emnist("mnist", _DIGITS),
     _emnist("letters", _CAPITALS, first_label=1),
     _emnist("balanced", f"{_DIGITS}{_CAPITALS}abdefghnqrt"),
+    _emnist("bymerge", f"{_DIGITS}{_CAPITALS}abdefghnqrt"),
+    _emnist("byclass", f"{_DIGITS}{_CAPITALS}{_CAPITALS.lower()}"),
 )
 RELEASES = {release.name: release for release in _RELEASES}
 """Releases by dataset name."""

@@ -131,10 +131,9 @@ def decode_images(
 
 
 def decode_image(file: Path | bytes, size: int, *, grey: bool = False) -> np.ndarray:
-    """Decodes an image, pads it to a square with the median of its border, and resizes it.
+    """Decodes an image, pads it to a square and resizes it as :func:`resize_to_square`.
 
-    Resizing is bilinear, antialiased on downscaling. Transparent pixels become white. The EXIF
-    orientation is applied.
+    Transparent pixels become white. The EXIF orientation is applied.
 
     Args:
         file: path of the file, or its content.
@@ -163,6 +162,21 @@ def decode_image(file: Path | bytes, size: int, *, grey: bool = False) -> np.nda
         raise UnreadableImageError(str(error)) from error
     if image.mode == "RGB" and (grey or _is_grey(image)):
         image = image.convert("L")
+    return resize_to_square(image, size)
+
+
+def resize_to_square(image: Image.Image, size: int) -> np.ndarray:
+    """Pads an image to a square with the median of its border, and resizes it.
+
+    Resizing is bilinear, antialiased on downscaling.
+
+    Args:
+        image: of mode L or RGB.
+        size: height and width of the result, in pixels.
+
+    Returns:
+        uint8, (size, size, 1), or (size, size, 3) if it is coloured.
+    """
     if image.width != image.height:
         image = Image.fromarray(pad_to_square(np.asarray(image)))
     if image.width != size:

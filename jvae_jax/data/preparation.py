@@ -1,7 +1,7 @@
 """Preparation of released datasets by tensorflow-datasets, with an .npz cache of the result.
 
-Without tensorflow-datasets or array_record, which has no release for Windows, the files are
-downloaded and decoded directly into the cache.
+Without tensorflow-datasets or array_record, which has no release for Windows, and for datasets
+whose classes only the files tell, the files are downloaded and decoded directly into the cache.
 
 All write to temporary paths that are renamed on completion, and a lock file excludes concurrent
 preparation by several processes.
@@ -16,6 +16,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 
 from tqdm import tqdm
 
@@ -54,7 +55,12 @@ def load(source: Source, directory: Path) -> Dataset:
     origin = None if files is None or source.has_checksums else fingerprint(files.values())
     data = cache.read(paths.cache, origin)
     must_download = data is None and files is None and not paths.is_prepared()
-    if must_download and (failure := connection_failure(next(iter(source.urls.values())))):
+    url = next(iter(source.urls.values()))
+    if must_download and (
+        failure := connection_failure(url)
+        if source.is_downloadable
+        else f"it is to be had from {url}"
+    ):
         raise ConnectionError(
             f"{source.name} is not in {directory} and can't be downloaded ({failure}); "
             f"put {', '.join(source.urls)} there"
@@ -66,7 +72,8 @@ def load(source: Source, directory: Path) -> Dataset:
             data = cache.read(paths.cache, origin) or _prepare(source, files, paths, origin)
     for note in data.notes:
         logger.warning("%s", note)
-    return Dataset(name=source.name, class_names=source.class_names, **data.arrays)
+    class_names = source.class_names or data.class_names
+    return Dataset(name=source.name, class_names=class_names, **data.arrays)
 
 
 class _PreparedPaths:
@@ -96,11 +103,9 @@ class _PreparedPaths:
 def _prepare(
     source: Source, files: Mapping[str, Path] | None, paths: _PreparedPaths, origin: str | None
 ) -> PreparedData:
-    try:
-        # Imported here because importing tensorflow-datasets takes seconds.
-        from jvae_jax.data import tfds
-    except ImportError as error:
-        logger.info("preparing %s without tensorflow-datasets (%s)", source.name, error)
+    # tensorflow-datasets needs the class names beforehand.
+    tfds = None if source.class_names is None else _import_tfds(source.name)
+    if tfds is None:
         data = source.read(files) if files is not None else _download(source, paths.downloads)
     else:
         if origin is not None:  # The prepared data may stem from other files.
@@ -110,6 +115,16 @@ def _prepare(
         )
     cache.write(paths.cache, data, origin)
     return data
+
+
+def _import_tfds(name: str) -> ModuleType | None:
+    """Imports :mod:`jvae_jax.data.tfds`, which takes seconds; None if it can't be imported."""
+    try:
+        from jvae_jax.data import tfds
+    except ImportError as error:
+        logger.info("preparing %s without tensorflow-datasets (%s)", name, error)
+        return None
+    return tfds
 
 
 def _download(source: Source, downloads: Path) -> PreparedData:

@@ -17,10 +17,12 @@ class PreparedData(NamedTuple):
     Attributes:
         arrays: the arrays of a :class:`~jvae_jax.data.dataset.Dataset`.
         notes: warnings to log whenever the dataset is loaded, from the cache too.
+        class_names: class names that only the files tell; empty if the source knows them.
     """
 
     arrays: Arrays
     notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -33,8 +35,8 @@ class Source(Protocol):
         ...
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """Class names, in the order of the labels."""
+    def class_names(self) -> tuple[str, ...] | None:
+        """Class names, in the order of the labels; None if only the files tell them."""
         ...
 
     @property
@@ -45,6 +47,11 @@ class Source(Protocol):
     @property
     def has_checksums(self) -> bool:
         """Whether checksums fix the content of every file."""
+        ...
+
+    @property
+    def is_downloadable(self) -> bool:
+        """Whether ``urls`` are those of the files, not of a page where they are to be had."""
         ...
 
     @property

@@ -56,9 +56,11 @@ class JvaeImages(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         if self._files is not None:
-            arrays, self.notes = self._source.read(self._files)
+            data = self._source.read(self._files)
         else:
-            arrays, self.notes = self._download(dl_manager)
+            data = self._download(dl_manager)
+        self.notes = data.notes
+        arrays = data.arrays
         return {
             split: self._generate_examples(arrays[f"{split}_images"], arrays[f"{split}_labels"])
             for split in _SPLITS

@@ -40,10 +40,10 @@ class TrainConfig:
     objective: Objective = field(default_factory=Ours)
     """Training objective; its hyperparameters are flags too."""
     dataset: str = "auto"
-    """Dataset: mnist, mnist_5k, hiragana73, kmnist, k49, emnist/letters, emnist/balanced,
-    emnist/digits, fashion_mnist, or the path of an .npz file; auto: the full MNIST if it is found
-    or can be downloaded, else the 5,000 digits that need no download; folder: the images in
-    --data_dir, a sub-folder for each class."""
+    """Dataset: mnist, mnist_5k, hiragana73, kmnist, k49, kuzushiji_kanji, emnist/letters, another
+    split of EMNIST, etl4, etl7, etl8b, etl8g, etl9b, etl9g, fashion_mnist, or the path of an .npz
+    file; auto: the full MNIST if it is found or can be downloaded, else the 5,000 digits that need
+    no download; folder: the images in --data_dir, a sub-folder for each class."""
     data_dir: str = DATA_DIR
     """Folder of the original files, if present, of downloads and of prepared data."""
     workdir: str | None = None

@@ -30,8 +30,11 @@ def test_releases_are_complete():
         "kmnist": (10, 4),
         "k49": (49, 4),
         "emnist/digits": (10, 4),
+        "emnist/mnist": (10, 4),
         "emnist/letters": (26, 4),
         "emnist/balanced": (47, 4),
+        "emnist/bymerge": (47, 4),
+        "emnist/byclass": (62, 4),
     }
     lengths = {"md5": 32, "sha256": 64, "content": 64}
     for release in RELEASES.values():
@@ -60,12 +63,13 @@ def test_class_names_in_the_order_of_the_labels():
     names = {name: release.class_names for name, release in RELEASES.items()}
     digits = tuple(map(str, range(10)))
     capitals = tuple(map(chr, range(ord("A"), ord("Z") + 1)))
-    assert names["mnist"] == names["emnist/digits"] == digits
+    assert names["mnist"] == names["emnist/digits"] == names["emnist/mnist"] == digits
     assert names["emnist/letters"] == capitals
     # Small letters that look like their capitals are merged with them.
     merged = set("CIJKLMOPSUVWXYZ".lower())
     small = tuple(letter.lower() for letter in capitals if letter.lower() not in merged)
-    assert names["emnist/balanced"] == digits + capitals + small
+    assert names["emnist/balanced"] == names["emnist/bymerge"] == digits + capitals + small
+    assert names["emnist/byclass"] == digits + capitals + tuple(map(str.lower, capitals))
     assert names["fashion_mnist"][:3] == ("T-shirt", "trouser", "pullover")
     assert names["fashion_mnist"][5:] == ("sandal", "shirt", "sneaker", "bag", "boot")
     # One character of each row of the syllabary, and all of them, in the order of Unicode.
