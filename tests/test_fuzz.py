@@ -78,7 +78,7 @@ INTACT = {
 }
 INTACT |= {f"test_{name}": content for name, content in INTACT.items()}
 FILES = dict.fromkeys(INTACT, "")
-RELEASE = Release(name="fuzzed", url="", files=FILES, class_names=("a", "b"))
+RELEASE = Release(name="fuzzed", mirrors=(), files=FILES, class_names=("a", "b"))
 
 
 @pytest.mark.fault(

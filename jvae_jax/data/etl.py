@@ -84,9 +84,9 @@ class EtlSource:
         return self.image_size, self.image_size, 1
 
     @property
-    def urls(self) -> dict[str, str]:
+    def urls(self) -> dict[str, tuple[str, ...]]:
         """Page of the publisher, whose terms of use must be agreed to."""
-        return {f"{self.name.upper()}.zip": "http://etlcdb.db.aist.go.jp"}
+        return {f"{self.name.upper()}.zip": ("http://etlcdb.db.aist.go.jp",)}
 
     def find(self, directory: Path) -> dict[str, Path] | None:
         """Finds the archive, such as ETL9G.zip; that of ETL8B may be called ETL8B2.zip."""
@@ -94,6 +94,9 @@ class EtlSource:
             if paths := sorted(folder.glob(f"{self.name.upper()}*.zip")):
                 return {path.name: path for path in paths[:1]}
         return None
+
+    def verify(self, name: str, path: Path) -> None:
+        """Accepts any file: no checksum is known."""
 
     def read(self, paths: Mapping[str, Path]) -> PreparedData:
         """Decodes the records, and holds out 10% of each class for testing.

@@ -36,9 +36,9 @@ class Hiragana73:
         return self.image_size, self.image_size, 1
 
     @property
-    def urls(self) -> dict[str, str]:
-        """URL of the complete zip archive."""
-        return {"hiragana73.zip": "https://lab.ndl.go.jp/dataset/hiragana73.zip"}
+    def urls(self) -> dict[str, tuple[str, ...]]:
+        """Address of the complete zip archive."""
+        return {"hiragana73.zip": ("https://lab.ndl.go.jp/dataset/hiragana73.zip",)}
 
     def find(self, directory: Path) -> dict[str, Path] | None:
         """Finds hiragana73.zip, else hiragana73.tar.gz, else the partial hiragana73*.zip."""
@@ -47,6 +47,9 @@ class Hiragana73:
                 if paths := sorted(folder.glob(pattern)):
                     return {path.name: path for path in paths}
         return None
+
+    def verify(self, name: str, path: Path) -> None:
+        """Accepts any file: no checksum is known."""
 
     def read(self, paths: Mapping[str, Path]) -> PreparedData:
         """Decodes greyscale images with bright ink and holds out 10% of each class for testing."""

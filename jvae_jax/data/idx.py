@@ -26,7 +26,7 @@ class Release:
 
     Attributes:
         name: name of the dataset, as passed to :func:`jvae_jax.data.load`.
-        url: URL of the folder of the files, or of the archive that contains them.
+        mirrors: addresses of the folder of the files, or of the archive that contains them.
         files: checksums by file name, of training images, training labels, test images and test
             labels, in this order. A checksum is ``<algorithm> <digest>`` of the file,
             ``content <sha256>`` of the decompressed content, or empty if unknown.
@@ -37,7 +37,7 @@ class Release:
     """
 
     name: str
-    url: str
+    mirrors: tuple[str, ...]
     files: Mapping[str, str]
     class_names: tuple[str, ...]
     archive: tuple[str, str] | None = None
@@ -53,10 +53,10 @@ class Release:
         return all(self.files.values())
 
     @property
-    def urls(self) -> dict[str, str]:
-        """URL of the archive or of each file, by file name."""
+    def urls(self) -> dict[str, tuple[str, ...]]:
+        """Addresses of the archive or of each file, by file name."""
         names = self.files if self.archive is None else self.archive[:1]
-        return {name: self.url + name for name in names}
+        return {name: tuple(mirror + name for mirror in self.mirrors) for name in names}
 
     def find(self, directory: Path) -> dict[str, Path] | None:
         """Finds the files in the sub-folder named after the dataset, else in ``directory``."""
@@ -67,25 +67,29 @@ class Release:
                     return paths
         return None
 
+    def verify(self, name: str, path: Path) -> None:
+        """Verifies the checksum of the archive or of a file, if it is known."""
+        if self.archive is not None and name == self.archive[0]:
+            _verify_file(path, self.archive[1])
+        else:
+            _verify_file(path, self.files[name])
+
     def read(self, paths: Mapping[str, Path]) -> PreparedData:
         """Verifies the checksums and reads the arrays."""
+        for name, path in paths.items():
+            self.verify(name, path)
         contents: Mapping[str, bytes]
         if self.archive is not None and self.archive[0] in paths:
-            name, checksum = self.archive
-            _verify_file(paths[name], checksum)
+            name, _ = self.archive
             contents = {
                 path.name: content
                 for path, content in read_members(paths[name], lambda path: path.name in self.files)
             }
         else:
-            for name, checksum in self.files.items():
-                _verify_file(paths[name], checksum)
             contents = {name: paths[name].read_bytes() for name in self.files}
         arrays = {
-            name: _read_array(
-                paths.get(name, name), contents[name], checksum, is_npz=name.endswith(".npz")
-            )
-            for name, checksum in self.files.items()
+            name: _read_array(paths.get(name, name), contents[name], is_npz=name.endswith(".npz"))
+            for name in self.files
         }
         names = list(self.files)
         for images_name, labels_name in (names[:2], names[2:]):
@@ -124,15 +128,28 @@ class Release:
 
 def _verify_file(path: Path, checksum: str) -> None:
     algorithm, _, expected = checksum.partition(" ")
-    if algorithm in ("", "content"):
+    if not algorithm:
         return
-    with path.open("rb") as file:
-        actual = hashlib.file_digest(file, algorithm).hexdigest()
+    if algorithm == "content":
+        what, actual = "the sha256 of its content", hashlib.sha256(_decompress(path)).hexdigest()
+    else:
+        with path.open("rb") as file:
+            what, actual = f"its {algorithm}", hashlib.file_digest(file, algorithm).hexdigest()
     if actual != expected:
-        raise _checksum_error(path, f"its {algorithm} is {actual}, expected {expected}")
+        raise ValueError(
+            f"{path} isn't the released file: {what} is {actual}, expected {expected}; delete or "
+            "replace it, or put the released files into a sub-folder named after the dataset"
+        )
 
 
-def _read_array(path: Path | str, content: bytes, checksum: str, *, is_npz: bool) -> np.ndarray:
+def _decompress(path: Path) -> bytes:
+    try:
+        return decompress_gzip(path.read_bytes())
+    except ValueError as error:
+        raise damaged_file_error(path, error) from error
+
+
+def _read_array(path: Path | str, content: bytes, *, is_npz: bool) -> np.ndarray:
     """Reads the array of an .npz file or of a gzipped IDX file of unsigned bytes."""
     try:
         if is_npz:
@@ -140,10 +157,6 @@ def _read_array(path: Path | str, content: bytes, checksum: str, *, is_npz: bool
         content = decompress_gzip(content)
     except (OSError, ValueError) as error:
         raise damaged_file_error(path, error) from error
-    algorithm, _, expected = checksum.partition(" ")
-    actual = hashlib.sha256(content).hexdigest()
-    if algorithm == "content" and actual != expected:
-        raise _checksum_error(path, f"the sha256 of its content is {actual}, expected {expected}")
     try:
         return _parse_idx(content)
     except ValueError as error:
@@ -165,13 +178,6 @@ def _describe(array: np.ndarray) -> str:
     return f"{array.dtype} of shape {array.shape}"
 
 
-def _checksum_error(path: Path | str, reason: str) -> ValueError:
-    return ValueError(
-        f"{path} isn't the released file: {reason}; delete or replace it, or put the released "
-        "files into a sub-folder named after the dataset"
-    )
-
-
 def _idx_files(train: str, test: str, *checksums: str) -> dict[str, str]:
     """Checksums by file name of the four IDX files, given the prefixes of their names."""
     names = [
@@ -186,7 +192,10 @@ def _emnist(split: str, class_names: str, *, first_label: int = 0) -> Release:
     """Release of one of EMNIST's splits, which share an archive."""
     return Release(
         name=f"emnist/{split}",
-        url="https://biometrics.nist.gov/cs_links/EMNIST/",
+        mirrors=(
+            "https://biometrics.nist.gov/cs_links/EMNIST/",
+            "https://www.itl.nist.gov/iaui/vip/cs_links/EMNIST/",
+        ),
         archive=(
             "gzip.zip",
             "sha256 fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e",
@@ -204,7 +213,10 @@ _CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _RELEASES = (
     Release(
         name="mnist",
-        url="https://storage.googleapis.com/cvdf-datasets/mnist/",
+        mirrors=(
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        ),
         files=_idx_files(
             "train",
             "t10k",
@@ -217,7 +229,10 @@ _RELEASES = (
     ),
     Release(
         name="fashion_mnist",
-        url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        mirrors=(
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+        ),
         files=_idx_files(
             "train",
             "t10k",
@@ -241,7 +256,10 @@ _RELEASES = (
     ),
     Release(
         name="kmnist",
-        url="http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+        mirrors=(
+            "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+            "https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+        ),
         files=_idx_files(
             "train",
             "t10k",
@@ -254,7 +272,10 @@ _RELEASES = (
     ),
     Release(
         name="k49",
-        url="http://codh.rois.ac.jp/kmnist/dataset/k49/",
+        mirrors=(
+            "http://codh.rois.ac.jp/kmnist/dataset/k49/",
+            "https://codh.rois.ac.jp/kmnist/dataset/k49/",
+        ),
         files={
             "k49-train-imgs.npz": "md5 7ac088b20481cf51dcd01ceaab89d821",
             "k49-train-labels.npz": "md5 44a8e1b893f81e63ff38d73cad420f7a",

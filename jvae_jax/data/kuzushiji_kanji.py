@@ -33,9 +33,9 @@ class KuzushijiKanji:
         return self.image_size, self.image_size, 1
 
     @property
-    def urls(self) -> dict[str, str]:
-        """URL of the archive."""
-        return {"kkanji.tar": "http://codh.rois.ac.jp/kmnist/dataset/kkanji/kkanji.tar"}
+    def urls(self) -> dict[str, tuple[str, ...]]:
+        """Address of the archive."""
+        return {"kkanji.tar": ("http://codh.rois.ac.jp/kmnist/dataset/kkanji/kkanji.tar",)}
 
     def find(self, directory: Path) -> dict[str, Path] | None:
         """Finds kkanji.tar."""
@@ -43,6 +43,9 @@ class KuzushijiKanji:
             if (path := folder / "kkanji.tar").is_file():
                 return {path.name: path}
         return None
+
+    def verify(self, name: str, path: Path) -> None:
+        """Accepts any file: no checksum is known."""
 
     def read(self, paths: Mapping[str, Path]) -> PreparedData:
         """Decodes greyscale images with bright ink and holds out 10% of each class for testing.

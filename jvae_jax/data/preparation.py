@@ -8,28 +8,20 @@ preparation by several processes.
 """
 
 import contextlib
-import http.client
 import logging
 import os
 import shutil
-import threading
-import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
-from tqdm import tqdm
-
 from jvae_jax.data import cache
 from jvae_jax.data.dataset import Dataset
+from jvae_jax.data.download import connection_failure, download
 from jvae_jax.data.source import PreparedData, Source, fingerprint
-from jvae_jax.files import atomic_write, lock_file
+from jvae_jax.files import lock_file
 
 logger = logging.getLogger(__name__)
-
-_TIMEOUT_SECONDS = 5.0
-_DOWNLOAD_TIMEOUT_SECONDS = 60.0
-"""Seconds without any byte after which a download fails."""
 
 
 def load(source: Source, directory: Path) -> Dataset:
@@ -55,11 +47,11 @@ def load(source: Source, directory: Path) -> Dataset:
     origin = None if files is None or source.has_checksums else fingerprint(files.values())
     data = cache.read(paths.cache, origin)
     must_download = data is None and files is None and not paths.is_prepared()
-    url = next(iter(source.urls.values()))
+    urls = next(iter(source.urls.values()))
     if must_download and (
-        failure := connection_failure(url)
+        failure := connection_failure(urls)
         if source.is_downloadable
-        else f"it is to be had from {url}"
+        else f"it is to be had from {urls[0]}"
     ):
         raise ConnectionError(
             f"{source.name} is not in {directory} and can't be downloaded ({failure}); "
@@ -95,7 +87,7 @@ class _PreparedPaths:
     def lock(self) -> Iterator[None]:
         """Excludes other processes, and removes the temporary folders of killed ones."""
         with lock_file(self.home / ".jvae_jax.lock"):
-            for folder in (*self.folder.glob("incomplete.*"), *self.downloads.glob("*.tmp.*")):
+            for folder in self.folder.glob("incomplete.*"):
                 shutil.rmtree(folder)
             yield
 
@@ -105,14 +97,23 @@ def _prepare(
 ) -> PreparedData:
     # tensorflow-datasets needs the class names beforehand.
     tfds = None if source.class_names is None else _import_tfds(source.name)
-    if tfds is None:
-        data = source.read(files) if files is not None else _download(source, paths.downloads)
-    else:
-        if origin is not None:  # The prepared data may stem from other files.
-            shutil.rmtree(paths.folder, ignore_errors=True)
-        data = tfds.prepare(
-            source, files, config=paths.name, data_dir=paths.home, downloads=paths.downloads
-        )
+    if origin is not None:  # The prepared data may stem from other files.
+        shutil.rmtree(paths.folder, ignore_errors=True)
+    downloaded = {}
+    if files is None and not (tfds and paths.is_prepared()):
+        # The splits of EMNIST share an archive.
+        files = downloaded = download(source, paths.downloads / source.name.split("/")[0])
+    try:
+        if tfds is None:
+            data = source.read(files or {})
+        else:
+            data = tfds.prepare(source, files, config=paths.name, data_dir=paths.home)
+    except ValueError as error:
+        if not downloaded:
+            raise
+        for path in downloaded.values():
+            path.unlink()
+        raise ConnectionError(f"downloading {source.name} failed: {error}") from error
     cache.write(paths.cache, data, origin)
     return data
 
@@ -125,55 +126,3 @@ def _import_tfds(name: str) -> ModuleType | None:
         logger.info("preparing %s without tensorflow-datasets (%s)", name, error)
         return None
     return tfds
-
-
-def _download(source: Source, downloads: Path) -> PreparedData:
-    """Downloads a source's files, unless they are in ``downloads`` already, and reads them."""
-    folder = downloads / source.name.split("/")[0]  # the splits of EMNIST share an archive
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {name: folder / name for name in source.urls}
-    try:
-        for name, url in source.urls.items():
-            if not files[name].exists():
-                _download_file(url, files[name])
-        return source.read(files)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        if isinstance(error, OSError) and error.filename is not None:
-            raise  # of a file here, not of the network
-        if isinstance(error, ValueError):  # A file is damaged.
-            for file in files.values():
-                file.unlink(missing_ok=True)
-        raise ConnectionError(f"downloading {source.name} failed: {error}") from error
-
-
-def _download_file(url: str, path: Path) -> None:
-    cache.remove_leftovers(path)
-    with urllib.request.urlopen(url, timeout=_DOWNLOAD_TIMEOUT_SECONDS) as response:
-        size = int(response.headers.get("Content-Length") or 0)
-        with (
-            atomic_write(path) as file,
-            tqdm.wrapattr(file, "write", total=size, desc=path.name, disable=None) as output,
-        ):
-            while chunk := response.read(1 << 20):
-                output.write(chunk)
-            if size and file.tell() != size:
-                raise ConnectionError(f"{url} ended after {file.tell():,} of {size:,} bytes")
-
-
-def connection_failure(url: str) -> str | None:
-    """Returns the reason why ``url`` can't be fetched, or None if it can, within 5 seconds."""
-    # In a thread, because name resolution has no timeout.
-    result = [f"no answer within {_TIMEOUT_SECONDS:g} seconds"]
-
-    def request_head() -> None:
-        try:
-            request = urllib.request.Request(url, method="HEAD")
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS):
-                result[0] = ""
-        except (OSError, http.client.HTTPException) as error:
-            result[0] = str(getattr(error, "reason", error))
-
-    thread = threading.Thread(target=request_head, daemon=True)
-    thread.start()
-    thread.join(_TIMEOUT_SECONDS)
-    return result[0] or None

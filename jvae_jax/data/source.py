@@ -1,7 +1,7 @@
 """The interface of datasets that are prepared once and then read from a cache."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -51,12 +51,12 @@ class Source(Protocol):
 
     @property
     def is_downloadable(self) -> bool:
-        """Whether ``urls`` are those of the files, not of a page where they are to be had."""
+        """Whether ``urls`` are of the files, not of pages where they are to be had."""
         ...
 
     @property
-    def urls(self) -> Mapping[str, str]:
-        """URL of each file, by file name. The first one is used to test the connection."""
+    def urls(self) -> Mapping[str, Sequence[str]]:
+        """Addresses of each file, by file name, in the order in which they are tried."""
         ...
 
     def find(self, directory: Path) -> Mapping[str, Path] | None:
@@ -64,6 +64,18 @@ class Source(Protocol):
 
         Returns:
             Paths by file name, or None if a file is missing.
+        """
+        ...
+
+    def verify(self, name: str, path: Path) -> None:
+        """Verifies a file by its checksum, if that is known.
+
+        Args:
+            name: name of the file.
+            path: path of the file.
+
+        Raises:
+            ValueError: if it isn't the released one.
         """
         ...
 

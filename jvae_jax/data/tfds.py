@@ -3,7 +3,6 @@
 import contextlib
 import io
 import logging
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ _SPLITS = ("train", "test")
 
 
 class JvaeImages(tfds.core.GeneratorBasedBuilder):
-    """Builder of the images and labels of a source, from local or downloaded files.
+    """Builder of the images and labels of a source from its files.
 
     Attributes:
         notes: warnings of the source about its files; empty if they were prepared before.
@@ -54,32 +53,14 @@ class JvaeImages(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        if self._files is not None:
-            data = self._source.read(self._files)
-        else:
-            data = self._download(dl_manager)
+    def _split_generators(self, _: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        data = self._source.read(self._files or {})
         self.notes = data.notes
         arrays = data.arrays
         return {
             split: self._generate_examples(arrays[f"{split}_images"], arrays[f"{split}_labels"])
             for split in _SPLITS
         }
-
-    def _download(self, dl_manager: tfds.download.DownloadManager) -> PreparedData:
-        if sys.stderr.isatty():
-            tfds.enable_progress_bar()
-        downloaded: Any = dl_manager.download(dict(self._source.urls))
-        tfds.disable_progress_bar()
-        paths = {name: Path(path) for name, path in downloaded.items()}
-        try:
-            return self._source.read(paths)
-        except ValueError:
-            # tensorflow-datasets would reuse the damaged files and the metadata beside them.
-            for path in paths.values():
-                for file in path.parent.glob(f"{path.name}*"):
-                    file.unlink()
-            raise
 
     def _generate_examples(self, images: np.ndarray, labels: np.ndarray) -> Iterator:
         bar = tqdm(images, desc="writing", unit=" images", disable=None)
@@ -93,33 +74,25 @@ def prepare(
     *,
     config: str,
     data_dir: Path,
-    downloads: Path,
 ) -> PreparedData:
     """Prepares a source in ``data_dir``, unless it is prepared already, and reads the result.
 
     Args:
         source: the released dataset.
-        files: local files by name, or None to download them.
+        files: files by name; None if they are prepared already.
         config: name of the builder configuration.
         data_dir: directory of the prepared data.
-        downloads: directory of the downloads.
 
     Raises:
-        ValueError: if a local file is damaged or isn't the released one.
-        ConnectionError: if the download fails.
+        ValueError: if a file is damaged or isn't the released one.
         OSError: if ``data_dir`` can't be written.
     """
     # tensorflow-datasets prints about unknown sizes and the absence of TensorFlow and OpenCV.
     tfds.disable_progress_bar()
     logging.getLogger("absl").setLevel(logging.ERROR)
     builder: Any = JvaeImages(source=source, files=files, config=config, data_dir=data_dir)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare(download_dir=downloads)
-    except Exception as error:
-        if files is not None:
-            raise
-        raise ConnectionError(f"downloading {source.name} failed: {error}") from error
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare()
     arrays: Arrays = {}
     for split in _SPLITS:
         examples = builder.as_data_source(split)

@@ -225,9 +225,12 @@ def test_does_not_find_files_that_are_not_regular(tmp_path):
 
 
 def test_every_file_has_a_url():
-    assert RELEASES["mnist"].urls["t10k-labels-idx1-ubyte.gz"].startswith("https://")
+    assert RELEASES["mnist"].urls["t10k-labels-idx1-ubyte.gz"][0].startswith("https://")
     assert all(
-        url.endswith(file) for release in RELEASES.values() for file, url in release.urls.items()
+        url.endswith(file)
+        for release in RELEASES.values()
+        for file, urls in release.urls.items()
+        for url in urls
     )
     assert RELEASES["k49"].has_checksums
     assert not RELEASES["emnist/letters"].has_checksums

