@@ -5,6 +5,8 @@ import functools
 import os
 from pathlib import Path
 
+LARGE_BYTES = 1 << 30
+"""Bytes above which an array is memory-mapped, if it can be, and isn't copied to every device."""
 _CONTROL_GROUP_LIMITS = (
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",

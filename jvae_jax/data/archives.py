@@ -6,6 +6,7 @@ import gzip
 import io
 import lzma
 import math
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -15,9 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from jvae_jax import memory
 from jvae_jax.memory import require_memory
 
 _MAX_MEMBER_BYTES = 1 << 30
+_LOCAL_HEADER, _NAME_LENGTH = 30, 26
+"""Bytes before the name of a member of a zip archive, and position of the name's length."""
 _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -70,7 +74,9 @@ def read_arrays(file: _File, names: Collection[str]) -> dict[str, np.ndarray]:
     """Reads arrays of an .npz file.
 
     Unlike ``np.load``, which allocates what an array's header claims, it compares the claim with
-    the size of the member first, and the sizes with the machine's memory.
+    the size of the member first, and the sizes with the machine's memory. An array of more than
+    ``memory.LARGE_BYTES`` that isn't compressed, as ``np.savez`` writes it, is memory-mapped; its
+    checksum isn't verified, and the file must not be overwritten while it is used.
 
     Args:
         file: the .npz file.
@@ -84,9 +90,13 @@ def read_arrays(file: _File, names: Collection[str]) -> dict[str, np.ndarray]:
         members = _members_by_array(archive)
         if missing := [name for name in names if name not in members]:
             raise ValueError(f"it has no {missing[0]}")
-        size = sum(members[name].file_size for name in names)
+        mapped = {name for name in names if _can_be_mapped(file, members[name])}
+        size = sum(members[name].file_size for name in names if name not in mapped)
         require_memory(size, f"reading {size:,} bytes of arrays")
-        return {name: _read_array(archive, members[name], name) for name in names}
+        return {
+            name: _read_array(archive, members[name], name, file if name in mapped else None)
+            for name in names
+        }
 
 
 def decompress_gzip(content: bytes) -> bytes:
@@ -163,7 +173,16 @@ def _members_by_array(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return members
 
 
-def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> np.ndarray:
+def _can_be_mapped(file: _File, info: zipfile.ZipInfo) -> bool:
+    is_stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
+    is_large = info.file_size > memory.LARGE_BYTES
+    return is_stored and is_large and isinstance(file, io.BufferedReader)
+
+
+def _read_array(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, mapped: _File | None
+) -> np.ndarray:
+    """Reads an array; maps it instead if its file is given as ``mapped``."""
     if info.flag_bits & 1:
         raise ValueError(f"{name} is encrypted")
     with _reporting_damage(f"{name}: "), archive.open(info) as member:
@@ -173,17 +192,23 @@ def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> n
             raise ValueError(f"{name} isn't an array") from error
         if version not in _NPY_HEADERS:
             raise ValueError(f"the array {name} has the unknown format {version}")
-        shape, _, dtype = _NPY_HEADERS[version](member)
+        shape, is_fortran, dtype = _NPY_HEADERS[version](member)
         if dtype.hasobject:
             raise ValueError(f"Object arrays are never unpickled, and {name} is one")
         if dtype.kind not in "biufcSU" or not dtype.itemsize:
             raise ValueError(f"{name} must be an array of numbers or text, got {dtype}")
-        claimed, held = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
+        start = member.tell()
+        claimed, held = math.prod(shape) * dtype.itemsize, info.file_size - start
         if claimed != held:
             raise ValueError(
                 f"the header of {name} claims {claimed:,} bytes, {dtype} of shape {shape}, but it "
                 f"has {held:,}"
             )
+    if mapped is not None:
+        mapped.seek(info.header_offset + _NAME_LENGTH)
+        name_length, extra_length = struct.unpack("<HH", mapped.read(4))
+        start += info.header_offset + _LOCAL_HEADER + name_length + extra_length
+        return np.memmap(mapped, dtype, "r", start, shape, "F" if is_fortran else "C")
     with _reporting_damage(f"{name}: "), archive.open(info) as member:
         return np.lib.format.read_array(member, allow_pickle=False)
 

@@ -28,7 +28,8 @@ def load(path: Path) -> Dataset:
     The file contains either ``train_images``, ``train_labels``, ``test_images`` and
     ``test_labels``, or ``images`` and ``labels``. In the latter case, 10% of each class are held
     out for testing, by a deterministic split. ``class_names`` is optional and defaults to the class
-    indices.
+    indices. Square images of more than ``memory.LARGE_BYTES`` are memory-mapped if they are split
+    and not compressed.
 
     Images are uint8, (n, height, width) or (n, height, width, channels), with bright ink on dark
     background; they are padded to squares. Labels are class indices from 0, or -1 for unlabelled
@@ -95,6 +96,8 @@ def _square_images(images: np.ndarray, name: str) -> np.ndarray:
     side = max(images.shape[1:3])
     if 0 in images.shape:
         raise ValueError(f"{name} must not be empty, got shape {images.shape}")
+    if images.shape[1] == images.shape[2]:
+        return images  # not copied: it may be memory-mapped
     require_memory(
         3 * len(images) * side**2 * images.shape[-1],
         f"padding {name} to {side:,} x {side:,} pixels",

@@ -14,6 +14,7 @@ from jvae_jax.memory import require_memory
 from jvae_jax.models.autoencoder import FILTERS, HIDDEN, STRIDE, Autoencoder, padded
 from jvae_jax.objectives import OBJECTIVES, Objective, Ours
 from jvae_jax.training import distributed
+from jvae_jax.training.feeding import DataPlace, lies_on_host
 from jvae_jax.training.logbook import LogbookKind
 from jvae_jax.training.parallel import DeviceMapping
 from jvae_jax.training.step import EMA_DECAY
@@ -85,6 +86,10 @@ class TrainConfig:
     """Epochs between checkpoints and sample grids. By default about 1,000 steps."""
     log: LogbookKind = "none"
     """Record the run for TensorBoard or for Weights & Biases too, in the run's folder."""
+    data_on: DataPlace = "auto"
+    """Where the training images lie: on each device, or on the host, which sends each dispatch's
+    examples while the last one trains; auto: on the host if they take more than 1 GiB. Results are
+    the same."""
     parallel: DeviceMapping = "pmap"
     """Transformation that runs a step on all devices; results are the same."""
     coordinator: str | None = None
@@ -190,13 +195,15 @@ class TrainConfig:
 
         Returns:
             5 values of 4 bytes for each parameter (itself, its average, Adam's two moments and its
-            gradient), 1 byte for each value of the training images on the device and, if that is
-            the CPU, 300 bytes for each pixel of a process's part of the batch.
+            gradient), 1 byte for each value of the training images if they lie on the device and,
+            if that is the CPU, 300 bytes for each pixel of a process's part of the batch.
         """
         network = self.make_network(
             image_shape=dataset.image_shape, classes=len(dataset.class_names)
         )
-        estimate = 5 * parameter_bytes(network) + dataset.train_images.nbytes
+        estimate = 5 * parameter_bytes(network)
+        if not lies_on_host(self.data_on, dataset.train_images):
+            estimate += dataset.train_images.nbytes
         if jax.default_backend() == "cpu":
             height, width, _ = dataset.image_shape
             images = self.batch_size // jax.process_count()

@@ -1,5 +1,6 @@
 """A complete training run: from a configuration to a folder with a trained, evaluated model."""
 
+import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ from jvae_jax.training import checkpoints, distributed, parallel
 from jvae_jax.training.batching import balanced_order, epoch_order, mixed_order
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.distributed import StopRequest, stop_on_signals
+from jvae_jax.training.feeding import make_feed
 from jvae_jax.training.provenance import environment, numeric_environment
 from jvae_jax.training.run import (
     Run,
@@ -298,6 +300,7 @@ def _shared_settings(config: TrainConfig, run: Run, devices: Devices) -> dict[st
     return {
         **settings(config),
         "parallel": config.parallel,
+        "data_on": config.data_on,
         "dataset": run.config.dataset,
         "data with fingerprint": run.data.fingerprint,
         "device ids": [device.id for device in devices],
@@ -491,7 +494,13 @@ class _Trainer:
         self._run = run
         self._names = metric_names(run.config.objective)
         self._devices = devices
-        self._data = parallel.replicate(Batch(dataset.train_images, dataset.train_labels), devices)
+        self._feed = make_feed(
+            Batch(dataset.train_images, dataset.train_labels),
+            devices,
+            run.config.data_on,
+            batch_size=run.config.batch_size,
+            steps=_STEPS_PER_DISPATCH,
+        )
         self._train_steps = parallel.make_train_steps(
             run.config.objective,
             run.network,
@@ -531,15 +540,19 @@ class _Trainer:
             CheckpointError: if a checkpoint can't be written.
         """
         run = self._run
-        order, state = parallel.place((self._order(epoch), state), self._devices)
+        state = parallel.place(state, self._devices)
+        self._feed.start_epoch(self._order(epoch))
         sums = dict(sums) or dict.fromkeys(self._names, 0.0)
         end = epoch * run.steps_per_epoch
-        for step in range(int(state.step), end, _STEPS_PER_DISPATCH):
-            next_step = min(step + _STEPS_PER_DISPATCH, end)
+        steps = [*range(int(state.step), end, _STEPS_PER_DISPATCH), end]
+        examples = self._feed.load(*steps[:2])
+        for number, (step, next_step) in enumerate(itertools.pairwise(steps)):
             with self._profiled():
                 state, metrics = self._train_steps(
-                    state, self._data, order, run.key("train"), jnp.int32(next_step)
+                    state, *examples, run.key("train"), jnp.int32(next_step)
                 )
+                if next_step < end:  # while the devices train
+                    examples = self._feed.load(*steps[number + 1 : number + 3])
                 metrics = jax.device_get(metrics)
             self._check_finite(metrics.first_nonfinite_step)
             dispatch_sums = {name: float(metrics.sums[name]) for name in self._names}

@@ -36,13 +36,15 @@ TrainSteps = Callable[[TrainState, Batch, Array, Array, Array], tuple[TrainState
 
 def replicate(batch: Batch, devices: Devices) -> Batch:
     """Copies the training data to every device of this process, along a new first axis."""
-    sharding = NamedSharding(_local_mesh(devices), PartitionSpec(AXIS))
+    copies = len(local_devices(devices))
+    return shard(
+        jax.tree.map(lambda array: np.broadcast_to(array, (copies, *array.shape)), batch), devices
+    )
 
-    def copy(array: Array | np.ndarray) -> Array:
-        copies = len(sharding.device_set)
-        return jax.device_put(np.broadcast_to(array, (copies, *array.shape)), sharding)
 
-    return jax.tree.map(copy, batch)
+def shard(batch: Batch, devices: Devices) -> Batch:
+    """Puts an entry of the first axis on each device of this process."""
+    return jax.device_put(batch, NamedSharding(_local_mesh(devices), PartitionSpec(AXIS)))
 
 
 def local_devices(devices: Devices) -> list[Any]:

@@ -68,6 +68,7 @@ _IGNORED_ON_RESUME = (
     "data_dir",
     "profile",
     "parallel",
+    "data_on",
     "coordinator",
     "num_processes",
     "process_id",

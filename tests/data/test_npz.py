@@ -1,5 +1,6 @@
 """Datasets in .npz files, valid and invalid."""
 
+import mmap
 import os
 import zipfile
 
@@ -43,6 +44,38 @@ def test_loads_split_arrays(path):
     np.testing.assert_array_equal(dataset.train_labels, LABELS[:30])
     assert sorted(set(dataset.test_labels.tolist())) == [-1, 1]
     assert load(path).fingerprint == dataset.fingerprint
+
+
+def is_mapped(array):
+    while array is not None and not isinstance(array, mmap.mmap):
+        array = getattr(array, "base", None)
+    return array is not None
+
+
+@pytest.mark.parametrize("axes", ["C", "F"])
+def test_large_arrays_are_memory_mapped(path, monkeypatch, axes):
+    images = np.asarray(IMAGES, order=axes)
+    arrays = {
+        "train_images": images[:30],
+        "train_labels": LABELS[:30],
+        "test_images": images[30:],
+        "test_labels": LABELS[30:],
+    }
+    monkeypatch.setattr(memory, "LARGE_BYTES", images[:20].nbytes)
+    size = IMAGES.shape[1]
+    for write, mapped in ((np.savez, True), (np.savez_compressed, False)):
+        write(path, **arrays)
+        dataset = load(path, size)
+        assert is_mapped(dataset.train_images) == mapped
+        assert not is_mapped(dataset.test_images)
+        np.testing.assert_array_equal(dataset.train_images[..., 0], IMAGES[:30])
+        np.testing.assert_array_equal(dataset.train_labels, LABELS[:30])
+    # What a mapped file claims is compared with what it holds, too.
+    np.savez(path, **arrays)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"(30, ", b"(31, "))
+    with pytest.raises(ValueError, match=r"can't be read: .*train_images"):
+        load(path, size)
 
 
 def test_splits_unsplit_arrays(path):
@@ -266,12 +299,12 @@ def test_reports_invalid_members(path, damage, message):
     "data files", "npz that decompresses beyond the memory", "refused before it is decompressed"
 )
 def test_reports_decompression_bombs(path, monkeypatch):
-    np.savez_compressed(path, images=np.zeros((400, 100, 100), np.uint8), labels=np.arange(400) % 2)
+    np.savez_compressed(path, images=np.zeros((400, 100, 50), np.uint8), labels=np.arange(400) % 2)
     assert path.stat().st_size < 20_000
     monkeypatch.setattr(Dataset, "resized", lambda self, _: self)
-    size = 4_000_000 + 400 * 8 + 2 * 128
+    size = 2_000_000 + 400 * 8 + 2 * 128
     for limit, message in [
-        (size - 1, r"mine\.npz can't be read: reading 4,003,456 bytes of arrays needs about"),
+        (size - 1, r"mine\.npz can't be read: reading 2,003,456 bytes of arrays needs about"),
         (12_000_000 - 1, r"padding images of .*mine\.npz to 100 x 100 pixels needs about"),
     ]:
         monkeypatch.setattr(memory, "memory_limit", lambda limit=limit: limit)

@@ -119,15 +119,16 @@ def test_two_processes_match_one_device(tmp_path):
 
 
 @pytest.mark.long
-def test_shard_map_equals_pmap(tmp_path, uninterrupted):
+def test_shard_map_and_host_data_change_nothing(tmp_path, uninterrupted):
     """Bit for bit, with two processes, and with eight devices of one."""
-    flags = ["--epochs=12", "--workdir=run", "--parallel=shard_map"]
+    other = ["--parallel=shard_map", "--data_on=host"]
+    flags = ["--epochs=12", "--workdir=run", *other]
     assert wait_all(start_processes(tmp_path, *flags)) == [0, 0]
     runs = [tmp_path / "run", uninterrupted / "run"]
-    for mapping in ("pmap", "shard_map"):
-        flags = ["--epochs=1", f"--workdir={mapping}", f"--parallel={mapping}"]
+    for name, flags in (("default", []), ("other", other)):
+        flags = ["--epochs=1", f"--workdir={name}", *flags]
         assert wait_all(start_processes(tmp_path, *flags, count=1, devices=8)) == [0]
-        runs.append(tmp_path / mapping)
+        runs.append(tmp_path / name)
     for one, other in (runs[:2], runs[2:]):
         jax.tree.map(
             np.testing.assert_array_equal, load_run(one).load_state(), load_run(other).load_state()

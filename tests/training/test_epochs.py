@@ -169,6 +169,7 @@ def test_training_steps_get_the_settings_of_the_run(recorder, config):
         "label_info": LabelInfo(all_labelled=True),
         "ema_decay": 0.5,
         "devices": jax.devices(),
+        "mapping": "pmap",
     }
 
 
