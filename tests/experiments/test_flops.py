@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from benchmarks import roofline
 from benchmarks.flops import train_step_flops
 
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.objectives import OBJECTIVES
 from jvae_jax.training import parallel
+from jvae_jax.training.config import parameter_bytes
 from jvae_jax.training.step import state_shape
 from jvae_jax.types import Batch
 
@@ -58,3 +60,19 @@ def test_count_of_small_model():
 def test_rejects_conditional_models():
     with pytest.raises(ValueError, match="conditional"):
         train_step_flops(Autoencoder((8, 8, 1), conditional=True), 1)
+
+
+def test_roofline_on_paper():
+    """Operations by the analytic count, and bytes that grow with the batch alone."""
+    model = Autoencoder((32, 32, 1))
+    (flops, size), (double_flops, double_size) = map(roofline.step_cost, (BATCH, 2 * BATCH))
+    # XLA leaves out the products with the padding of convolutions.
+    assert 0.85 < flops / train_step_flops(model, BATCH) < 1.1
+    assert double_flops / flops == pytest.approx(2, rel=0.05)
+    # Parameters, average, two moments and gradient are read or written at least ten times.
+    fixed = 2 * size - double_size
+    assert fixed > 10 * parameter_bytes(model)
+    per_image = (size - fixed) / BATCH
+    expected = fixed * 9 / per_image
+    assert roofline.large_batch() == pytest.approx(expected, rel=0.05)
+    assert len(roofline.rows()) == 6
