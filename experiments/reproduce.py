@@ -4,7 +4,8 @@
 
 Finished runs are skipped, interrupted runs are resumed. Each command saves its results as JSON;
 ``report`` rebuilds the tables and figures from it. ``frontier``, ``disentanglement``,
-``image-size`` and the comparisons of settings leave out the rows that ``--output`` already holds.
+``batch-size``, ``image-size`` and the comparisons of settings leave out the rows that ``--output``
+already holds.
 """
 
 import itertools
@@ -17,6 +18,7 @@ from typing import Any
 import jax
 from paper import configs, figures, studies
 from paper.configs import (
+    BatchSizeConfig,
     DisentanglementConfig,
     Figure3Config,
     FineTuningConfig,
@@ -35,7 +37,7 @@ from paper.configs import (
 from paper.photographs import CONDITIONS, photograph_row
 from paper.report import ReportConfig, report
 
-from jvae_jax import OBJECTIVES, PRESETS, cli
+from jvae_jax import OBJECTIVES, PRESETS, TrainConfig, cli
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation import classifier
 from jvae_jax.evaluation.classifier import EvalClassifier
@@ -285,6 +287,31 @@ def fine_tuning(config: FineTuningConfig) -> None:
     _print_table(config, "fine-tuning")
 
 
+def batch_size(config: BatchSizeConfig) -> None:
+    dataset = config.load()
+    default = TrainConfig()
+    for size, (rule, exponent) in itertools.product(
+        studies.BATCH_SIZES, studies.LEARNING_RATE_RULES.items()
+    ):
+        if size == default.batch_size and exponent:  # the rules agree
+            continue
+        setting = {"batch_size": size, "rule": rule, "epochs": config.epochs}
+        if _is_kept(config, "batch-size", setting):
+            continue
+        rate = default.learning_rate * (size / default.batch_size) ** exponent
+        run_config = config.train_config(
+            "ours",
+            f"{size}-{rule.replace(' ', '-')}-{config.epochs}-epochs",
+            batch_size=size,
+            learning_rate=rate,
+        )
+        _, row = studies.train_and_evaluate(
+            run_config, dataset, None, batch_size=size, rule=rule, learning_rate=rate
+        )
+        _save_row(config, "batch-size", row, ("dataset", "batch_size", "rule", "epochs", "seed"))
+    _print_table(config, "batch-size")
+
+
 def image_size(config: ImageSizeConfig) -> None:
     eval_classifier = config.eval_classifier(config.load(min(studies.IMAGE_SIZES)))
     identity = ("dataset", "image_size", "epochs", "seed")
@@ -436,6 +463,11 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
         fine_tuning,
         FineTuningConfig,
         "New classes with few images, from random weights and from those of other classes.",
+    ),
+    "batch-size": (
+        batch_size,
+        BatchSizeConfig,
+        "Larger batches, with three rules for their learning rate.",
     ),
     "image-size": (
         image_size,

@@ -244,6 +244,16 @@ class FineTuningConfig(Table1Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchSizeConfig(StudyConfig):
+    """Options of the study of batch sizes and learning rates."""
+
+    epochs: int = 5
+    """Epochs of each run."""
+    runs: str = "runs/batch-size"
+    """Folder of the runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageSizeConfig(StudyConfig):
     """Options of the study of larger images."""
 

@@ -104,6 +104,7 @@ REPORTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
     "likelihood": lambda path, contents: _save_table(path, tables.likelihood(contents["rows"])),
     "labels": _write_labels,
     "fine-tuning": lambda path, contents: _save_table(path, tables.fine_tuning(contents["rows"])),
+    "batch-size": lambda path, contents: _save_table(path, tables.batch_sizes(contents["rows"])),
     "image-size": lambda path, contents: _save_table(path, tables.image_sizes(contents["rows"])),
     "hands": lambda path, contents: _save_table(path, tables.hands(contents["rows"])),
     "photographs": lambda path, contents: _save_table(path, tables.photographs(contents["rows"])),

@@ -106,6 +106,10 @@ LIKELIHOOD_LATENTS = (10, 50)
 """Dimensions of z in the study of the likelihood."""
 FINE_TUNING_EPOCHS = (25, 100, 400)
 """Epochs on the new classes in the study of fine-tuning."""
+BATCH_SIZES = (64, 256, 1024, 4096)
+"""Batch sizes in the study of learning rates."""
+LEARNING_RATE_RULES = {"constant": 0.0, "square root": 0.5, "linear": 1.0}
+"""Exponents of the batch size, relative to the default one, in the learning rate."""
 IMAGE_SIZES = (32, 64)
 """Heights and widths in the study of larger images, in pixels; multiples of the smallest."""
 SUPERVISED_BASELINE = "supervised baseline"

@@ -325,6 +325,24 @@ def fine_tuning(rows: Sequence[Row]) -> str:
     )
 
 
+def batch_sizes(rows: Sequence[Row]) -> str:
+    """One line per batch size and rule for the learning rate."""
+    columns = {name: COLUMNS[name] for name in ("mse", "kl_z", "accuracy")}
+    lines = [
+        [
+            str(row["batch_size"]),
+            row["rule"],
+            f"{row['learning_rate']:.3g}",
+            str(row["step"]),
+            *_cells([row], columns),
+        ]
+        for row in rows
+    ]
+    headings = ["batch size", "rule", "learning rate", "steps"]
+    headings += [heading for heading, _ in columns.values()]
+    return _markdown(headings, lines) + f"\n`ours`. {_caption(rows)}\n"
+
+
 def image_sizes(rows: Sequence[Row]) -> str:
     """One line per dataset and image size."""
     headings = [heading for heading, _ in _IMAGE_SIZES.values()]

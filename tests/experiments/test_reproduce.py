@@ -435,6 +435,25 @@ def test_fine_tuning(small, monkeypatch):
 
 
 @pytest.mark.long
+def test_batch_size(small, monkeypatch):
+    options, output = small
+    monkeypatch.setattr(reproduce.studies, "BATCH_SIZES", (64, 100))
+    monkeypatch.setattr(reproduce.studies, "LEARNING_RATE_RULES", {"constant": 0.0, "root": 0.5})
+    config = reproduce.BatchSizeConfig(**options)
+    for _ in range(2):  # the second time, nothing is left to do
+        reproduce.batch_size(config)
+    rows = reproduce.studies.load_rows(output / "batch-size.json")
+    assert [(row["batch_size"], row["rule"]) for row in rows] == [
+        (64, "constant"),
+        (100, "constant"),
+        (100, "root"),
+    ]
+    assert [row["learning_rate"] for row in rows] == [1e-3, 1e-3, 1.25e-3]
+    lines = (output / "batch-size.md").read_text().splitlines()
+    assert lines[4].startswith("| 100 | root | 0.00125 | 1 | ")
+
+
+@pytest.mark.long
 def test_image_size(small, monkeypatch):
     """Images of twice the size, each pixel repeated, are classified as the original ones."""
     options, output = small
