@@ -23,9 +23,11 @@ def lies_on_host(place: DataPlace, images: np.ndarray) -> bool:
 class DeviceFeed:
     """All training images on each device: data and order as ``train_steps`` takes them."""
 
-    def __init__(self, batch: Batch, devices: Devices) -> None:
+    def __init__(
+        self, batch: Batch, devices: Devices, mapping: parallel.DeviceMapping = "pmap"
+    ) -> None:
         self._devices = devices
-        self._data = parallel.replicate(batch, devices)
+        self._data = parallel.replicate(batch, devices, mapping)
 
     def start_epoch(self, order: Array) -> None:
         """Sets the order in which the epoch visits the examples, (examples,)."""
@@ -44,16 +46,25 @@ class HostFeed:
     on the device.
     """
 
-    def __init__(self, batch: Batch, devices: Devices, *, batch_size: int, steps: int) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        devices: Devices,
+        mapping: parallel.DeviceMapping = "pmap",
+        *,
+        batch_size: int,
+        steps: int,
+    ) -> None:
         """Prepares the order that all dispatches share.
 
         Args:
             batch: the training images, which may be memory-mapped, and labels.
             devices: devices of all processes.
+            mapping: transformation that runs the steps.
             batch_size: examples of a global batch.
             steps: maximum number of steps of a dispatch.
         """
-        self._batch, self._devices = batch, devices
+        self._batch, self._devices, self._mapping = batch, devices, mapping
         self._batch_size, self._steps = batch_size, steps
         self._per_device = batch_size // len(devices)
         blocks, positions = np.divmod(np.arange(steps * batch_size, dtype=np.int32), batch_size)
@@ -78,13 +89,19 @@ class HostFeed:
             if device.process_index == jax.process_index()
         ]
         gathered = jax.tree.map(lambda array: np.stack([array[i] for i in local]), self._batch)
-        return parallel.shard(gathered, self._devices), self._order
+        return parallel.shard(gathered, self._devices, self._mapping), self._order
 
 
 def make_feed(
-    batch: Batch, devices: Devices, place: DataPlace, *, batch_size: int, steps: int
+    batch: Batch,
+    devices: Devices,
+    place: DataPlace,
+    mapping: parallel.DeviceMapping,
+    *,
+    batch_size: int,
+    steps: int,
 ) -> DeviceFeed | HostFeed:
     """Makes the feed of a run; arguments as of :class:`HostFeed`."""
     if lies_on_host(place, np.asarray(batch.images)):
-        return HostFeed(batch, devices, batch_size=batch_size, steps=steps)
-    return DeviceFeed(batch, devices)
+        return HostFeed(batch, devices, mapping, batch_size=batch_size, steps=steps)
+    return DeviceFeed(batch, devices, mapping)

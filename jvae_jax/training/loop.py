@@ -498,6 +498,7 @@ class _Trainer:
             Batch(dataset.train_images, dataset.train_labels),
             devices,
             run.config.data_on,
+            run.config.parallel,
             batch_size=run.config.batch_size,
             steps=_STEPS_PER_DISPATCH,
         )

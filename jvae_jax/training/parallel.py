@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array, lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.objectives import Objective
@@ -34,17 +34,24 @@ Tree = TypeVar("Tree")
 TrainSteps = Callable[[TrainState, Batch, Array, Array, Array], tuple[TrainState, StepMetrics]]
 
 
-def replicate(batch: Batch, devices: Devices) -> Batch:
+def replicate(batch: Batch, devices: Devices, mapping: DeviceMapping = "pmap") -> Batch:
     """Copies the training data to every device of this process, along a new first axis."""
     copies = len(local_devices(devices))
-    return shard(
-        jax.tree.map(lambda array: np.broadcast_to(array, (copies, *array.shape)), batch), devices
-    )
+    copied = jax.tree.map(lambda array: np.broadcast_to(array, (copies, *array.shape)), batch)
+    return shard(copied, devices, mapping)
 
 
-def shard(batch: Batch, devices: Devices) -> Batch:
+def shard(batch: Batch, devices: Devices, mapping: DeviceMapping = "pmap") -> Batch:
     """Puts an entry of the first axis on each device of this process."""
-    return jax.device_put(batch, NamedSharding(_local_mesh(devices), PartitionSpec(AXIS)))
+
+    def sharding(array: np.ndarray) -> Sharding:
+        if mapping == "pmap" and not getattr(jax.config, "jax_pmap_shmap_merge", True):
+            # Before jax 0.8, pmap copies in each call what has another sharding than its own.
+            own: Any = getattr(jax.sharding, "PmapSharding")  # noqa: B009
+            return own.default(array.shape, 0, local_devices(devices))
+        return NamedSharding(_local_mesh(devices), PartitionSpec(AXIS))
+
+    return jax.tree.map(lambda array: jax.device_put(array, sharding(array)), batch)
 
 
 def local_devices(devices: Devices) -> list[Any]:

@@ -54,7 +54,7 @@ def setup(
     state = state._replace(multipliers=objective.initial_multipliers() or None)
     cast = lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x  # noqa: E731
     state = parallel.place(jax.tree.map(cast, state), devices)
-    data = parallel.replicate(Batch(dataset.train_images, dataset.train_labels), devices)
+    data = parallel.replicate(Batch(dataset.train_images, dataset.train_labels), devices, mapping)
     return train_steps, state, data
 
 
