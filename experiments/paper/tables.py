@@ -347,14 +347,18 @@ def image_sizes(rows: Sequence[Row]) -> str:
     """One line per dataset and image size."""
     headings = [heading for heading, _ in _IMAGE_SIZES.values()]
     lines = [
-        [row["dataset"], f"{row['image_size']} x {row['image_size']}", *_cells([row], _IMAGE_SIZES)]
+        [
+            row["dataset"],
+            f"{row['image_size']} x {row['image_size']}",
+            str(row["epochs"]),
+            *_cells([row], _IMAGE_SIZES),
+        ]
         for row in rows
     ]
     return (
-        _markdown(["dataset", "pixels", *headings], lines, words=2)
+        _markdown(["dataset", "pixels", "epochs", *headings], lines, words=2)
         + "\nProcessor time of each image. Larger images are averaged to the smallest size before "
-        f"the evaluation classifier. {rows[0]['epochs']} epochs, seed {rows[0]['seed']}. "
-        f"{_provenance(rows)}\n"
+        f"the evaluation classifier. Seed {rows[0]['seed']}. {_provenance(rows)}\n"
     )
 
 
