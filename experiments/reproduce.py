@@ -37,9 +37,10 @@ from paper.configs import (
 from paper.photographs import CONDITIONS, photograph_row
 from paper.report import ReportConfig, report
 
-from jvae_jax import OBJECTIVES, PRESETS, TrainConfig, cli
+from jvae_jax import OBJECTIVES, PRESETS, TrainConfig, TrainedModel, cli
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation import classifier
+from jvae_jax.evaluation.classification_accuracy_score import classification_accuracy_score
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.disentanglement import morphology_metrics
 from jvae_jax.evaluation.likelihood import likelihood_metrics
@@ -342,6 +343,25 @@ def photographs(config: PhotographsConfig) -> None:
 
 
 def hands(config: ModelConfig) -> None:
+    _evaluate_model(config, "hands", hand_metrics)
+
+
+def cas(config: ModelConfig) -> None:
+    def score(
+        model: TrainedModel, dataset: Dataset, key: jax.Array, eval_classifier: EvalClassifier
+    ) -> dict[str, Any]:
+        return classification_accuracy_score(
+            model.network, model.variables, eval_classifier, dataset, key
+        )
+
+    _evaluate_model(config, "cas", score)
+
+
+def _evaluate_model(
+    config: ModelConfig,
+    study: str,
+    measure: Callable[[TrainedModel, Dataset, jax.Array, EvalClassifier], dict[str, Any]],
+) -> None:
     model, dataset = config.load()
     eval_classifier = classifier.load_or_train(dataset, config.data_dir)
     current = environment()
@@ -351,11 +371,11 @@ def hands(config: ModelConfig) -> None:
         "seed": config.seed,
         "command": studies.command(),
         "trained_with": current["commit"],
-        **hand_metrics(model, dataset, jax.random.key(config.seed), eval_classifier),
+        **measure(model, dataset, jax.random.key(config.seed), eval_classifier),
         "environment": current,
     }
-    _save_row(config, "hands", row, ("dataset", "model", "seed"))
-    _print_table(config, "hands")
+    _save_row(config, study, row, ("dataset", "model", "seed"))
+    _print_table(config, study)
 
 
 def _compare_settings(
@@ -478,6 +498,11 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
         photographs,
         PhotographsConfig,
         "Accuracy of a model on synthetic photographs of test images.",
+    ),
+    "cas": (
+        cas,
+        ModelConfig,
+        "Classification accuracy score: a classifier trained on generated characters alone.",
     ),
     "hands": (
         hands,

@@ -86,6 +86,14 @@ _HANDS = {
     "font_accuracy": ("glyphs read", 4),
 }
 """Headings and decimals of the study of hands."""
+_CAS = {
+    "cas": ("generated", 4),
+    "cas_real": ("real", 4),
+    "cas_augmented": ("real and generated", 4),
+    "rare_class_accuracy_real": ("rare classes, real", 4),
+    "rare_class_accuracy_augmented": ("rare classes, real and generated", 4),
+}
+"""Headings and decimals of classification accuracy scores."""
 
 _IMAGE_SIZES = {
     **{name: COLUMNS[name] for name in SAMPLE_METRICS},
@@ -371,6 +379,13 @@ def photographs(rows: Sequence[Row]) -> str:
         + f"\n{first['model']}; {first['examples']:,} test images and as many blank sheets under "
         f"each condition, seed {first['seed']}. {_provenance(rows)}\n"
     )
+
+
+def cas(rows: Sequence[Row]) -> str:
+    """One line per model: test accuracy of classifiers by their training images."""
+    headings = [heading for heading, _ in _CAS.values()]
+    lines = [[row["model"], *_cells([row], _CAS)] for row in rows]
+    return _markdown(["model", *headings], lines) + f"\n{_provenance(rows)}\n"
 
 
 def hands(rows: Sequence[Row]) -> str:

@@ -498,6 +498,23 @@ def test_photographs():
 
 
 @pytest.mark.long
+def test_cas(monkeypatch, tmp_path):
+    """Of the packaged digits, with short training."""
+    score = partial(reproduce.classification_accuracy_score, characters=1000, steps=120)
+    monkeypatch.setattr(reproduce, "classification_accuracy_score", score)
+    monkeypatch.setattr(
+        reproduce.classifier,
+        "load_or_train",
+        lambda dataset, _: classifier.train(dataset, steps=120),
+    )
+    reproduce.cas(reproduce.ModelConfig(dataset="mnist_5k", output=str(tmp_path)))
+    (row,) = reproduce.studies.load_rows(tmp_path / "cas.json")
+    assert 0.7 < row["cas"] <= row["cas_real"] + 0.05
+    line = (tmp_path / "cas.md").read_text().splitlines()[2]
+    assert line == f"| ours, mnist | {row['cas']:.4f} | {row['cas_real']:.4f} |  |  |  |"
+
+
+@pytest.mark.long
 def test_hands(monkeypatch, tmp_path):
     """Of the packaged digits: a hand is kept, and four pictures tell more of it than one."""
     monkeypatch.setattr(metrics, "_FONTS", 1)
