@@ -296,13 +296,14 @@ def batch_size(config: BatchSizeConfig) -> None:
     ):
         if size == default.batch_size and exponent:  # the rules agree
             continue
-        setting = {"batch_size": size, "rule": rule, "epochs": config.epochs}
+        setting = {"dataset": dataset.name, "batch_size": size, "rule": rule}
+        setting["epochs"] = config.epochs
         if _is_kept(config, "batch-size", setting):
             continue
         rate = default.learning_rate * (size / default.batch_size) ** exponent
         run_config = config.train_config(
             "ours",
-            f"{size}-{rule.replace(' ', '-')}-{config.epochs}-epochs",
+            f"{dataset.name}-{size}-{rule.replace(' ', '-')}-{config.epochs}-epochs",
             batch_size=size,
             learning_rate=rate,
         )
@@ -317,13 +318,13 @@ def image_size(config: ImageSizeConfig) -> None:
     eval_classifier = config.eval_classifier(config.load(min(studies.IMAGE_SIZES)))
     identity = ("dataset", "image_size", "epochs", "seed")
     for size in studies.IMAGE_SIZES:
-        setting = {"dataset": config.dataset, "image_size": size, "epochs": config.epochs}
+        dataset = config.load(size)
+        setting = {"dataset": dataset.name, "image_size": size, "epochs": config.epochs}
         if _is_kept(config, "image-size", setting):
             continue
-        dataset = config.load(size)
         run_config = config.train_config(
             "ours",
-            f"{config.dataset}-{size}-pixels-{config.epochs}-epochs",
+            f"{dataset.name}-{size}-pixels-{config.epochs}-epochs",
             image_size=size,
             **asdict(PRESETS["best"]),
         )

@@ -59,7 +59,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} into")
     check_regular_file(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with _naming(path, temporary):
+    with naming(path, temporary):
         try:
             # A killed process may have had the same ID.
             temporary.unlink(missing_ok=True)
@@ -76,7 +76,7 @@ def append(path: Path, text: str) -> None:
     Raises:
         OSError: if it can't be written; a part of the text may have been.
     """
-    with _naming(path), path.open("a", encoding="utf-8", newline="\n") as file:
+    with naming(path), path.open("a", encoding="utf-8", newline="\n") as file:
         file.write(text)
 
 
@@ -114,7 +114,7 @@ def lock_file(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def _naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
     """Names ``path`` in errors of writing, which name no file or the temporary one."""
     try:
         yield

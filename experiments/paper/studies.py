@@ -6,7 +6,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -298,11 +298,12 @@ class AveragingClassifier(EvalClassifier):
     @classmethod
     def of(cls, classifier: EvalClassifier, dataset: Dataset) -> "AveragingClassifier":
         """The classifier with its accuracy on the averaged test images of a dataset."""
-        averaging = cls(**vars(classifier))
+        values = {each.name: getattr(classifier, each.name) for each in fields(classifier)}
+        averaging = cls(**values)
         predicted, _ = averaging(scale_pixels(dataset.test_images))
         return replace(averaging, accuracy=float(np.mean(predicted == dataset.test_labels)))
 
-    def __call__(self, images: Images) -> tuple[Array, Array]:
+    def _logits_and_features(self, images: Images) -> tuple[Array, Array]:
         rows, columns, channels = cast(tuple[int, int, int], self.image_shape)
         blocks = images.reshape(
             len(images),
@@ -312,7 +313,7 @@ class AveragingClassifier(EvalClassifier):
             images.shape[2] // columns,
             channels,
         )
-        return super().__call__(blocks.mean(axis=(2, 4)))
+        return super()._logits_and_features(blocks.mean(axis=(2, 4)))
 
 
 def processor_time(run: Run, dataset: Dataset) -> Row:

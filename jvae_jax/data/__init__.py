@@ -45,12 +45,12 @@ Sources:
         ``ETL9G.zip`` etc. to those who agree to its terms; they aren't downloaded. B is binary, G
         grey. Classes are the characters of the records; 10% of each are held out for testing.
 
-Released datasets are read from ``data_dir`` or downloaded into it, from several addresses in turn
-where there are, resumed where a connection broke off, verified by their checksums where known,
-prepared once by tensorflow-datasets (TensorFlow isn't needed) and then read from one cache file.
-Where tensorflow-datasets or array_record isn't installed, as on Windows, and for [10] and [11], the
-files are decoded directly into the cache. Files of different datasets may share a name: files are
-read from the sub-folder named after the dataset (e.g. ``kmnist``) if it contains them, else from
+Released datasets are read from ``data_dir`` or downloaded into it, trying several addresses and
+resuming broken connections, verified by their checksums where known, prepared once by
+tensorflow-datasets (TensorFlow isn't needed) and then read from one cache file. Where
+tensorflow-datasets or array_record isn't installed, as on Windows, and for [10] and [11], the files
+are decoded directly into the cache. Files of different datasets may share a name: files are read
+from the sub-folder named after the dataset (e.g. ``kmnist``) if it contains them, else from
 ``data_dir`` itself. The tests read MNIST's released files, a synthetic hiragana73 archive of the
 released layout, and small files in the formats of the other datasets.
 

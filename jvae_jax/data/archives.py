@@ -114,10 +114,14 @@ def decompress_gzip(content: bytes) -> bytes:
     return decompressed.getvalue()
 
 
-def damaged_file_error(path: Path | str, error: Exception) -> ValueError:
-    """Returns the ValueError that reports a damaged file, given the error raised on reading it."""
+class DamagedFileError(ValueError):
+    """A file of data is damaged."""
+
+
+def damaged_file_error(path: Path | str, error: Exception) -> DamagedFileError:
+    """Returns the error that reports a damaged file, given the error raised on reading it."""
     first_line, *_ = str(error).splitlines() or [type(error).__name__]
-    return ValueError(
+    return DamagedFileError(
         f"{path} is damaged ({first_line}); delete it or replace it with an intact copy"
     )
 

@@ -1,18 +1,19 @@
 """Downloads of released files: from several addresses, resumed when broken, and verified."""
 
+import contextlib
 import http.client
 import logging
 import queue
 import threading
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from jvae_jax.data.source import Source
+from jvae_jax.files import naming
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +29,8 @@ _RANGE_NOT_SATISFIABLE = 416
 def download(source: Source, folder: Path) -> dict[str, Path]:
     """Downloads the files of a source that a folder doesn't hold yet.
 
-    The addresses of a file are tried in turn. What a broken connection has left is kept, and
-    resumed here or by the next call, from any address.
+    The addresses of a file are tried in turn. A broken connection is resumed up to five times while
+    bytes come; what it has left is kept for the next address and the next call.
 
     Args:
         source: where the files are, and how they are verified.
@@ -84,10 +85,8 @@ def _download_file(source: Source, name: str, urls: Sequence[str], path: Path) -
         try:
             _fetch(url, partial)
             source.verify(name, partial)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            if _is_of_file(error):
-                raise
-            reason = _reason(error)
+        except (ConnectionError, ValueError) as error:
+            reason = str(error)
             if isinstance(error, ValueError):  # the parts may be of different files
                 partial.unlink()
                 reason = f"{name} isn't the released file"
@@ -106,7 +105,7 @@ def _fetch(url: str, partial: Path) -> None:
         before = partial.stat().st_size if partial.exists() else 0
         try:
             _append(url, partial, before)
-        except (OSError, http.client.HTTPException):
+        except ConnectionError:
             if not partial.exists() or partial.stat().st_size <= before:
                 raise
         else:
@@ -119,18 +118,23 @@ def _append(url: str, partial: Path, position: int) -> None:
     headers = {"Range": f"bytes={position}-"} if position else {}
     request = urllib.request.Request(url, headers=headers)
     try:
-        response = urllib.request.urlopen(request, timeout=_IDLE_SECONDS)
-    except urllib.error.HTTPError as error:
-        if error.code == _RANGE_NOT_SATISFIABLE:  # the part is as long as the file, or longer
+        with _of_network():
+            response = urllib.request.urlopen(request, timeout=_IDLE_SECONDS)
+    except ConnectionError as error:
+        if getattr(error.__cause__, "code", None) != _RANGE_NOT_SATISFIABLE or not position:
+            raise
+        # The part is longer than the file, or as long, which its checksum or format will show.
+        if error.__cause__.headers.get("Content-Range") != f"bytes */{position}":
             partial.unlink()
             _append(url, partial, 0)
-            return
-        raise
+        return
     with response:
-        expected = f"bytes {position}-"
-        if not response.headers.get("Content-Range", "").startswith(expected):
+        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
             position = 0
-        total = position + int(response.headers.get("Content-Length") or 0)
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {position}-"):
+            raise ConnectionError("it sent another part than was asked for")
+        length = response.headers.get("Content-Length")
+        total = None if length is None else position + int(length)
         bar = tqdm(
             desc=partial.stem,
             initial=position,
@@ -139,18 +143,26 @@ def _append(url: str, partial: Path, position: int) -> None:
             unit_scale=True,
             disable=None,
         )
-        with partial.open("ab" if position else "wb") as file, bar:
-            while chunk := response.read(1 << 20):
+        with naming(partial), partial.open("ab" if position else "wb") as file, bar:
+            while chunk := _read(response):
                 file.write(chunk)
                 bar.update(len(chunk))
-            if total > position and file.tell() != total:
+            if total not in (None, file.tell()):
                 raise ConnectionError(f"it ended after {file.tell():,} of {total:,} bytes")
 
 
-def _is_of_file(error: Exception) -> bool:
-    """Whether an error is of a file here, not of the network, whose errors may name an address."""
-    of_network = isinstance(error, urllib.error.URLError)
-    return isinstance(error, OSError) and not of_network and error.filename is not None
+def _read(response: http.client.HTTPResponse) -> bytes:
+    with _of_network():
+        return response.read(1 << 20)
+
+
+@contextlib.contextmanager
+def _of_network() -> Iterator[None]:
+    """Turns errors of the network, of several types, into ConnectionErrors."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        raise ConnectionError(_reason(error)) from error
 
 
 def _reason(error: Exception) -> str:

@@ -76,7 +76,7 @@ class EtlSource:
 
     class_names = None
     has_checksums = False
-    is_downloadable = False
+    homepage = "http://etlcdb.db.aist.go.jp"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -85,14 +85,15 @@ class EtlSource:
 
     @property
     def urls(self) -> dict[str, tuple[str, ...]]:
-        """Page of the publisher, whose terms of use must be agreed to."""
-        return {f"{self.name.upper()}.zip": ("http://etlcdb.db.aist.go.jp",)}
+        """No addresses: the publisher's terms of use must be agreed to."""
+        return {f"{self.name.upper()}.zip": ()}
 
     def find(self, directory: Path) -> dict[str, Path] | None:
         """Finds the archive, such as ETL9G.zip; that of ETL8B may be called ETL8B2.zip."""
         for folder in (directory / self.name, directory):
-            if paths := sorted(folder.glob(f"{self.name.upper()}*.zip")):
-                return {path.name: path for path in paths[:1]}
+            paths = sorted(folder.glob(f"{self.name.upper()}*.zip"))
+            if archive := next(filter(Path.is_file, paths), None):
+                return {archive.name: archive}
         return None
 
     def verify(self, name: str, path: Path) -> None:

@@ -28,7 +28,7 @@ class Hiragana73:
     name = "hiragana73"
     class_names = tuple(_CHARACTERS)
     has_checksums = False
-    is_downloadable = True
+    homepage = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -45,7 +45,7 @@ class Release:
     transposed: bool = False
 
     image_shape = 28, 28, 1
-    is_downloadable = True
+    homepage = None
 
     @property
     def has_checksums(self) -> bool:

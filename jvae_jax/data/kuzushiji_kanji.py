@@ -9,6 +9,7 @@ from jvae_jax.data.archives import read_members
 from jvae_jax.data.images import EncodedImage, decode_images, holdout_mask, split_arrays
 from jvae_jax.data.source import PreparedData
 
+_IMAGES = 140_424
 _FOLDER = re.compile(r"U\+([0-9A-F]{4,5})")
 
 
@@ -25,7 +26,7 @@ class KuzushijiKanji:
     name = "kuzushiji_kanji"
     class_names = None
     has_checksums = False
-    is_downloadable = True
+    homepage = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -35,7 +36,8 @@ class KuzushijiKanji:
     @property
     def urls(self) -> dict[str, tuple[str, ...]]:
         """Address of the archive."""
-        return {"kkanji.tar": ("http://codh.rois.ac.jp/kmnist/dataset/kkanji/kkanji.tar",)}
+        folder = "codh.rois.ac.jp/kmnist/dataset/kkanji/kkanji.tar"
+        return {"kkanji.tar": (f"http://{folder}", f"https://{folder}")}
 
     def find(self, directory: Path) -> dict[str, Path] | None:
         """Finds kkanji.tar."""
@@ -65,7 +67,10 @@ class KuzushijiKanji:
         )
         test = holdout_mask(decoded.paths, decoded.labels, len(class_names))
         arrays = split_arrays(decoded.images, decoded.labels, test)
-        return PreparedData(arrays, decoded.notes, class_names)
+        notes = decoded.notes
+        if len(images) != _IMAGES:  # a truncated tar archive may look like a shorter one
+            notes += (f"{archive} holds {len(images):,} of the {_IMAGES:,} released images",)
+        return PreparedData(arrays, notes, class_names)
 
 
 def _is_image(path: PurePosixPath) -> bool:

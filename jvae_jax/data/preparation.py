@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from jvae_jax.data import cache
+from jvae_jax.data.archives import DamagedFileError
 from jvae_jax.data.dataset import Dataset
 from jvae_jax.data.download import connection_failure, download
 from jvae_jax.data.source import PreparedData, Source, fingerprint
@@ -46,17 +47,8 @@ def load(source: Source, directory: Path) -> Dataset:
     paths = _PreparedPaths(source, home)
     origin = None if files is None or source.has_checksums else fingerprint(files.values())
     data = cache.read(paths.cache, origin)
-    must_download = data is None and files is None and not paths.is_prepared()
-    urls = next(iter(source.urls.values()))
-    if must_download and (
-        failure := connection_failure(urls)
-        if source.is_downloadable
-        else f"it is to be had from {urls[0]}"
-    ):
-        raise ConnectionError(
-            f"{source.name} is not in {directory} and can't be downloaded ({failure}); "
-            f"put {', '.join(source.urls)} there"
-        )
+    if data is None and files is None and not paths.is_prepared():
+        _check_connection(source, directory, paths.downloads)
     if data is None:
         home.mkdir(parents=True, exist_ok=True)
         with paths.lock():
@@ -77,7 +69,8 @@ class _PreparedPaths:
         self.name = f"{source.name.replace('/', '_')}_{height}x{width}"
         self.cache = home / f"{self.name}.npz"
         self.folder = home / "jvae_images" / self.name
-        self.downloads = home / "jvae_images" / "downloads"
+        # The splits of EMNIST share an archive.
+        self.downloads = home / "jvae_images" / "downloads" / source.name.split("/")[0]
 
     def is_prepared(self) -> bool:
         """Whether tensorflow-datasets has prepared the source."""
@@ -92,6 +85,24 @@ class _PreparedPaths:
             yield
 
 
+def _check_connection(source: Source, directory: Path, downloads: Path) -> None:
+    """Raises ConnectionError if files are missing and can't be downloaded."""
+    missing = [name for name in source.urls if not (downloads / name).exists()]
+    if not missing:
+        return
+    names = ", ".join(source.urls)
+    if source.homepage is not None:
+        raise ConnectionError(
+            f"{source.name} is not in {directory}; get {names} from {source.homepage}, whose terms "
+            f"must be agreed to, and put it into {directory}"
+        )
+    if failure := connection_failure(source.urls[missing[0]]):
+        raise ConnectionError(
+            f"{source.name} is not in {directory} and can't be downloaded ({failure}); "
+            f"put {names} there"
+        )
+
+
 def _prepare(
     source: Source, files: Mapping[str, Path] | None, paths: _PreparedPaths, origin: str | None
 ) -> PreparedData:
@@ -101,14 +112,13 @@ def _prepare(
         shutil.rmtree(paths.folder, ignore_errors=True)
     downloaded = {}
     if files is None and not (tfds and paths.is_prepared()):
-        # The splits of EMNIST share an archive.
-        files = downloaded = download(source, paths.downloads / source.name.split("/")[0])
+        files = downloaded = download(source, paths.downloads)
     try:
         if tfds is None:
             data = source.read(files or {})
         else:
             data = tfds.prepare(source, files, config=paths.name, data_dir=paths.home)
-    except ValueError as error:
+    except DamagedFileError as error:
         if not downloaded:
             raise
         for path in downloaded.values():

@@ -50,13 +50,16 @@ class Source(Protocol):
         ...
 
     @property
-    def is_downloadable(self) -> bool:
-        """Whether ``urls`` are of the files, not of pages where they are to be had."""
+    def homepage(self) -> str | None:
+        """Page from which users must download the files themselves; None if ``urls`` do."""
         ...
 
     @property
     def urls(self) -> Mapping[str, Sequence[str]]:
-        """Addresses of each file, by file name, in the order in which they are tried."""
+        """Addresses of each file, by file name, in the order in which they are tried.
+
+        Empty if there is a homepage instead.
+        """
         ...
 
     def find(self, directory: Path) -> Mapping[str, Path] | None:

@@ -92,7 +92,8 @@ def prepare(
     logging.getLogger("absl").setLevel(logging.ERROR)
     builder: Any = JvaeImages(source=source, files=files, config=config, data_dir=data_dir)
     with contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare()
+        # tensorflow-datasets makes the folder, though it downloads nothing.
+        builder.download_and_prepare(download_dir=data_dir / "jvae_images" / "downloads")
     arrays: Arrays = {}
     for split in _SPLITS:
         examples = builder.as_data_source(split)

@@ -1,8 +1,9 @@
 """Training: configuration, steps, checkpoints and the complete run.
 
 ``config`` is the configuration; ``step``, ``batching`` and ``parallel`` are pure functions under
-``jit`` and ``pmap``; ``loop`` has :func:`fit`; ``run``, ``run_writer`` and ``checkpoints`` are the
-run's folder; ``distributed`` connects several processes.
+``jit`` and ``pmap`` or ``shard_map``; ``feeding`` gives them their examples; ``loop`` has
+:func:`fit`; ``run``, ``run_writer`` and ``checkpoints`` are the run's folder; ``distributed``
+connects several processes.
 """
 
 from jvae_jax.training.checkpoints import CheckpointError

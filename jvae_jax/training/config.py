@@ -1,5 +1,6 @@
 """Configuration of a training run: the source of the flags, config.json and resume checks."""
 
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from jvae_jax.memory import require_memory
 from jvae_jax.models.autoencoder import FILTERS, HIDDEN, STRIDE, Autoencoder, padded
 from jvae_jax.objectives import OBJECTIVES, Objective, Ours
 from jvae_jax.training import distributed
-from jvae_jax.training.feeding import DataPlace, lies_on_host
+from jvae_jax.training.feeding import STEPS_PER_DISPATCH, DataPlace, lies_on_host
 from jvae_jax.training.logbook import LogbookKind
 from jvae_jax.training.parallel import DeviceMapping
 from jvae_jax.training.step import EMA_DECAY
@@ -41,10 +42,11 @@ class TrainConfig:
     objective: Objective = field(default_factory=Ours)
     """Training objective; its hyperparameters are flags too."""
     dataset: str = "auto"
-    """Dataset: mnist, mnist_5k, hiragana73, kmnist, k49, kuzushiji_kanji, emnist/letters, another
-    split of EMNIST, etl4, etl7, etl8b, etl8g, etl9b, etl9g, fashion_mnist, or the path of an .npz
-    file; auto: the full MNIST if it is found or can be downloaded, else the 5,000 digits that need
-    no download; folder: the images in --data_dir, a sub-folder for each class."""
+    """Dataset: mnist, mnist_5k, hiragana73, kmnist, k49, kuzushiji_kanji, emnist/letters,
+    emnist/balanced, emnist/bymerge, emnist/byclass, emnist/digits, emnist/mnist, etl4, etl7, etl8b,
+    etl8g, etl9b, etl9g, fashion_mnist, or the path of an .npz file; auto: the full MNIST if it is
+    found or can be downloaded, else the 5,000 digits that need no download; folder: the images in
+    --data_dir, a sub-folder for each class."""
     data_dir: str = DATA_DIR
     """Folder of the original files, if present, of downloads and of prepared data."""
     workdir: str | None = None
@@ -87,9 +89,8 @@ class TrainConfig:
     log: LogbookKind = "none"
     """Record the run for TensorBoard or for Weights & Biases too, in the run's folder."""
     data_on: DataPlace = "auto"
-    """Where the training images lie: on each device, or on the host, which sends each dispatch's
-    examples while the last one trains; auto: on the host if they take more than 1 GiB. Results are
-    the same."""
+    """Where the training images lie: on each device, or on the host, which sends the examples of
+    100 steps at a time; auto: on the host if they take more than 1 GiB. Results are the same."""
     parallel: DeviceMapping = "pmap"
     """Transformation that runs a step on all devices; results are the same."""
     coordinator: str | None = None
@@ -195,14 +196,19 @@ class TrainConfig:
 
         Returns:
             5 values of 4 bytes for each parameter (itself, its average, Adam's two moments and its
-            gradient), 1 byte for each value of the training images if they lie on the device and,
-            if that is the CPU, 300 bytes for each pixel of a process's part of the batch.
+            gradient), 1 byte for each value of the training images on the device, or 3 for each of
+            a dispatch if they lie on the host, and, if the device is the CPU, 300 bytes for each
+            pixel of a process's part of the batch.
         """
         network = self.make_network(
             image_shape=dataset.image_shape, classes=len(dataset.class_names)
         )
         estimate = 5 * parameter_bytes(network)
-        if not lies_on_host(self.data_on, dataset.train_images):
+        if lies_on_host(self.data_on, dataset.train_images):
+            steps = min(STEPS_PER_DISPATCH, len(dataset.train_labels) // self.batch_size)
+            examples = steps * self.batch_size // jax.process_count()
+            estimate += 3 * examples * math.prod(dataset.image_shape)
+        else:
             estimate += dataset.train_images.nbytes
         if jax.default_backend() == "cpu":
             height, width, _ = dataset.image_shape

@@ -15,6 +15,10 @@ DataPlace = Literal["auto", "device", "host"]
 """Where training images lie; ``"auto"`` is the host for more than ``memory.LARGE_BYTES``."""
 
 
+STEPS_PER_DISPATCH = 100
+"""Maximum number of steps of a dispatch."""
+
+
 def lies_on_host(place: DataPlace, images: np.ndarray) -> bool:
     """Whether training images lie on the host."""
     return images.nbytes > memory.LARGE_BYTES if place == "auto" else place == "host"
@@ -62,7 +66,7 @@ class HostFeed:
             devices: devices of all processes.
             mapping: transformation that runs the steps.
             batch_size: examples of a global batch.
-            steps: maximum number of steps of a dispatch.
+            steps: maximum number of steps of a dispatch, and at most those of an epoch.
         """
         self._batch, self._devices, self._mapping = batch, devices, mapping
         self._batch_size, self._steps = batch_size, steps
@@ -88,7 +92,7 @@ class HostFeed:
             for part, device in zip(parts, self._devices, strict=True)
             if device.process_index == jax.process_index()
         ]
-        gathered = jax.tree.map(lambda array: np.stack([array[i] for i in local]), self._batch)
+        gathered = jax.tree.map(lambda array: array[np.stack(local)], self._batch)
         return parallel.shard(gathered, self._devices, self._mapping), self._order
 
 

@@ -1,6 +1,5 @@
 """A complete training run: from a configuration to a folder with a trained, evaluated model."""
 
-import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -21,11 +20,10 @@ from jvae_jax.files import write_json
 from jvae_jax.numerics import default_numerics
 from jvae_jax.objectives import Ours
 from jvae_jax.trained_model import category_names
-from jvae_jax.training import checkpoints, distributed, parallel
+from jvae_jax.training import checkpoints, distributed, feeding, parallel
 from jvae_jax.training.batching import balanced_order, epoch_order, mixed_order
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.distributed import StopRequest, stop_on_signals
-from jvae_jax.training.feeding import make_feed
 from jvae_jax.training.provenance import environment, numeric_environment
 from jvae_jax.training.run import (
     Run,
@@ -46,7 +44,6 @@ from jvae_jax.types import Batch, Devices, LabelInfo, Variables
 
 logger = logging.getLogger(__name__)
 
-_STEPS_PER_DISPATCH = 100
 _NOT_STARTED = -1
 """Capacity steps of a run that isn't there yet."""
 _ELBO_TERMS = ("reconstruction", "kl_z", "kl_c")
@@ -494,13 +491,13 @@ class _Trainer:
         self._run = run
         self._names = metric_names(run.config.objective)
         self._devices = devices
-        self._feed = make_feed(
+        self._feed = feeding.make_feed(
             Batch(dataset.train_images, dataset.train_labels),
             devices,
             run.config.data_on,
             run.config.parallel,
             batch_size=run.config.batch_size,
-            steps=_STEPS_PER_DISPATCH,
+            steps=min(feeding.STEPS_PER_DISPATCH, run.steps_per_epoch),
         )
         self._train_steps = parallel.make_train_steps(
             run.config.objective,
@@ -545,15 +542,16 @@ class _Trainer:
         self._feed.start_epoch(self._order(epoch))
         sums = dict(sums) or dict.fromkeys(self._names, 0.0)
         end = epoch * run.steps_per_epoch
-        steps = [*range(int(state.step), end, _STEPS_PER_DISPATCH), end]
-        examples = self._feed.load(*steps[:2])
-        for number, (step, next_step) in enumerate(itertools.pairwise(steps)):
+        step = int(state.step)
+        dispatches = self._dispatches(step, end)
+        upcoming = next(dispatches, None)
+        while upcoming is not None:
+            next_step, examples = upcoming
             with self._profiled():
                 state, metrics = self._train_steps(
                     state, *examples, run.key("train"), jnp.int32(next_step)
                 )
-                if next_step < end:  # while the devices train
-                    examples = self._feed.load(*steps[number + 1 : number + 3])
+                upcoming = next(dispatches, None)  # is gathered while the devices train
                 metrics = jax.device_get(metrics)
             self._check_finite(metrics.first_nonfinite_step)
             dispatch_sums = {name: float(metrics.sums[name]) for name in self._names}
@@ -563,7 +561,15 @@ class _Trainer:
                 writer.steps(next_step, means)
             if stop.synchronize():
                 break
+            step = next_step
         return state, sums
+
+    def _dispatches(self, step: int, end: int) -> Iterator[tuple[int, tuple[Batch, Array]]]:
+        """Yields the step at which each dispatch stops (exclusive), and its examples."""
+        while step < end:
+            stop = min(step + feeding.STEPS_PER_DISPATCH, end)
+            yield stop, self._feed.load(step, stop)
+            step = stop
 
     def _order(self, epoch: int) -> Array:
         """Returns the order in which the epoch visits the examples."""

@@ -1,8 +1,8 @@
 """Data-parallel training: the only ``pmap``, and ``shard_map`` in its place.
 
 The state has no device axis, neither as input nor as output, so checkpoints and evaluation don't
-depend on the number of devices. Each device holds the whole dataset and takes its part of every
-global batch from it.
+depend on the number of devices. Each device holds the whole dataset, or the examples of a dispatch
+(see :mod:`~jvae_jax.training.feeding`), and takes its part of every global batch from it.
 
 All arrays here are of this process's devices. ``shard_map`` takes arrays of all processes' devices,
 which :func:`_shard_map` makes from the same buffers.
@@ -46,7 +46,8 @@ def shard(batch: Batch, devices: Devices, mapping: DeviceMapping = "pmap") -> Ba
 
     def sharding(array: np.ndarray) -> Sharding:
         if mapping == "pmap" and not getattr(jax.config, "jax_pmap_shmap_merge", True):
-            # Before jax 0.8, pmap copies in each call what has another sharding than its own.
+            # By default before jax 0.8, pmap isn't shard_map, and copies in each call what has
+            # another sharding than its own.
             own: Any = getattr(jax.sharding, "PmapSharding")  # noqa: B009
             return own.default(array.shape, 0, local_devices(devices))
         return NamedSharding(_local_mesh(devices), PartitionSpec(AXIS))
@@ -110,10 +111,11 @@ def make_train_steps(
             the same.
 
     Returns:
-        A function of the state, the replicated data, the epoch's order, the random key and the step
-        at which to stop (exclusive, in the same epoch). It returns the new state and the metrics of
-        the steps. The state is donated. One compilation serves all values of ``stop``. Incomplete
-        batches are dropped. Raises ValueError as :func:`check_batch`.
+        A function of the state, the data on each device, the order in which its entries are used,
+        the random key and the step at which to stop (exclusive, in the same epoch). It returns the
+        new state and the metrics of the steps. The state is donated. One compilation serves all
+        values of ``stop``. Incomplete batches are dropped. Raises ValueError as
+        :func:`check_batch`.
     """
     examples_per_device = batch_size // len(devices)
 

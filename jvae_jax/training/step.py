@@ -1,4 +1,4 @@
-"""One training step: pure functions of a state, used under ``jit`` and ``pmap`` alike."""
+"""One training step: pure functions of a state, used under ``jit``, ``pmap`` and ``shard_map``."""
 
 from functools import partial
 from typing import Any, NamedTuple

@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import logging
+import os
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -49,7 +50,9 @@ def serve(server):
             if not server.knows_ranges:
                 start = 0
             if start >= len(content):
-                self.send_error(416)
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.end_headers()
                 return
             self.send_response(206 if start else 200)
             if start:
@@ -101,12 +104,28 @@ def test_starts_again_where_ranges_are_unknown(tmp_path):
     assert server.ranges[:2] == [None, "bytes=100-"]
 
 
-@pytest.mark.parametrize("extra", [b"", b"more"])
-def test_starts_again_if_the_part_is_too_long(tmp_path, extra):
-    (tmp_path / f"{NAME}.part").write_bytes(bytes(len(CONTENT)) + extra)
+def test_starts_again_if_the_part_is_too_long(tmp_path):
+    (tmp_path / f"{NAME}.part").write_bytes(CONTENT + b"more")
     server = Server(CONTENTS)
     fetch(tmp_path, server)
-    assert server.ranges[:2] == [f"bytes={len(CONTENT + extra)}-", None]
+    assert server.ranges[:2] == [f"bytes={len(CONTENT) + 4}-", None]
+
+
+def test_a_complete_part_is_the_file(tmp_path):
+    """Of a process that was killed before it renamed it."""
+    (tmp_path / f"{NAME}.part").write_bytes(CONTENT)
+    server = Server(CONTENTS)
+    fetch(tmp_path, server)
+    assert server.ranges[:2] == [f"bytes={len(CONTENT)}-", None]
+    assert len(server.ranges) == len(CONTENTS)
+
+
+def test_a_full_disk_is_no_fault_of_the_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(download.tqdm, "update", lambda *_: os.write(os.open("/dev/full", 1), b"x"))
+    with pytest.raises(OSError, match="No space left") as error:
+        fetch(tmp_path, Server(CONTENTS))
+    assert not isinstance(error.value, ConnectionError)
+    assert error.value.filename == str(tmp_path / f"{NAME}.part")
 
 
 @pytest.mark.fault(

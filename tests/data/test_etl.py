@@ -143,7 +143,7 @@ def test_resizes_and_names_the_archive(tmp_path):
 
 @pytest.mark.usefixtures("offline")
 def test_says_where_the_archive_is_to_be_had(tmp_path):
-    message = r"etl9g is not in .*to be had from http://etlcdb\.db\.aist\.go\.jp\); put ETL9G\.zip"
+    message = r"etl9g is not in .*; get ETL9G\.zip from http://etlcdb\.db\.aist\.go"
     with pytest.raises(ConnectionError, match=message):
         data.load("etl9g", tmp_path)
 

@@ -19,8 +19,9 @@ def archive(tmp_path):
     return write_tar(tmp_path / "kkanji.tar", files)
 
 
-def test_classes_are_the_folders(archive, monkeypatch):
+def test_classes_are_the_folders(archive, monkeypatch, caplog):
     dataset = data.load("kuzushiji_kanji", archive.parent)
+    assert "kkanji.tar holds 8 of the 140,424 released images" in caplog.text
     assert dataset.class_names == ("日", "木", "\ufa11")
     assert dataset.image_shape == (32, 32, 1)
     assert np.bincount(dataset.train_labels).tolist() == [2, 3, 1]

@@ -52,19 +52,21 @@ def is_mapped(array):
     return array is not None
 
 
-@pytest.mark.parametrize("axes", ["C", "F"])
-def test_large_arrays_are_memory_mapped(path, monkeypatch, axes):
-    images = np.asarray(IMAGES, order=axes)
+@pytest.mark.parametrize("is_fortran", [False, True])
+def test_large_arrays_are_memory_mapped(path, monkeypatch, is_fortran):
+    order = np.asfortranarray if is_fortran else np.ascontiguousarray
     arrays = {
-        "train_images": images[:30],
+        "train_images": order(IMAGES[:30]),
         "train_labels": LABELS[:30],
-        "test_images": images[30:],
+        "test_images": order(IMAGES[30:]),
         "test_labels": LABELS[30:],
     }
-    monkeypatch.setattr(memory, "LARGE_BYTES", images[:20].nbytes)
+    monkeypatch.setattr(memory, "LARGE_BYTES", IMAGES[:20].nbytes)
     size = IMAGES.shape[1]
     for write, mapped in ((np.savez, True), (np.savez_compressed, False)):
         write(path, **arrays)
+        if mapped:
+            assert f"'fortran_order': {is_fortran}".encode() in path.read_bytes()
         dataset = load(path, size)
         assert is_mapped(dataset.train_images) == mapped
         assert not is_mapped(dataset.test_images)
@@ -312,6 +314,11 @@ def test_reports_decompression_bombs(path, monkeypatch):
             load(path)
     monkeypatch.setattr(memory, "memory_limit", lambda: 12_000_000)
     assert load(path).image_shape == (100, 100, 1)
+    # Square images aren't padded, but copied when they are split.
+    np.savez_compressed(path, images=np.zeros((400, 100, 100), np.uint8), labels=np.arange(400) % 2)
+    monkeypatch.setattr(memory, "memory_limit", lambda: 8_000_000 - 1)
+    with pytest.raises(ValueError, match=r"splitting the 4,000,000 bytes of images of .*needs"):
+        load(path)
 
 
 @pytest.mark.fault(

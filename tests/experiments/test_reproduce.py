@@ -473,7 +473,7 @@ def test_image_size(small, monkeypatch):
     assert [row["image_size"] for row in rows] == [size, 2 * size]
     accuracy = reproduce.configs.classifier.load_or_train().accuracy
     assert [row["eval_classifier_accuracy"] for row in rows] == pytest.approx([accuracy] * 2)
-    assert rows[1]["training_ms"] > rows[0]["training_ms"] > rows[0]["drawing_ms"] > 0
+    assert all(row["training_ms"] > row["drawing_ms"] > 0 for row in rows)
     lines = (output / "image-size.md").read_text().splitlines()
     assert lines[3].startswith(f"| toy | {2 * size} x {2 * size} | ")
 

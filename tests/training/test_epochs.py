@@ -16,7 +16,7 @@ from helpers import SMALL, log_messages, make_dataset
 
 from jvae_jax.data.labels import keep_labels
 from jvae_jax.objectives import VAE, JointVAE, Ours
-from jvae_jax.training import checkpoints, distributed, loop, parallel, run_writer
+from jvae_jax.training import checkpoints, distributed, feeding, loop, parallel, run_writer
 from jvae_jax.training.checkpoints import CheckpointWriter
 from jvae_jax.training.loop import DivergedError, fit
 from jvae_jax.training.run import Run
@@ -180,7 +180,7 @@ def test_given_devices_are_used(recorder, config):
 
 
 def test_long_epochs_are_dispatched_in_parts(recorder, config, monkeypatch):
-    monkeypatch.setattr(loop, "_STEPS_PER_DISPATCH", 4)
+    monkeypatch.setattr(feeding, "STEPS_PER_DISPATCH", 4)
     run = fit(replace(config, epochs=2), make_dataset())
     assert [each.steps for each in recorder.dispatches] == [(0, 4), (4, 6), (6, 10), (10, 12)]
     means = [line["train"]["kl_z"] for line in epochs_of(run)]
@@ -268,7 +268,7 @@ def test_stop_within_an_epoch_keeps_its_sums(
     recorder, config, monkeypatch, signal_number, exception
 ):
     """Stopped after the steps 6 to 9 of the second epoch; the mean is over the steps 6 to 11."""
-    monkeypatch.setattr(loop, "_STEPS_PER_DISPATCH", 4)
+    monkeypatch.setattr(feeding, "STEPS_PER_DISPATCH", 4)
     recorder.signals[10] = signal_number
     with pytest.raises(exception):
         fit(config, make_dataset())

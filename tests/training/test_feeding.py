@@ -8,7 +8,7 @@ import pytest
 from helpers import make_dataset
 
 from jvae_jax import Ours, TrainConfig, fit, memory
-from jvae_jax.training import loop
+from jvae_jax.training import feeding
 from jvae_jax.training.batching import epoch_order
 from jvae_jax.training.feeding import DeviceFeed, HostFeed, lies_on_host
 from jvae_jax.types import Batch
@@ -64,7 +64,7 @@ def test_both_feeds_give_the_same_examples(devices):
 )
 def test_trains_the_same_run(tmp_path, monkeypatch, settings):
     """Bit for bit, on two devices, with dispatches that don't fill an epoch."""
-    monkeypatch.setattr(loop, "_STEPS_PER_DISPATCH", STEPS)
+    monkeypatch.setattr(feeding, "STEPS_PER_DISPATCH", STEPS)
     dataset = make_dataset()
     results = []
     for place in ("device", "host"):
@@ -83,10 +83,9 @@ def test_trains_the_same_run(tmp_path, monkeypatch, settings):
     # A run can be continued from the other place.
     grown = [
         fit(
-            replace(config, epochs=3, workdir=str(tmp_path / folder), data_on="device"),
-            dataset,
+            replace(config, epochs=3, workdir=str(tmp_path / folder), data_on=place), dataset
         ).load_state()
-        for folder in ("device", "host")
+        for folder, place in (("device", "host"), ("host", "device"))
     ]
     jax.tree.map(np.testing.assert_array_equal, *grown)
 

@@ -214,7 +214,7 @@ def test_signal_saves_checkpoint_and_resumed_run_equals_uninterrupted_run(
     signal_number, exception, dispatch, tmp_path, monkeypatch
 ):
     """Signals within the second epoch and at its end: an epoch is 3 dispatches of 2 steps."""
-    monkeypatch.setattr("jvae_jax.training.loop._STEPS_PER_DISPATCH", 2)
+    monkeypatch.setattr("jvae_jax.training.feeding.STEPS_PER_DISPATCH", 2)
     config = replace(SMALL, epochs=3)
     uninterrupted = fit(replace(config, workdir=str(tmp_path / "uninterrupted")), make_dataset())
     original, steps = run_writer.ProgressReport.steps, []
