@@ -7,7 +7,7 @@ of each operation alone, read and written; the fusion of operations leaves some 
 """
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,15 +48,14 @@ def step_cost(batch_size: int) -> tuple[float, float]:
     objective = config.objective.resolve(config.epochs * 1000.0)
     network = config.make_network(image_shape=(32, 32, 1), classes=10)
     optimizer = optax.adam(config.learning_rate)
-    batch = Batch(
-        jax.ShapeDtypeStruct((batch_size, 32, 32, 1), np.uint8),
-        jax.ShapeDtypeStruct((batch_size,), np.int32),
-    )
+    images: Any = jax.ShapeDtypeStruct((batch_size, 32, 32, 1), np.uint8)
+    labels: Any = jax.ShapeDtypeStruct((batch_size,), np.int32)
+    batch = Batch(images, labels)
     keys = jax.eval_shape(lambda: example_keys(jax.random.key(0), 0, jnp.arange(batch_size)))
     traced = jax.jit(train_step, static_argnums=(0, 1, 2)).trace(
         objective, network, optimizer, state_shape(network, optimizer), batch, keys
     )
-    cost = traced.lower(lowering_platforms=("tpu",)).cost_analysis()
+    cost: Any = traced.lower(lowering_platforms=("tpu",)).cost_analysis()
     return cost["flops"], cost["bytes accessed"]
 
 

@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,6 @@ _IDLE_SECONDS = 60.0
 """Time without any byte after which a connection counts as broken."""
 _RESUMPTIONS = 5
 """How often a broken download from one address is resumed."""
-_RANGE_NOT_SATISFIABLE = 416
 
 
 def download(source: Source, folder: Path) -> dict[str, Path]:
@@ -58,10 +58,10 @@ def connection_failure(urls: Sequence[str]) -> str | None:
     def request_head(url: str) -> None:
         try:
             request = urllib.request.Request(url, method="HEAD")
-            with urllib.request.urlopen(request, timeout=_CONNECTION_SECONDS):
+            with _of_network(), urllib.request.urlopen(request, timeout=_CONNECTION_SECONDS):
                 answers.put(None)
-        except (OSError, http.client.HTTPException) as error:
-            answers.put(_reason(error))
+        except ConnectionError as error:
+            answers.put(str(error))
 
     for url in urls:
         threading.Thread(target=request_head, args=(url,), daemon=True).start()
@@ -121,10 +121,12 @@ def _append(url: str, partial: Path, position: int) -> None:
         with _of_network():
             response = urllib.request.urlopen(request, timeout=_IDLE_SECONDS)
     except ConnectionError as error:
-        if getattr(error.__cause__, "code", None) != _RANGE_NOT_SATISFIABLE or not position:
+        answer = error.__cause__
+        is_answer = isinstance(answer, urllib.error.HTTPError)
+        if not is_answer or answer.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
         # The part is longer than the file, or as long, which its checksum or format will show.
-        if error.__cause__.headers.get("Content-Range") != f"bytes */{position}":
+        if answer.headers.get("Content-Range") != f"bytes */{position}":
             partial.unlink()
             _append(url, partial, 0)
         return
@@ -162,8 +164,7 @@ def _of_network() -> Iterator[None]:
     try:
         yield
     except (OSError, http.client.HTTPException) as error:
-        raise ConnectionError(_reason(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "reason", error)) or type(error).__name__
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is an open response
+        reason = str(getattr(error, "reason", error)) or type(error).__name__
+        raise ConnectionError(reason) from error

@@ -68,7 +68,8 @@ class HostFeed:
             batch_size: examples of a global batch.
             steps: maximum number of steps of a dispatch, and at most those of an epoch.
         """
-        self._batch, self._devices, self._mapping = batch, devices, mapping
+        self._batch, self._devices = batch, devices
+        self._mapping: parallel.DeviceMapping = mapping
         self._batch_size, self._steps = batch_size, steps
         self._per_device = batch_size // len(devices)
         blocks, positions = np.divmod(np.arange(steps * batch_size, dtype=np.int32), batch_size)

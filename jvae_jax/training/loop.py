@@ -543,7 +543,7 @@ class _Trainer:
         sums = dict(sums) or dict.fromkeys(self._names, 0.0)
         end = epoch * run.steps_per_epoch
         step = int(state.step)
-        dispatches = self._dispatches(step, end)
+        dispatches = self._plan(step, end)
         upcoming = next(dispatches, None)
         while upcoming is not None:
             next_step, examples = upcoming
@@ -564,7 +564,7 @@ class _Trainer:
             step = next_step
         return state, sums
 
-    def _dispatches(self, step: int, end: int) -> Iterator[tuple[int, tuple[Batch, Array]]]:
+    def _plan(self, step: int, end: int) -> Iterator[tuple[int, tuple[Batch, Array]]]:
         """Yields the step at which each dispatch stops (exclusive), and its examples."""
         while step < end:
             stop = min(step + feeding.STEPS_PER_DISPATCH, end)
