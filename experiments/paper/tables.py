@@ -348,7 +348,7 @@ def batch_sizes(rows: Sequence[Row]) -> str:
     ]
     headings = ["batch size", "rule", "learning rate", "steps"]
     headings += [heading for heading, _ in columns.values()]
-    return _markdown(headings, lines) + f"\n`ours`. {_caption(rows)}\n"
+    return _markdown(headings, lines, words=2) + f"\n`ours`. {_caption(rows)}\n"
 
 
 def image_sizes(rows: Sequence[Row]) -> str:
