@@ -319,8 +319,8 @@ class AveragingClassifier(EvalClassifier):
 def processor_time(run: Run, dataset: Dataset) -> Row:
     """Processor time to draw an image and to train on one, in milliseconds.
 
-    Processor time is that of all cores together; unlike wall-clock time, it hardly depends on what
-    else runs. Medians of 20 repetitions.
+    Processor time is that of all cores together; it depends less on what else runs than the time
+    that passes. Medians of 20 repetitions.
     """
     state = run.load_state()
     z, labels = np.zeros((EVAL_BATCH_SIZE, run.network.latents), np.float32), 0
