@@ -125,6 +125,8 @@ def _append(url: str, partial: Path, position: int) -> None:
         is_answer = isinstance(answer, urllib.error.HTTPError)
         if not is_answer or answer.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
+        if not position:  # no range was asked for
+            raise
         # The part is longer than the file, or as long, which its checksum or format will show.
         if answer.headers.get("Content-Range") != f"bytes */{position}":
             partial.unlink()

@@ -142,6 +142,16 @@ def test_tries_the_addresses_in_turn(tmp_path, caplog):
     assert other.ranges == good.ranges == [None] * len(CONTENTS)
 
 
+def test_a_server_that_always_refuses_the_range_is_left(tmp_path):
+    """The server refuses an empty file."""
+    with pytest.raises(ConnectionError, match="Range Not Satisfiable"):
+        fetch(tmp_path, Server(dict.fromkeys(CONTENTS, b"")))
+    (tmp_path / f"{NAME}.part").write_bytes(b"other")
+    with pytest.raises(ConnectionError, match="Range Not Satisfiable"):
+        fetch(tmp_path, Server(dict.fromkeys(CONTENTS, b"")))
+    fetch(tmp_path, Server(CONTENTS))
+
+
 def test_a_part_of_another_file_is_discarded(tmp_path):
     """Its end comes from the second address, after that of the first didn't suit."""
     (tmp_path / f"{NAME}.part").write_bytes(b"other")
