@@ -38,17 +38,20 @@ def encode(_model, _variables, images):
     return Posterior(*(jnp.asarray(each, jnp.float32) for each in (z, 0 * z, logits)))
 
 
-@pytest.fixture(autouse=True)
-def bars(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    for module in (style_controls, generation):
-        monkeypatch.setattr(module, "decode", decode)
-        monkeypatch.setattr(module, "encode", encode)
-    monkeypatch.setattr(style_controls, "_REQUESTS", 64)
+@pytest.fixture(autouse=True, scope="module")
+def bars():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        for module in (style_controls, generation):
+            monkeypatch.setattr(module, "decode", decode)
+            monkeypatch.setattr(module, "encode", encode)
+        monkeypatch.setattr(style_controls, "_REQUESTS", 64)
+        yield
 
 
-@pytest.fixture
-def controls():
+@pytest.fixture(scope="module")
+def controls(bars):
+    del bars
     dataset = make_dataset(train=300, size=32)
     return fit_style_controls(MODEL, {}, dataset, jax.random.key(0))
 
