@@ -62,6 +62,7 @@ class _Context(NamedTuple):
     step: int | Array
     keys: Keys
     multipliers: Multipliers
+    neighbours: Images | None
     label_info: LabelInfo
     axis_name: str | None
 
@@ -135,6 +136,7 @@ class Objective:
         step: int | Array,
         keys: Keys,
         multipliers: Multipliers | None = None,
+        neighbours: Images | None = None,
         label_info: LabelInfo = LabelInfo(),
         axis_name: str | None = None,
     ) -> tuple[Scalar, LossTerms]:
@@ -150,13 +152,15 @@ class Objective:
             keys: random keys by purpose; each a single key or one per example.
             multipliers: multipliers of KL - C. Without them, the loss is that of
                 ``penalty="absolute"``.
+            neighbours: a training image near each of ``images``, of their shape, for objectives
+                with ``neighbours``. Without them, an image is its own neighbour.
             label_info: properties of the dataset's labels.
             axis_name: name of the device axis, if any.
 
         Returns:
             The loss in nats per image, averaged over the batch, and its terms for each example.
         """
-        context = _Context(step, keys, multipliers or {}, label_info, axis_name)
+        context = _Context(step, keys, multipliers or {}, neighbours, label_info, axis_name)
         return self._loss(model, images, labels, context)
 
     def _loss(
@@ -341,12 +345,24 @@ class JointVAE(AnnealedVAE):
     information_weight: float = 0.0
     """Weight of the cross-entropy of q(c|x) to c, where x is decoded from z and c drawn from their
     priors, which raises the conditional accuracy. Not in the paper."""
+    consistency_weight: float = 0.0
+    """Weight of the consistency loss between q(c|x) and q(c|augmented x), which helps if few or no
+    images are labelled. Not in the paper."""
+    neighbours: int = 0
+    """Number of nearest training images of each one, of which the consistency loss augments a
+    random one in place of an unlabelled image. Not in the paper."""
+    marginal_weight: float = 0.0
+    """Weight of KL(q(c) || p(c)), where q(c) is the mean of q(c|x) over the batch, which keeps all
+    values of c in use if few or no images are labelled. Not in the paper."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("gamma", "capacity_c", "information_weight"):
+        weights = ("information_weight", "consistency_weight", "marginal_weight")
+        for name in ("gamma", "capacity_c", "neighbours", *weights):
             require(self, name, lambda value: value >= 0, "0 or more")
         require(self, "temperature", lambda value: value > 0, "above 0")
+        if self.neighbours and not self.consistency_weight:
+            raise ValueError("neighbours has no effect without consistency_weight; add it")
 
     def initial_multipliers(self) -> Multipliers:
         multipliers = super().initial_multipliers()
@@ -360,24 +376,38 @@ class JointVAE(AnnealedVAE):
     @property
     def terms(self) -> tuple[str, ...]:  # type: ignore[override]
         """Fields of ``LossTerms`` that the loss returns."""
-        information = ["information"] if self.information_weight else []
-        return ("reconstruction", "kl_z", "kl_c", *information)
+        weights = {
+            "consistency": self.consistency_weight,
+            "marginal_kl": self.marginal_weight,
+            "information": self.information_weight,
+        }
+        return ("reconstruction", "kl_z", "kl_c", *(name for name in weights if weights[name]))
 
     def final_unlabelled_capacity_c(self, label_info: LabelInfo) -> float:
         del label_info
         return self.capacity_c
 
-    def _information(self, model: Model, examples: int, context: _Context) -> dict[str, Any]:
-        """Arguments of the loss's information term."""
-        if not self.information_weight:
-            return {}
-        return {
-            "information_weight": self.information_weight,
-            "prior_latents": sampling.prior_latents(
-                context.keys.prior, examples, cast(Any, model).latents, model.classes
-            ),
-            "classify_decoded": cast(Any, model).classify_decoded,
-        }
+    def _options(
+        self, model: Model, images: Images, labels: Labels, context: _Context
+    ) -> dict[str, Any]:
+        """Arguments of the loss that aren't in the paper."""
+        options: dict[str, Any] = {"marginal_weight": self.marginal_weight}
+        if self.conditional_encoder:
+            options["classify"] = model.classify
+        if self.consistency_weight:
+            near = images
+            if context.neighbours is not None:
+                labelled = (labels >= 0)[:, None, None, None]
+                near = jnp.where(labelled, images, context.neighbours)
+            options["augmented_images"] = random_affine(context.keys.augmentation, near)
+            options["consistency_weight"] = self.consistency_weight
+        if self.information_weight:
+            options["information_weight"] = self.information_weight
+            options["prior_latents"] = sampling.prior_latents(
+                context.keys.prior, len(images), cast(Any, model).latents, model.classes
+            )
+            options["classify_decoded"] = cast(Any, model).classify_decoded
+        return options
 
     def _capped_capacity(self, final: float, step: int | Array, model: Model) -> Scalar:
         return jnp.minimum(self._capacity(final, step), math.log(model.classes))
@@ -396,8 +426,7 @@ class JointVAE(AnnealedVAE):
             capacity_z=self._capacity(self.capacity_z, context.step),
             **context.multipliers,
             capacity_c=self._capped_capacity(self.capacity_c, context.step, model),
-            **self._information(model, len(images), context),
-            classify=model.classify if self.conditional_encoder else None,
+            **self._options(model, images, jnp.full(len(images), -1), context),
             temperature=self.temperature,
             reconstruction_loss=self._reconstruction_loss,
             axis_name=context.axis_name,
@@ -415,19 +444,10 @@ class Ours(JointVAE):
     """Final capacity C_c of labelled examples, in nats."""
     unlabelled_capacity_c: float = 5.0
     """Final capacity C_c of unlabelled examples, in nats; capped at log K."""
-    consistency_weight: float = 0.0
-    """Weight of the consistency loss between q(c|x) and q(c|augmented x), which helps if few images
-    are labelled. Not in the paper."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("unlabelled_capacity_c", "consistency_weight"):
-            require(self, name, lambda value: value >= 0, "0 or more")
-
-    @property
-    def terms(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Fields of ``LossTerms`` that the loss returns."""
-        return (*super().terms, *(["consistency"] if self.consistency_weight else []))
+        require(self, "unlabelled_capacity_c", lambda value: value >= 0, "0 or more")
 
     def initial_multipliers(self) -> Multipliers:
         multipliers = super().initial_multipliers()
@@ -444,9 +464,6 @@ class Ours(JointVAE):
     def _loss(
         self, model: Model, images: Images, labels: Labels, context: _Context
     ) -> tuple[Scalar, LossTerms]:
-        augmented = (
-            random_affine(context.keys.augmentation, images) if self.consistency_weight else None
-        )
         return losses.ours(
             model.encode,
             model.decode,
@@ -463,10 +480,7 @@ class Ours(JointVAE):
                 self.unlabelled_capacity_c, context.step, model
             ),
             labelled_fraction=context.label_info.labelled_fraction,
-            augmented_images=augmented,
-            consistency_weight=self.consistency_weight,
-            **self._information(model, len(images), context),
-            classify=model.classify if self.conditional_encoder else None,
+            **self._options(model, images, labels, context),
             temperature=self.temperature,
             reconstruction_loss=self._reconstruction_loss,
             axis_name=context.axis_name,

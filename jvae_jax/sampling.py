@@ -137,7 +137,7 @@ def one_hot_argmax(logits: Float[Array, "batch classes"]) -> Float[Array, "batch
     return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=logits.dtype)
 
 
-PURPOSES = ("init", "train", "test", "samples", "order")
+PURPOSES = ("init", "train", "test", "samples", "order", "neighbours")
 """Purposes of a run's random keys."""
 
 

@@ -60,6 +60,8 @@ class LossTerms(NamedTuple):
     """-log q(y|x) of the CVAE's classifier; 0 if unlabelled."""
     consistency: PerExample | None = None
     """Cross-entropy of q(c|augmented x) to the label, or to q(c|x) if unlabelled."""
+    marginal_kl: PerExample | None = None
+    """Share of an image in KL(q(c) || p(c)), where q(c) is the mean of q(c|x) over the batch."""
     information: PerExample | None = None
     """-log q(c|x) of an image x decoded from z and c that are drawn from their priors."""
 
@@ -73,6 +75,8 @@ class Batch(NamedTuple):
 
     images: Pixels
     labels: Int[Array | np.ndarray, "batch"]
+    neighbours: Pixels | None = None
+    """For each image, a training image that is near it."""
 
 
 class Keys(NamedTuple):

@@ -39,6 +39,9 @@ def test_defaults_are_the_papers():
         "temperature": 0.67,
         "conditional_encoder": False,
         "information_weight": 0.0,
+        "consistency_weight": 0.0,
+        "neighbours": 0,
+        "marginal_weight": 0.0,
     }
     # The paper doesn't name its loss; the Bernoulli NLL reproduces the metrics of its VAE.
     assert {fields.pop("reconstruction_loss") for fields in values.values()} == {"bernoulli_nll"}
@@ -51,7 +54,6 @@ def test_defaults_are_the_papers():
         "ours": {
             **joint,
             "capacity_c": 0.0,
-            "consistency_weight": 0.0,
             "unlabelled_capacity_c": 5.0,
         },
     }
@@ -120,6 +122,12 @@ def test_unresolved_capacity_steps_are_the_papers(name):
         (Ours, {"temperature": 0.0}, "temperature must be above 0, got 0.0"),
         (Ours, {"unlabelled_capacity_c": -1.0}, "unlabelled_capacity_c must be 0 or more"),
         (Ours, {"consistency_weight": -1.0}, "consistency_weight must be 0 or more, got -1.0"),
+        (JointVAE, {"marginal_weight": -1.0}, "marginal_weight must be 0 or more, got -1.0"),
+        (
+            Ours,
+            {"neighbours": 5},
+            "neighbours has no effect without consistency_weight; add it",
+        ),
     ],
 )
 @pytest.mark.fault(
@@ -200,7 +208,11 @@ def test_reconstruction_loss_is_selectable(name):
 
 @pytest.mark.parametrize(
     "objective",
-    [*(objective() for objective in OBJECTIVES.values()), Ours(consistency_weight=1.0)],
+    [
+        *(objective() for objective in OBJECTIVES.values()),
+        Ours(consistency_weight=1.0),
+        JointVAE(consistency_weight=1.0, marginal_weight=1.0),
+    ],
     ids=lambda objective: objective.name,
 )
 def test_loss_returns_declared_terms(objective):
@@ -213,7 +225,8 @@ def test_loss_returns_declared_terms(objective):
 def test_hyperparameters_are_parameters_of_the_loss_function(name):
     parameters = inspect.signature(getattr(losses, name)).parameters
     fields = {field.name for field in dataclasses.fields(OBJECTIVES[name])}
-    assert fields - {"capacity_steps", "conditional_encoder", "penalty"} <= set(parameters)
+    others = {"capacity_steps", "conditional_encoder", "neighbours"}
+    assert fields - others - {"penalty"} <= set(parameters)
 
 
 FLAGS = {
@@ -239,7 +252,8 @@ def test_accepts_zero_for_all_weights_and_capacities(name):
     objective = OBJECTIVES[name]
     names = {field.name for field in dataclasses.fields(objective)}
     names -= {"conditional_encoder", "penalty", "reconstruction_loss", "temperature"}
-    zeros = {each: 0 if each == "capacity_steps" else 0.0 for each in names}
+    integers = {"capacity_steps", "neighbours"}
+    zeros = {each: 0 if each in integers else 0.0 for each in names}
     assert dataclasses.asdict(objective(**zeros)).items() >= zeros.items()
 
 
@@ -413,6 +427,22 @@ def test_consistency_loss_compares_with_augmented_images():
     consistency = -(targets * jax.nn.log_softmax(augmented)).sum(axis=1)
     np.testing.assert_allclose(terms.consistency, consistency, rtol=1e-4)
     np.testing.assert_allclose(loss, expected + 4 * consistency.mean(), rtol=1e-5)
+
+
+def test_consistency_loss_compares_unlabelled_images_with_neighbours():
+    """Joint-VAE, which ignores labels, does so for all images."""
+    keys, neighbours = per_example_keys(), IMAGES[::-1]
+    weights = {"consistency_weight": 4.0, "neighbours": 2}
+    logits = linear_model().encode(IMAGES).logits
+    for objective, labelled in ((Ours(**weights), LABELS >= 0), (JointVAE(**weights), LABELS > 9)):
+        _, terms = objective.loss(
+            linear_model(), IMAGES, LABELS, step=STEP, keys=keys, neighbours=neighbours
+        )
+        near = jnp.where(labelled[:, None, None, None], IMAGES, neighbours)
+        augmented = linear_model().encode(random_affine(keys.augmentation, near)).logits
+        targets = np.where(labelled[:, None], np.eye(3)[LABELS], jax.nn.softmax(logits))
+        consistency = -(targets * jax.nn.log_softmax(augmented)).sum(axis=1)
+        np.testing.assert_allclose(terms.consistency, consistency, rtol=1e-4)
 
 
 def test_cvae_skips_sum_over_classes_only_if_all_images_are_labelled():

@@ -46,6 +46,9 @@ def joint_vae(
     capacity_c: float | Scalar,
     multiplier_z: float | Scalar | None = None,
     multiplier_c: float | Scalar | None = None,
+    augmented_images: Images | None = None,
+    consistency_weight: float = 0.0,
+    marginal_weight: float = 0.0,
     information_weight: float = 0.0,
     prior_latents: Float[Array, "batch inputs"] | None = None,
     classify_decoded: Classify | None = None,
@@ -91,6 +94,9 @@ def joint_vae(
         capacity_c=capacity_c,
         multiplier_z=multiplier_z,
         unlabelled_multiplier_c=multiplier_c,
+        augmented_images=augmented_images,
+        consistency_weight=consistency_weight,
+        marginal_weight=marginal_weight,
         information_weight=information_weight,
         prior_latents=prior_latents,
         classify_decoded=classify_decoded,
@@ -120,6 +126,7 @@ def ours(
     labelled_fraction: float | None = None,
     augmented_images: Images | None = None,
     consistency_weight: float = 0.0,
+    marginal_weight: float = 0.0,
     information_weight: float = 0.0,
     prior_latents: Float[Array, "batch inputs"] | None = None,
     classify_decoded: Classify | None = None,
@@ -167,6 +174,9 @@ def ours(
             loss; None for no such loss. Not in the paper.
         consistency_weight: weight of the consistency loss, the cross-entropy of q(c|augmented x) to
             the label, or to q(c|x) if unlabelled. No gradient flows through the latter.
+        marginal_weight: weight of KL(q(c) || p(c)), where q(c) is the mean of q(c|x) over the batch
+            and p(c) is uniform. KL(q(c|x) || p(c)) is the mutual information of x and c plus this.
+            Not in the paper.
         information_weight: weight of E[-log q(c|x)], where x is decoded from z and c that are drawn
             from their priors. log K less this cross-entropy is a lower bound of the mutual
             information of c and x, as in InfoGAN. Not in the paper.
@@ -233,6 +243,8 @@ def ours(
         kl_z=gaussian_kl(mean, logvar),
         kl_c=kl_c,
     )
+    if marginal_weight:
+        terms = terms._replace(marginal_kl=_marginal_kl(logits, axis_name))
     if augmented_images is not None:
         consistency = _consistency(all_logits[batch:], logits, labels)
         terms = terms._replace(consistency=consistency)
@@ -259,6 +271,8 @@ def ours(
     )
     if terms.consistency is not None:
         loss += consistency_weight * jnp.mean(terms.consistency)
+    if terms.marginal_kl is not None:
+        loss += marginal_weight * jnp.mean(terms.marginal_kl)
     if terms.information is not None:
         loss += information_weight * jnp.mean(terms.information)
     return loss, terms
@@ -274,6 +288,16 @@ def _consistency(
     one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     targets = jnp.where(labels[:, None] >= 0, one_hot, predictions)
     return -jnp.sum(targets * jax.nn.log_softmax(augmented_logits), axis=-1)
+
+
+def _marginal_kl(logits: Float[Array, "batch classes"], axis_name: str | None) -> PerExample:
+    """sum_c q(c|x) log(q(c) / p(c)), whose mean over the batch is KL(q(c) || p(c))."""
+    posterior = jax.nn.softmax(logits)
+    marginal = jnp.mean(posterior, axis=0)
+    if axis_name is not None:
+        marginal = lax.pmean(marginal, axis_name)
+    marginal = jnp.maximum(marginal, jnp.finfo(marginal.dtype).tiny)
+    return jnp.sum(posterior * jnp.log(marginal * logits.shape[-1]), axis=-1)
 
 
 def _weighted_difference(

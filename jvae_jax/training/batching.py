@@ -42,6 +42,22 @@ def balanced_order(
     )
 
 
+@jax.jit
+def random_neighbours(
+    key: Array, epoch: int | Array, nearest: Int[Array, "examples count"]
+) -> Int[Array, "examples"]:
+    """Chooses one of the nearest images of each example for an epoch.
+
+    Args:
+        key: random key of the run.
+        epoch: number of the epoch, folded into the key.
+        nearest: see :func:`~jvae_jax.data.neighbours.nearest_images`.
+    """
+    key = jax.random.fold_in(key, epoch)
+    columns = jax.random.randint(key, (len(nearest), 1), 0, nearest.shape[1])
+    return jnp.take_along_axis(nearest, columns, axis=1)[:, 0]
+
+
 @partial(jax.jit, static_argnames=("batch_size", "labelled_per_batch"))
 def mixed_order(
     key: PRNGKey,

@@ -30,12 +30,18 @@ class DeviceFeed:
     def __init__(
         self, batch: Batch, devices: Devices, mapping: parallel.DeviceMapping = "pmap"
     ) -> None:
-        self._devices = devices
+        self._batch, self._devices = batch, devices
+        self._mapping: parallel.DeviceMapping = mapping
         self._data = parallel.replicate(batch, devices, mapping)
 
-    def start_epoch(self, order: Array) -> None:
-        """Sets the order in which the epoch visits the examples, (examples,)."""
+    def start_epoch(self, order: Array, neighbours: np.ndarray | None = None) -> None:
+        """Sets the order in which the epoch visits the examples, (examples,), and their neighbours
+        in the epoch, (training images,), if any.
+        """
         self._order = parallel.place(order, self._devices)
+        if neighbours is not None:
+            batch = self._batch._replace(neighbours=np.asarray(self._batch.images)[neighbours])
+            self._data = parallel.replicate(batch, self._devices, self._mapping)
 
     def load(self, start: int, stop: int) -> tuple[Batch, Array]:  # noqa: ARG002
         """Returns data and order for any steps: the same for all."""
@@ -76,8 +82,9 @@ class HostFeed:
         order = blocks * self._per_device + positions % self._per_device
         self._order = parallel.place(jnp.asarray(order), devices)
 
-    def start_epoch(self, order: Array) -> None:
-        """Sets the order in which the epoch visits the examples, (examples,)."""
+    def start_epoch(self, order: Array, neighbours: np.ndarray | None = None) -> None:
+        """Sets the order of the epoch's examples and their neighbours, as :class:`DeviceFeed`."""
+        self._neighbours = neighbours
         steps = len(order) // self._batch_size
         self._visits = np.asarray(order)[: steps * self._batch_size].reshape(steps, -1)
 
@@ -93,7 +100,11 @@ class HostFeed:
             for part, device in zip(parts, self._devices, strict=True)
             if device.process_index == jax.process_index()
         ]
-        gathered = jax.tree.map(lambda array: array[np.stack(local)], self._batch)
+        examples = np.stack(local)
+        gathered = jax.tree.map(lambda array: array[examples], self._batch)
+        if self._neighbours is not None:
+            images = np.asarray(self._batch.images[self._neighbours[examples]])
+            gathered = gathered._replace(neighbours=images)
         return parallel.shard(gathered, self._devices, self._mapping), self._order
 
 

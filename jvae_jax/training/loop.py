@@ -14,14 +14,20 @@ import numpy as np
 from jax import Array
 
 from jvae_jax.data import Dataset
+from jvae_jax.data.neighbours import nearest_images
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.metrics import Evaluation, mean_test_terms
 from jvae_jax.files import write_json
 from jvae_jax.numerics import default_numerics
-from jvae_jax.objectives import Ours
+from jvae_jax.objectives import JointVAE, Ours
 from jvae_jax.trained_model import category_names
 from jvae_jax.training import checkpoints, distributed, feeding, parallel
-from jvae_jax.training.batching import balanced_order, epoch_order, mixed_order
+from jvae_jax.training.batching import (
+    balanced_order,
+    epoch_order,
+    mixed_order,
+    random_neighbours,
+)
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.distributed import StopRequest, stop_on_signals
 from jvae_jax.training.provenance import environment, numeric_environment
@@ -510,6 +516,10 @@ class _Trainer:
             mapping=run.config.parallel,
         )
         self._labels = dataset.train_labels
+        objective = run.config.objective
+        self._nearest = None
+        if isinstance(objective, JointVAE) and objective.neighbours:
+            self._nearest = nearest_images(dataset.train_images, objective.neighbours)
         self._labelled_per_batch = run.config.labelled_per_batch(dataset.train_labels)
         self._dispatches = 0
 
@@ -539,7 +549,7 @@ class _Trainer:
         """
         run = self._run
         state = parallel.place(state, self._devices)
-        self._feed.start_epoch(self._order(epoch))
+        self._feed.start_epoch(self._order(epoch), self._neighbours(epoch))
         sums = dict(sums) or dict.fromkeys(self._names, 0.0)
         end = epoch * run.steps_per_epoch
         step = int(state.step)
@@ -586,6 +596,13 @@ class _Trainer:
             batch_size=self._run.config.batch_size,
             labelled_per_batch=self._labelled_per_batch,
         )
+
+    def _neighbours(self, epoch: int) -> np.ndarray | None:
+        """Returns a neighbour of each training image for the epoch, if the objective uses any."""
+        if self._nearest is None:
+            return None
+        key = self._run.key("neighbours")
+        return np.asarray(random_neighbours(key, epoch, self._nearest))
 
     @contextmanager
     def _profiled(self) -> Iterator[None]:

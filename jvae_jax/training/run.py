@@ -208,7 +208,9 @@ class Run:
         )
 
     def key(self, purpose: str) -> Array:
-        """Returns the run's random key for a purpose: init, train, test, samples or order."""
+        """Returns the run's random key for a purpose: init, train, test, samples, order or
+        neighbours.
+        """
         return purpose_key(self.config.seed, purpose)
 
     def evaluation(self, filename: str = "evaluation.json") -> dict[str, Any]:

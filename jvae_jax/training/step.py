@@ -97,8 +97,8 @@ def train_step(
         model: unbound linen module; its ``train`` and ``axis_name`` attributes are overridden.
         optimizer: an optax transformation.
         state: state before the step.
-        batch: this device's examples: uint8 images (batch, height, width, channels) and labels
-            (batch,).
+        batch: this device's examples: uint8 images (batch, height, width, channels), labels
+            (batch,) and, if the objective uses neighbours, one of each image.
         keys: one key for each example and purpose.
         label_info: properties of the dataset's labels.
         ema_decay: decay of the moving average of the variables; 0 disables averaging.
@@ -111,6 +111,7 @@ def train_step(
     """
     model = model.clone(axis_name=axis_name)
     images, labels = scale_pixels(batch.images), jnp.asarray(batch.labels)
+    neighbours = None if batch.neighbours is None else scale_pixels(batch.neighbours)
     multipliers: Multipliers = state.multipliers or {}
 
     def bound_loss(model: Autoencoder, multipliers: Multipliers) -> tuple[Scalar, LossTerms]:
@@ -121,6 +122,7 @@ def train_step(
             step=state.step,
             keys=keys,
             multipliers=multipliers,
+            neighbours=neighbours,
             label_info=label_info,
             axis_name=axis_name,
         )

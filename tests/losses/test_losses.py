@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from jvae_jax import losses, numerics, sampling
 from jvae_jax.losses._terms import capacity_penalty
@@ -337,6 +338,54 @@ def test_ours_without_labels_equals_joint_vae():
     jax.tree.map(np.testing.assert_array_equal, ours, joint)
 
 
+@pytest.mark.parametrize(
+    ("probabilities", "kl"),
+    [
+        ([[1, 0], [0, 1]], 0.0),
+        ([[0.5, 0.5], [0.5, 0.5]], 0.0),
+        ([[1, 0], [1, 0]], math.log(2)),
+        ([[0.9, 0.1], [0.5, 0.5]], 0.7 * math.log(1.4) + 0.3 * math.log(0.6)),
+    ],
+)
+def test_marginal_kl_is_that_of_the_mean_posterior(probabilities, kl):
+    logits = jnp.log(jnp.array(probabilities))
+    encode = lambda _: Posterior(jnp.zeros((2, 1)), jnp.zeros((2, 1)), logits)  # noqa: E731
+    decode = lambda latents: jnp.zeros((2, *SHAPE)) * latents.sum()  # noqa: E731
+    images = jnp.zeros((2, *SHAPE))
+    call = partial(losses.joint_vae, encode, decode, images, **JOINT, capacity_c=1.0)
+    loss, terms = call(marginal_weight=3.0)
+    assert float(terms.marginal_kl.mean()) == pytest.approx(kl, abs=1e-6)
+    assert float(loss - call()[0]) == pytest.approx(3 * kl, abs=1e-4)
+
+
+def test_kl_of_c_is_mutual_information_and_marginal_kl():
+    """I(x;c) is the mean of KL(q(c|x) || q(c)), for equally probable images."""
+    (encode, decode), (images, _) = functions(), batch()
+    _, terms = losses.joint_vae(
+        encode, decode, images, **JOINT, capacity_c=1.0, marginal_weight=1.0
+    )
+    posterior = np.asarray(jax.nn.softmax(encode(images).logits), np.float64)
+    information = np.mean([scipy.stats.entropy(each, posterior.mean(0)) for each in posterior])
+    expected = information + terms.marginal_kl.mean()
+    np.testing.assert_allclose(terms.kl_c.mean(), expected, rtol=1e-5)
+
+
+def test_marginal_kl_of_an_unused_class_is_finite():
+    """Its probability underflows to 0 for all images."""
+    logits = jnp.full((BATCH, CLASSES), 0.0).at[:, 1:].set(-200.0)
+
+    def loss(logits):
+        encode = lambda _: Posterior(jnp.zeros((BATCH, 1)), jnp.zeros((BATCH, 1)), logits)  # noqa: E731
+        decode = lambda latents: jnp.zeros((BATCH, *SHAPE)) * latents.sum()  # noqa: E731
+        return losses.joint_vae(
+            encode, decode, batch()[0], **JOINT, capacity_c=1.0, marginal_weight=1.0
+        )
+
+    (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(logits)
+    np.testing.assert_allclose(terms.marginal_kl, math.log(CLASSES), rtol=1e-6)
+    assert np.isfinite(gradient).all()
+
+
 def test_labels_have_no_effect_if_gamma_is_zero():
     (encode, decode), (images, labels) = functions(), batch()
     weights = {**JOINT, "gamma": 0.0, "capacity_c": 0.0}
@@ -530,6 +579,7 @@ LOSSES = {
         "unlabelled_capacity_c": 1.0,
         "labelled_fraction": 0.3,
         "consistency_weight": 2.0,
+        "marginal_weight": 3.0,
     },
     "cvae": {"alpha": 2.0, "labelled_fraction": 0.3},
     "cvae, all labelled": {"alpha": 2.0, "all_labelled": True},

@@ -9,7 +9,12 @@ from helpers import SMALL, make_dataset
 
 from jvae_jax.objectives import JointVAE
 from jvae_jax.training import loop
-from jvae_jax.training.batching import balanced_order, epoch_order, mixed_order
+from jvae_jax.training.batching import (
+    balanced_order,
+    epoch_order,
+    mixed_order,
+    random_neighbours,
+)
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.loop import fit
 
@@ -55,6 +60,17 @@ def test_mixed_order_visits_all_labelled_examples_before_any_again(key, few, per
     unlabelled = batches[:, per_batch:].ravel()
     assert len(set(unlabelled)) == len(unlabelled)
     assert set(unlabelled) <= set(examples[few:])
+
+
+def test_random_neighbours_are_uniform_and_differ_between_epochs(key):
+    nearest = np.arange(8000).reshape(2000, 4)
+    chosen = [np.asarray(random_neighbours(key, epoch, nearest)) for epoch in (1, 2)]
+    for each in chosen:
+        np.testing.assert_array_equal(each // 4, np.arange(2000))
+        # Five standard deviations of a binomial.
+        counts = np.bincount(each % 4)
+        assert np.abs(counts - 500).max() < 5 * np.sqrt(2000 * 0.25 * 0.75)
+    assert 0.7 < np.mean(chosen[0] != chosen[1]) < 0.8
 
 
 @pytest.mark.long

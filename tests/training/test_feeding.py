@@ -19,7 +19,10 @@ STEPS, BATCH_SIZE = 4, 8
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_both_feeds_give_the_same_examples(devices):
-    """The batches of ten steps, in dispatches of four from any start, device by device."""
+    """The batches of ten steps, in dispatches of four from any start, device by device.
+
+    The neighbour of image i is image 82 - i.
+    """
     examples = 83
     data = Batch(np.arange(examples, dtype=np.uint8).reshape(-1, 1, 1, 1), np.arange(examples) - 9)
     on = jax.devices()[:devices]
@@ -29,7 +32,7 @@ def test_both_feeds_give_the_same_examples(devices):
     )
     order = epoch_order(KEY, 3, examples)
     for feed in feeds:
-        feed.start_epoch(order)
+        feed.start_epoch(order, np.arange(examples)[::-1])
     per_device = BATCH_SIZE // devices
     # The third epoch of ten steps.
     for start, stop in ((20, 24), (24, 28), (28, 30), (23, 27)):
@@ -44,21 +47,24 @@ def test_both_feeds_give_the_same_examples(devices):
                     indices = np.asarray(visits)[first : first + per_device]
                     batches.append([np.asarray(each)[device, indices] for each in batch])
             np.testing.assert_array_equal(
-                [labels for _, labels in batches[:devices]],
-                [labels for _, labels in batches[devices:]],
+                [labels for _, labels, _ in batches[:devices]],
+                [labels for _, labels, _ in batches[devices:]],
             )
-            visited = np.concatenate([labels for _, labels in batches[:devices]])
+            visited = np.concatenate([labels for _, labels, _ in batches[:devices]])
             in_epoch = (step - 20) * BATCH_SIZE
             np.testing.assert_array_equal(visited, order[in_epoch : in_epoch + BATCH_SIZE] - 9)
-            images = np.concatenate([images.ravel() for images, _ in batches[devices:]])
-            np.testing.assert_array_equal(images, visited + 9)
+            for fed in (batches[:devices], batches[devices:]):
+                images = np.concatenate([images.ravel() for images, _, _ in fed])
+                np.testing.assert_array_equal(images, visited + 9)
+                neighbours = np.concatenate([images.ravel() for _, _, images in fed])
+                np.testing.assert_array_equal(neighbours, 82 - images)
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        {},
-        pytest.param({"num_labels": 6}, marks=pytest.mark.long),
+        {"num_labels": 6, "objective": Ours(consistency_weight=1.0, neighbours=3)},
+        pytest.param({}, marks=pytest.mark.long),
         pytest.param({"balance_classes": True}, marks=pytest.mark.long),
     ],
 )
@@ -68,14 +74,14 @@ def test_trains_the_same_run(tmp_path, monkeypatch, settings):
     dataset = make_dataset()
     results = []
     for place in ("device", "host"):
+        defaults = {"objective": Ours(capacity_steps=10)}
         config = TrainConfig(
-            objective=Ours(capacity_steps=10),
             batch_size=BATCH_SIZE,
             latents=2,
             epochs=2,
             workdir=str(tmp_path / place),
             data_on=place,
-            **settings,
+            **{**defaults, **settings},
         )
         run = fit(config, dataset)
         results.append((run.load_state(), (run.workdir / "metrics.jsonl").read_text()))

@@ -131,7 +131,7 @@ def test_shard_map_equals_pmap(devices):
 @pytest.mark.parametrize(
     "hyperparameters",
     [
-        {"consistency_weight": 1.0},
+        {"consistency_weight": 1.0, "marginal_weight": 5.0},
         {"penalty": "multiplier", "conditional_encoder": True, "information_weight": 3.0},
     ],
 )

@@ -12,7 +12,7 @@ from helpers import SMALL, log_messages, make_dataset
 from jvae_jax import losses
 from jvae_jax.data.labels import keep_labels
 from jvae_jax.losses._terms import population_weights
-from jvae_jax.objectives import OBJECTIVES, VAE, Ours
+from jvae_jax.objectives import OBJECTIVES, VAE, JointVAE, Ours
 from jvae_jax.training import batching
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.loop import fit
@@ -182,6 +182,24 @@ def test_hidden_labels_have_no_effect(name, tmp_path, monkeypatch):
         first, second = ((run.workdir / file).read_bytes() for run in runs)
         assert first == second
     assert runs[0].data == runs[1].data
+
+
+@pytest.mark.long
+def test_labels_have_no_effect_without_supervision(tmp_path):
+    """Nor does the test split."""
+    dataset = make_dataset()
+    objective = JointVAE(consistency_weight=3.0, neighbours=3, marginal_weight=1.0)
+    wrong = replace(
+        dataset,
+        train_labels=dataset.train_labels[::-1].copy(),
+        test_labels=dataset.test_labels[::-1].copy(),
+        test_images=255 - dataset.test_images,
+    )
+    states = [
+        fit(replace(SMALL, objective=objective, workdir=str(tmp_path / name)), data).load_state()
+        for name, data in (("true", dataset), ("wrong", wrong))
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *states)
 
 
 @pytest.mark.long
