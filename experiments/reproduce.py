@@ -156,6 +156,14 @@ def preset_selection(config: SettingsConfig) -> None:
     )
 
 
+def clusters(config: SettingsConfig) -> None:
+    dataset = config.load()
+    eval_classifier = config.eval_classifier(dataset)
+    _compare_settings(
+        config, "clusters", studies.CLUSTERS, dataset, eval_classifier, studies.category_usage
+    )
+
+
 def frontier(config: FrontierConfig) -> None:
     dataset = config.load()
     eval_classifier = config.eval_classifier(dataset)
@@ -385,6 +393,7 @@ def _compare_settings(
     settings: Sequence[studies.Setting],
     dataset: Dataset,
     eval_classifier: EvalClassifier | None,
+    measure: Callable[[Run, Dataset], studies.Row] = lambda *_: {},
 ) -> None:
     for seed in range(config.seeds):
         for objective, values in settings:
@@ -394,8 +403,8 @@ def _compare_settings(
                 continue
             folder = f"{study}-{name.replace(' --', '-')}-{config.epochs}-epochs-{seed}"
             run_config = config.train_config(objective, folder, seed=seed, **values)
-            _, row = studies.train_and_evaluate(run_config, dataset, eval_classifier)
-            row = {**row, "objective": name}
+            run, row = studies.train_and_evaluate(run_config, dataset, eval_classifier)
+            row = {**row, **measure(run, dataset), "objective": name}
             _save_row(config, study, row, ("dataset", "objective", "epochs", "seed"))
     _print_table(config, study)
 
@@ -463,6 +472,11 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
         ablations,
         SettingsConfig,
         "Ablations of Joint-VAE and ours, without labels and with all of them.",
+    ),
+    "clusters": (
+        clusters,
+        SettingsConfig,
+        "Joint-VAE with what may make c the class without labels.",
     ),
     "frontier": (
         frontier,

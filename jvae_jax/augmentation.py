@@ -14,15 +14,16 @@ _MAX_SHIFT = 1 / 16
 """Bound of the shift along each axis, as a fraction of the side."""
 
 
-def random_affine(key: PRNGKey, images: Images) -> Images:
+def random_affine(key: PRNGKey, images: Images, strength: float = 1.0) -> Images:
     """Applies a small random affine transform to each image.
 
-    Shear, scale and rotation are up to 15 %, shifts up to a sixteenth of the side. Pixels outside
-    the image repeat its edge.
+    With a strength of 1, shear, scale and rotation are up to 15 %, shifts up to a sixteenth of the
+    side. Pixels outside the image repeat its edge.
 
     Args:
         key: a single key or one per example.
         images: images of any size, (batch, height, width, channels).
+        strength: factor of all bounds.
 
     Returns:
         The transformed images, (batch, height, width, channels).
@@ -31,9 +32,9 @@ def random_affine(key: PRNGKey, images: Images) -> Images:
     dtype = images.dtype
     split = jax.random.split if key.ndim == 0 else jax.vmap(jax.random.split, out_axes=1)
     matrix_key, shift_key = split(key)
-    matrix = sampling.uniform(matrix_key, (batch, 2, 2), _MAX_DEFORMATION, dtype)
+    matrix = sampling.uniform(matrix_key, (batch, 2, 2), strength * _MAX_DEFORMATION, dtype)
     size = jnp.array([height, width], dtype)
-    shift = size * sampling.uniform(shift_key, (batch, 2), _MAX_SHIFT, dtype)
+    shift = size * sampling.uniform(shift_key, (batch, 2), strength * _MAX_SHIFT, dtype)
     axes = [jnp.arange(length, dtype=dtype) for length in (height, width)]
     grid = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1)
     centred = grid - (size - 1) / 2

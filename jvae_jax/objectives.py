@@ -348,6 +348,9 @@ class JointVAE(AnnealedVAE):
     consistency_weight: float = 0.0
     """Weight of the consistency loss between q(c|x) and q(c|augmented x), which helps if few or no
     images are labelled. Not in the paper."""
+    augmentation_strength: float = 1.0
+    """Strength of the augmentation: 1 is shear, scale and rotation of up to 15 percent, and shifts
+    of up to a sixteenth of the side."""
     neighbours: int = 0
     """Number of nearest training images of each one, of which the consistency loss augments a
     random one in place of an unlabelled image. Not in the paper."""
@@ -399,7 +402,8 @@ class JointVAE(AnnealedVAE):
             if context.neighbours is not None:
                 labelled = (labels >= 0)[:, None, None, None]
                 near = jnp.where(labelled, images, context.neighbours)
-            options["augmented_images"] = random_affine(context.keys.augmentation, near)
+            key, strength = context.keys.augmentation, self.augmentation_strength
+            options["augmented_images"] = random_affine(key, near, strength)
             options["consistency_weight"] = self.consistency_weight
         if self.information_weight:
             options["information_weight"] = self.information_weight

@@ -99,6 +99,9 @@ REPORTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
         path, tables.settings(contents["rows"], "held-out training images", tables.SAMPLE_METRICS)
     ),
     "ablations": lambda path, contents: _save_table(path, tables.settings(contents["rows"])),
+    "clusters": lambda path, contents: _save_table(
+        path, tables.settings(contents["rows"], metrics=tables.CLUSTER_METRICS)
+    ),
     "frontier": _write_frontier,
     "disentanglement": _write_disentanglement,
     "likelihood": lambda path, contents: _save_table(path, tables.likelihood(contents["rows"])),

@@ -14,6 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
+import scipy.stats
 from jax import Array
 
 from jvae_jax import CVAE, PRESETS, Objective, TrainConfig, evaluate, fit, losses, sampling
@@ -79,6 +81,22 @@ ABLATIONS: tuple[Setting, ...] = (
     ("ours", {"consistency_weight": 30.0}),
 )
 """Settings that may raise the accuracy of q(c|x) without labels or with all of them."""
+_CLUSTERS: dict[str, Any] = {
+    "conditional_encoder": True,
+    "marginal_weight": 120.0,
+    "consistency_weight": 300.0,
+    "augmentation_strength": 2.0,
+    "neighbours": 5,
+}
+CLUSTERS: tuple[Setting, ...] = (
+    ("joint_vae", {}),
+    *(
+        ("joint_vae", {name: _CLUSTERS[name] for name in list(_CLUSTERS)[:count]})
+        for count in (2, 4, 5)
+    ),
+    ("joint_vae", {**_CLUSTERS, "augmentation_strength": 1.0}),
+)
+"""Settings of Joint-VAE that may make c the class without labels."""
 _HELD: dict[str, Any] = {"capacity_z": 16.0, "penalty": "multiplier"}
 PRESET_SELECTION: tuple[Setting, ...] = (
     ("cvae", {"beta": 30.0, **_HELD}),
@@ -272,6 +290,21 @@ def train_kl_z(run: Run, dataset: Dataset) -> float:
     """Mean of KL(q(z|x) || p(z)) over the training images, in nats per image."""
     split = Batch(dataset.train_images, dataset.train_labels)
     return evaluate(run.network, run.model.variables, split, run.key("test"))["kl_z"]
+
+
+def category_usage(run: Run, dataset: Dataset) -> Row:
+    """The two parts of the mean of KL(q(c|x) || p(c)) over the test images, in nats.
+
+    Returns:
+        ``mutual_information_c``, I(x; c), and ``marginal_kl_c``, KL(q(c) || p(c)).
+    """
+    logits = np.asarray(run.model.encode(dataset.test_images).logits, np.float64)
+    posterior = scipy.special.softmax(logits, axis=-1)
+    marginal = posterior.mean(axis=0)
+    return {
+        "mutual_information_c": float(scipy.stats.entropy(posterior, marginal, axis=-1).mean()),
+        "marginal_kl_c": float(np.log(len(marginal)) - scipy.stats.entropy(marginal)),
+    }
 
 
 def disentanglement_ranking(pairs: Sequence[tuple[Run, Row]], dataset: Dataset) -> list[float]:

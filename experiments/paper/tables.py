@@ -29,6 +29,8 @@ COLUMNS = {
     "kl_z": ("KL(z)", 3),
     "accuracy": ("accuracy", 4),
     "conditional_accuracy": ("conditional accuracy", 4),
+    "mutual_information_c": ("I(x; c)", 3),
+    "marginal_kl_c": ("KL(q(c) to p(c))", 3),
     "linear_probe_accuracy": ("linear probe on z", 4),
     "mutual_information": ("I(c; y)", 3),
     "frechet_distance": ("Fréchet distance", 2),
@@ -51,6 +53,15 @@ SAMPLE_METRICS = (
     "linear_probe_accuracy",
 )
 """Metrics that describe both images and samples."""
+CLUSTER_METRICS = (
+    "accuracy",
+    "conditional_accuracy",
+    "mutual_information_c",
+    "marginal_kl_c",
+    "mse",
+    "kl_z",
+)
+"""Metrics of the study of c without labels."""
 _SUMMARY = (
     "mse",
     "kl_z",

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from jvae_jax import data, load, plotting, trained_model
 from jvae_jax.evaluation import classifier
 from jvae_jax.handwriting import metrics
 from jvae_jax.objectives import OBJECTIVES
+from jvae_jax.types import Posterior
 
 
 def row(objective, seed, **metrics):
@@ -249,6 +251,28 @@ def test_table1_and_figures(small, monkeypatch, capsys):
     assert panels_of(output / "figure3.json")[0][0].images.shape[:2] == (2, 1)
 
 
+@pytest.mark.parametrize(
+    ("posterior", "information", "marginal_kl"),
+    [
+        ([[1, 0], [0, 1]], np.log(2), 0.0),
+        ([[1, 0], [1, 0]], 0.0, np.log(2)),
+        ([[0.5, 0.5], [0.5, 0.5]], 0.0, 0.0),
+        (
+            [[1, 0], [0.5, 0.5]],
+            0.75 * np.log(4 / 3),
+            np.log(2) + 0.75 * np.log(0.75) + np.log(0.25) / 4,
+        ),
+    ],
+)
+def test_usage_of_categories(posterior, information, marginal_kl):
+    with np.errstate(divide="ignore"):
+        logits = np.log(posterior)
+    model = SimpleNamespace(encode=lambda images: Posterior(images, images, logits))
+    usage = reproduce.studies.category_usage(SimpleNamespace(model=model), make_dataset())
+    assert usage["mutual_information_c"] == pytest.approx(information, abs=1e-12)
+    assert usage["marginal_kl_c"] == pytest.approx(marginal_kl, abs=1e-12)
+
+
 @pytest.mark.long
 def test_studies_of_ours(small, monkeypatch):
     options, output = small
@@ -283,7 +307,8 @@ def test_studies_of_ours(small, monkeypatch):
         ("ours", {"num_labels": 6}),
         ("ours", {"num_labels": 6, "consistency_weight": 30.0}),
     )
-    for study, seeds in (("model-selection", 1), ("preset-selection", 2), ("ablations", 1)):
+    studies = (("model-selection", 1), ("preset-selection", 2), ("ablations", 1), ("clusters", 1))
+    for study, seeds in studies:
         name = study.replace("-", "_")
         monkeypatch.setattr(reproduce.studies, name.upper(), settings)
         getattr(reproduce, name)(reproduce.SettingsConfig(seeds=seeds, **options))
@@ -293,7 +318,8 @@ def test_studies_of_ours(small, monkeypatch):
         assert [row["seed"] for row in rows] == [seed for seed in range(seeds) for _ in names]
         lines = (output / f"{study}.md").read_text().splitlines()
         assert lines[3].startswith(f"| `{names[1]}` | {seeds} | ")
-        assert ("held-out" in lines[-1]) == (study != "ablations")
+        assert ("held-out" in lines[-1]) == study.endswith("selection")
+    assert {"mutual_information_c", "marginal_kl_c"} <= rows[0].keys()
 
     monkeypatch.setattr(reproduce.studies, "FRONTIER_NLL_IMAGES", 2)
     for capacity in (5.0, 0.0):
