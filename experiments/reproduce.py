@@ -156,6 +156,18 @@ def preset_selection(config: SettingsConfig) -> None:
     )
 
 
+def cluster_selection(config: SettingsConfig) -> None:
+    dataset = studies.validation_split(config.load())
+    _compare_settings(
+        config,
+        "cluster-selection",
+        studies.CLUSTER_SELECTION,
+        dataset,
+        None,
+        studies.category_usage,
+    )
+
+
 def clusters(config: SettingsConfig) -> None:
     dataset = config.load()
     eval_classifier = config.eval_classifier(dataset)
@@ -473,10 +485,15 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
         SettingsConfig,
         "Ablations of Joint-VAE and ours, without labels and with all of them.",
     ),
+    "cluster-selection": (
+        cluster_selection,
+        SettingsConfig,
+        "Settings for classes without labels, compared on a sixth of the training images.",
+    ),
     "clusters": (
         clusters,
         SettingsConfig,
-        "Joint-VAE with what may make c the class without labels.",
+        "Joint-VAE without labels: as in the paper, and with the selected settings.",
     ),
     "frontier": (
         frontier,

@@ -99,6 +99,10 @@ REPORTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
         path, tables.settings(contents["rows"], "held-out training images", tables.SAMPLE_METRICS)
     ),
     "ablations": lambda path, contents: _save_table(path, tables.settings(contents["rows"])),
+    "cluster-selection": lambda path, contents: _save_table(
+        path,
+        tables.settings(contents["rows"], "held-out training images", tables.CLUSTER_METRICS),
+    ),
     "clusters": lambda path, contents: _save_table(
         path, tables.settings(contents["rows"], metrics=tables.CLUSTER_METRICS)
     ),

@@ -88,15 +88,23 @@ _CLUSTERS: dict[str, Any] = {
     "augmentation_strength": 2.0,
     "neighbours": 5,
 }
-CLUSTERS: tuple[Setting, ...] = (
+_NO_NEIGHBOURS = {name: value for name, value in _CLUSTERS.items() if name != "neighbours"}
+CLUSTER_SELECTION: tuple[Setting, ...] = (
     ("joint_vae", {}),
-    *(
-        ("joint_vae", {name: _CLUSTERS[name] for name in list(_CLUSTERS)[:count]})
-        for count in (2, 4, 5)
-    ),
+    ("joint_vae", {"conditional_encoder": True, "marginal_weight": 120.0}),
+    ("joint_vae", _NO_NEIGHBOURS),
+    ("joint_vae", _CLUSTERS),
+    ("joint_vae", {**_CLUSTERS, "marginal_weight": 0.0}),
+    ("joint_vae", {**_CLUSTERS, "conditional_encoder": False}),
+    ("joint_vae", {**_CLUSTERS, "consistency_weight": 100.0, "marginal_weight": 40.0}),
     ("joint_vae", {**_CLUSTERS, "augmentation_strength": 1.0}),
+    ("joint_vae", {**_CLUSTERS, "augmentation_strength": 3.0}),
+    ("joint_vae", {**_CLUSTERS, "neighbours": 2}),
+    ("joint_vae", {**_CLUSTERS, "neighbours": 10}),
 )
-"""Settings of Joint-VAE that may make c the class without labels."""
+"""Settings that may make Joint-VAE's c the class, compared on a validation split."""
+CLUSTERS: tuple[Setting, ...] = (("joint_vae", {}), ("joint_vae", _CLUSTERS))
+"""Settings of the study without labels: the paper's, and the best of ``CLUSTER_SELECTION``."""
 _HELD: dict[str, Any] = {"capacity_z": 16.0, "penalty": "multiplier"}
 PRESET_SELECTION: tuple[Setting, ...] = (
     ("cvae", {"beta": 30.0, **_HELD}),

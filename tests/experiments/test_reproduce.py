@@ -307,8 +307,14 @@ def test_studies_of_ours(small, monkeypatch):
         ("ours", {"num_labels": 6}),
         ("ours", {"num_labels": 6, "consistency_weight": 30.0}),
     )
-    studies = (("model-selection", 1), ("preset-selection", 2), ("ablations", 1), ("clusters", 1))
-    for study, seeds in studies:
+    compared = (
+        ("model-selection", 1),
+        ("preset-selection", 2),
+        ("ablations", 1),
+        ("cluster-selection", 1),
+        ("clusters", 1),
+    )
+    for study, seeds in compared:
         name = study.replace("-", "_")
         monkeypatch.setattr(reproduce.studies, name.upper(), settings)
         getattr(reproduce, name)(reproduce.SettingsConfig(seeds=seeds, **options))

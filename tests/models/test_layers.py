@@ -1,5 +1,7 @@
 """Layers compared with XLA's convolutions and linen's layers."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -26,6 +28,7 @@ def make_arguments(batch, height, width, inputs, features):
     )
 
 
+@partial(jax.jit, static_argnums=0)
 def value_and_gradients(function, images, kernel, weights_key):
     outputs = function(images, kernel)
     weights = jax.random.normal(weights_key, outputs.shape)
