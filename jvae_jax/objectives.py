@@ -251,6 +251,53 @@ class _CapacityObjective(Objective):
 
 
 @dataclass(frozen=True, kw_only=True)
+class _ConsistencyObjective(Objective):
+    """Base class of the objectives that can learn q(c|x) from unlabelled images."""
+
+    consistency_weight: float = 0.0
+    """Weight of the consistency loss between q(c|x) and q(c|augmented x), which helps if few or no
+    images are labelled. Not in the paper, nor are the other options of this loss."""
+    augmentation_strength: float = 1.0
+    """Strength of the augmentation: 1 is shear, scale and rotation of up to 15 percent, and shifts
+    of up to a sixteenth of the side."""
+    neighbours: int = 0
+    """Number of nearest training images of each one, of which the consistency loss augments a
+    random one in place of an unlabelled image."""
+    marginal_weight: float = 0.0
+    """Weight of KL(q(c) || p(c)), where q(c) is the mean of q(c|x) over the batch, which keeps all
+    values of c in use if few or no images are labelled. Not in the paper."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        options = ("augmentation_strength", "neighbours")
+        for name in ("consistency_weight", "marginal_weight", *options):
+            require(self, name, lambda value: value >= 0, "0 or more")
+        for name in options:
+            if getattr(self, name) != getattr(type(self), name) and not self.consistency_weight:
+                raise ValueError(f"{name} has no effect without consistency_weight; add it")
+
+    def _consistency_terms(self) -> tuple[str, ...]:
+        """Fields of ``LossTerms`` that the loss returns with these options."""
+        weights = {"consistency": self.consistency_weight, "marginal_kl": self.marginal_weight}
+        return tuple(name for name, weight in weights.items() if weight)
+
+    def _consistency_options(
+        self, images: Images, labels: Labels, context: _Context
+    ) -> dict[str, Any]:
+        """Arguments of the loss for these options."""
+        options: dict[str, Any] = {"marginal_weight": self.marginal_weight}
+        if self.consistency_weight:
+            near = images
+            if context.neighbours is not None:
+                labelled = (labels >= 0)[:, None, None, None]
+                near = jnp.where(labelled, images, context.neighbours)
+            key, strength = context.keys.augmentation, self.augmentation_strength
+            options["augmented_images"] = random_affine(key, near, strength)
+            options["consistency_weight"] = self.consistency_weight
+        return options
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnnealedVAE(_CapacityObjective):
     """beta-VAE with an annealed capacity of z, eq. 7."""
 
@@ -278,13 +325,12 @@ class AnnealedVAE(_CapacityObjective):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CVAE(_CapacityObjective):
+class CVAE(_ConsistencyObjective, _CapacityObjective):
     """Conditional VAE with a classifier for unlabelled images, eq. 5."""
 
     name: ClassVar[str] = "cvae"
     conditional: ClassVar[bool] = True
     uses_labels: ClassVar[bool] = True
-    terms: ClassVar[tuple[str, ...]] = ("reconstruction", "kl_z", "kl_c", "cross_entropy")
 
     alpha: float = 1.0
     """Weight of the classifier's cross-entropy. The paper gives no value; 1000 works well with few
@@ -303,6 +349,11 @@ class CVAE(_CapacityObjective):
                 if getattr(self, name) != getattr(CVAE, name):
                     raise ValueError(f"{name} has no effect without capacity_z; add it")
 
+    @property
+    def terms(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Fields of ``LossTerms`` that the loss returns."""
+        return ("reconstruction", "kl_z", "kl_c", "cross_entropy", *self._consistency_terms())
+
     def _loss(
         self, model: Model, images: Images, labels: Labels, context: _Context
     ) -> tuple[Scalar, LossTerms]:
@@ -319,6 +370,7 @@ class CVAE(_CapacityObjective):
                 None if self.capacity_z is None else self._capacity(self.capacity_z, context.step)
             ),
             **context.multipliers,
+            **self._consistency_options(images, labels, context),
             all_labelled=context.label_info.all_labelled,
             labelled_fraction=context.label_info.labelled_fraction,
             reconstruction_loss=self._reconstruction_loss,
@@ -327,7 +379,7 @@ class CVAE(_CapacityObjective):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointVAE(AnnealedVAE):
+class JointVAE(_ConsistencyObjective, AnnealedVAE):
     """Joint-VAE with a uniform prior of c, eq. 8."""
 
     name: ClassVar[str] = "joint_vae"
@@ -345,27 +397,12 @@ class JointVAE(AnnealedVAE):
     information_weight: float = 0.0
     """Weight of the cross-entropy of q(c|x) to c, where x is decoded from z and c drawn from their
     priors, which raises the conditional accuracy. Not in the paper."""
-    consistency_weight: float = 0.0
-    """Weight of the consistency loss between q(c|x) and q(c|augmented x), which helps if few or no
-    images are labelled. Not in the paper."""
-    augmentation_strength: float = 1.0
-    """Strength of the augmentation: 1 is shear, scale and rotation of up to 15 percent, and shifts
-    of up to a sixteenth of the side."""
-    neighbours: int = 0
-    """Number of nearest training images of each one, of which the consistency loss augments a
-    random one in place of an unlabelled image. Not in the paper."""
-    marginal_weight: float = 0.0
-    """Weight of KL(q(c) || p(c)), where q(c) is the mean of q(c|x) over the batch, which keeps all
-    values of c in use if few or no images are labelled. Not in the paper."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        weights = ("information_weight", "consistency_weight", "marginal_weight")
-        for name in ("gamma", "capacity_c", "neighbours", *weights):
+        for name in ("gamma", "capacity_c", "information_weight"):
             require(self, name, lambda value: value >= 0, "0 or more")
         require(self, "temperature", lambda value: value > 0, "above 0")
-        if self.neighbours and not self.consistency_weight:
-            raise ValueError("neighbours has no effect without consistency_weight; add it")
 
     def initial_multipliers(self) -> Multipliers:
         multipliers = super().initial_multipliers()
@@ -379,12 +416,8 @@ class JointVAE(AnnealedVAE):
     @property
     def terms(self) -> tuple[str, ...]:  # type: ignore[override]
         """Fields of ``LossTerms`` that the loss returns."""
-        weights = {
-            "consistency": self.consistency_weight,
-            "marginal_kl": self.marginal_weight,
-            "information": self.information_weight,
-        }
-        return ("reconstruction", "kl_z", "kl_c", *(name for name in weights if weights[name]))
+        information = ["information"] if self.information_weight else []
+        return ("reconstruction", "kl_z", "kl_c", *self._consistency_terms(), *information)
 
     def final_unlabelled_capacity_c(self, label_info: LabelInfo) -> float:
         del label_info
@@ -394,17 +427,9 @@ class JointVAE(AnnealedVAE):
         self, model: Model, images: Images, labels: Labels, context: _Context
     ) -> dict[str, Any]:
         """Arguments of the loss that aren't in the paper."""
-        options: dict[str, Any] = {"marginal_weight": self.marginal_weight}
+        options = self._consistency_options(images, labels, context)
         if self.conditional_encoder:
             options["classify"] = model.classify
-        if self.consistency_weight:
-            near = images
-            if context.neighbours is not None:
-                labelled = (labels >= 0)[:, None, None, None]
-                near = jnp.where(labelled, images, context.neighbours)
-            key, strength = context.keys.augmentation, self.augmentation_strength
-            options["augmented_images"] = random_affine(key, near, strength)
-            options["consistency_weight"] = self.consistency_weight
         if self.information_weight:
             options["information_weight"] = self.information_weight
             options["prior_latents"] = sampling.prior_latents(

@@ -32,30 +32,30 @@ KEYS = Keys(*jax.random.split(jax.random.key(1), 4))
 def test_defaults_are_the_papers():
     values = {name: dataclasses.asdict(objective()) for name, objective in OBJECTIVES.items()}
     annealed = {"beta": 30.0, "capacity_z": 5.0, "capacity_steps": None, "penalty": "absolute"}
+    consistency = {
+        "consistency_weight": 0.0,
+        "augmentation_strength": 1.0,
+        "neighbours": 0,
+        "marginal_weight": 0.0,
+    }
     joint = {
         **annealed,
+        **consistency,
         "gamma": 30.0,
         "capacity_c": 5.0,
         "temperature": 0.67,
         "conditional_encoder": False,
         "information_weight": 0.0,
-        "consistency_weight": 0.0,
-        "neighbours": 0,
-        "marginal_weight": 0.0,
     }
     # The paper doesn't name its loss; the Bernoulli NLL reproduces the metrics of its VAE.
     assert {fields.pop("reconstruction_loss") for fields in values.values()} == {"bernoulli_nll"}
     assert values == {
         "vae": {},
-        "cvae": {**annealed, "alpha": 1.0, "beta": 1.0, "capacity_z": None},
+        "cvae": {**annealed, **consistency, "alpha": 1.0, "beta": 1.0, "capacity_z": None},
         "beta_vae": {"beta": 30.0},
         "annealed_vae": annealed,
         "joint_vae": joint,
-        "ours": {
-            **joint,
-            "capacity_c": 0.0,
-            "unlabelled_capacity_c": 5.0,
-        },
+        "ours": {**joint, "capacity_c": 0.0, "unlabelled_capacity_c": 5.0},
     }
 
 
@@ -212,6 +212,7 @@ def test_reconstruction_loss_is_selectable(name):
         *(objective() for objective in OBJECTIVES.values()),
         Ours(consistency_weight=1.0),
         JointVAE(consistency_weight=1.0, marginal_weight=1.0),
+        CVAE(consistency_weight=1.0, marginal_weight=1.0),
     ],
     ids=lambda objective: objective.name,
 )
@@ -225,7 +226,7 @@ def test_loss_returns_declared_terms(objective):
 def test_hyperparameters_are_parameters_of_the_loss_function(name):
     parameters = inspect.signature(getattr(losses, name)).parameters
     fields = {field.name for field in dataclasses.fields(OBJECTIVES[name])}
-    others = {"capacity_steps", "conditional_encoder", "neighbours"}
+    others = {"augmentation_strength", "capacity_steps", "conditional_encoder", "neighbours"}
     assert fields - others - {"penalty"} <= set(parameters)
 
 
@@ -252,6 +253,7 @@ def test_accepts_zero_for_all_weights_and_capacities(name):
     objective = OBJECTIVES[name]
     names = {field.name for field in dataclasses.fields(objective)}
     names -= {"conditional_encoder", "penalty", "reconstruction_loss", "temperature"}
+    names -= {"augmentation_strength"}  # has no effect without a consistency_weight
     integers = {"capacity_steps", "neighbours"}
     zeros = {each: 0 if each in integers else 0.0 for each in names}
     assert dataclasses.asdict(objective(**zeros)).items() >= zeros.items()

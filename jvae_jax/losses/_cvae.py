@@ -11,11 +11,14 @@ from jvae_jax.losses._terms import (
     categorical_kl,
     check_logits,
     check_posterior,
+    consistency_loss,
     gaussian_kl,
     label_kl,
+    marginal_kl,
     mean_over_devices,
     population_weights,
     reconstruction_term,
+    with_augmented,
 )
 from jvae_jax.types import (
     Classify,
@@ -43,6 +46,9 @@ def cvae(
     beta: float = 1.0,
     capacity_z: float | Scalar | None = None,
     multiplier_z: float | Scalar | None = None,
+    augmented_images: Images | None = None,
+    consistency_weight: float = 0.0,
+    marginal_weight: float = 0.0,
     all_labelled: bool = False,
     labelled_fraction: float | None = None,
     reconstruction_loss: ReconstructionLoss = bernoulli_nll,
@@ -75,6 +81,12 @@ def cvae(
         capacity_z: capacity C_z of z, in nats, or None for no capacity.
         multiplier_z: multiplier of KL - C_z, from -beta to beta, or None for beta |KL - C_z|; see
             :func:`ours`.
+        augmented_images: randomly transformed ``images`` of the same shape for the consistency
+            loss; None for no such loss. ``classify`` then receives 2 * batch images. Not in the
+            paper, as the following two.
+        consistency_weight: weight of the consistency loss of q(y|x); see :func:`ours`.
+        marginal_weight: weight of KL(q(y) || p(y)), where q(y) is the mean of q(y|x) over the
+            batch; see :func:`ours`.
         all_labelled: skip the sum over classes; requires that no label is -1.
         labelled_fraction: labelled fraction of the dataset, if batches contain another fraction.
             All terms but the cross-entropy are then weighted to represent the dataset. None
@@ -99,9 +111,12 @@ def cvae(
     """
     if multiplier_z is not None and capacity_z is None:
         raise ValueError("multiplier_z requires capacity_z")
-    images = as_images(images)
-    class_logits = classify(images)
-    check_logits(class_logits, len(images))
+    images = inputs = as_images(images)
+    if augmented_images is not None:
+        inputs = with_augmented(images, augmented_images)
+    all_logits = classify(inputs)
+    check_logits(all_logits, len(inputs))
+    class_logits = all_logits[: len(images)]
     (batch, classes), dtype = class_logits.shape, class_logits.dtype
     labels = jnp.asarray(as_class_indices(labels, batch, classes=classes, unlabelled=True))
     one_hot = jax.nn.one_hot(labels, classes, dtype=dtype)
@@ -147,4 +162,13 @@ def cvae(
     if capacity_z is not None:
         difference = mean_over_devices(weights * kl_z, axis_name) - capacity_z
         loss += capacity_penalty(difference, beta, multiplier_z)
-    return loss, LossTerms(reconstruction, kl_z, kl_c, cross_entropy)
+    terms = LossTerms(reconstruction, kl_z, kl_c, cross_entropy)
+    if augmented_images is not None:
+        consistency = consistency_loss(all_logits[batch:], class_logits, labels)
+        terms = terms._replace(consistency=consistency)
+        loss += consistency_weight * jnp.mean(consistency)
+    if marginal_weight:
+        marginal = marginal_kl(class_logits, axis_name)
+        terms = terms._replace(marginal_kl=marginal)
+        loss += marginal_weight * jnp.mean(marginal)
+    return loss, terms

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jaxtyping import Bool, Float
 
 from jvae_jax import sampling
@@ -12,11 +12,14 @@ from jvae_jax.losses._terms import (
     categorical_kl,
     check_logits,
     check_posterior,
+    consistency_loss,
     gaussian_kl,
     label_kl,
+    marginal_kl,
     mean_over_devices,
     population_weights,
     reconstruction_term,
+    with_augmented,
 )
 from jvae_jax.types import (
     Classify,
@@ -214,9 +217,7 @@ def ours(
     images, batch = as_images(images), len(images)
     inputs = images
     if augmented_images is not None:
-        augmented_images = as_images(augmented_images, name="augmented_images")
-        check_equal_shapes(augmented_images=augmented_images, images=images)
-        inputs = jnp.concatenate([images, augmented_images])
+        inputs = with_augmented(images, augmented_images)
     if classify is None:
         posterior = encode(inputs)
         check_posterior(posterior, len(inputs))
@@ -244,9 +245,9 @@ def ours(
         kl_c=kl_c,
     )
     if marginal_weight:
-        terms = terms._replace(marginal_kl=_marginal_kl(logits, axis_name))
+        terms = terms._replace(marginal_kl=marginal_kl(logits, axis_name))
     if augmented_images is not None:
-        consistency = _consistency(all_logits[batch:], logits, labels)
+        consistency = consistency_loss(all_logits[batch:], logits, labels)
         terms = terms._replace(consistency=consistency)
     if information_weight and prior_latents is not None and classify_decoded is not None:
         check_equal_shapes(prior_latents=prior_latents, latents=latents)
@@ -276,28 +277,6 @@ def ours(
     if terms.information is not None:
         loss += information_weight * jnp.mean(terms.information)
     return loss, terms
-
-
-def _consistency(
-    augmented_logits: Float[Array, "batch classes"],
-    logits: Float[Array, "batch classes"],
-    labels: Labels,
-) -> PerExample:
-    """Cross-entropy of q(c|augmented x) to the label, or to q(c|x) if unlabelled."""
-    predictions = lax.stop_gradient(jax.nn.softmax(logits))
-    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    targets = jnp.where(labels[:, None] >= 0, one_hot, predictions)
-    return -jnp.sum(targets * jax.nn.log_softmax(augmented_logits), axis=-1)
-
-
-def _marginal_kl(logits: Float[Array, "batch classes"], axis_name: str | None) -> PerExample:
-    """sum_c q(c|x) log(q(c) / p(c)), whose mean over the batch is KL(q(c) || p(c))."""
-    posterior = jax.nn.softmax(logits)
-    marginal = jnp.mean(posterior, axis=0)
-    if axis_name is not None:
-        marginal = lax.pmean(marginal, axis_name)
-    marginal = jnp.maximum(marginal, jnp.finfo(marginal.dtype).tiny)
-    return jnp.sum(posterior * jnp.log(marginal * logits.shape[-1]), axis=-1)
 
 
 def _weighted_difference(

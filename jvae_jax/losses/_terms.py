@@ -190,6 +190,41 @@ def mean_over_devices(values: Array, axis_name: str | None) -> Scalar:
     return mean if axis_name is None else lax.pmean(mean, axis_name)
 
 
+def with_augmented(
+    images: Images, augmented_images: Images
+) -> Float[Array, "examples height width channels"]:
+    """Images and their augmentations, (2 * batch, height, width, channels).
+
+    Raises:
+        ValueError: if the augmented images aren't floats of the shape of the others.
+    """
+    augmented_images = as_images(augmented_images, name="augmented_images")
+    check_equal_shapes(augmented_images=augmented_images, images=images)
+    return jnp.concatenate([images, augmented_images])
+
+
+def consistency_loss(
+    augmented_logits: Float[Array, "batch classes"],
+    logits: Float[Array, "batch classes"],
+    labels: Labels,
+) -> PerExample:
+    """Cross-entropy of q(c|augmented x) to the label, or to q(c|x) if unlabelled."""
+    predictions = lax.stop_gradient(jax.nn.softmax(logits))
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    targets = jnp.where(labels[:, None] >= 0, one_hot, predictions)
+    return -jnp.sum(targets * jax.nn.log_softmax(augmented_logits), axis=-1)
+
+
+def marginal_kl(logits: Float[Array, "batch classes"], axis_name: str | None) -> PerExample:
+    """sum_c q(c|x) log(q(c) / p(c)), whose mean over the batch is KL(q(c) || p(c))."""
+    posterior = jax.nn.softmax(logits)
+    marginal = jnp.mean(posterior, axis=0)
+    if axis_name is not None:
+        marginal = lax.pmean(marginal, axis_name)
+    marginal = jnp.maximum(marginal, jnp.finfo(marginal.dtype).tiny)
+    return jnp.sum(posterior * jnp.log(marginal * logits.shape[-1]), axis=-1)
+
+
 def capacity_penalty(
     difference: Scalar, weight: float, multiplier: float | Scalar | None
 ) -> Scalar:

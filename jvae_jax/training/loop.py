@@ -19,7 +19,7 @@ from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.metrics import Evaluation, mean_test_terms
 from jvae_jax.files import write_json
 from jvae_jax.numerics import default_numerics
-from jvae_jax.objectives import JointVAE, Ours
+from jvae_jax.objectives import Ours
 from jvae_jax.trained_model import category_names
 from jvae_jax.training import checkpoints, distributed, feeding, parallel
 from jvae_jax.training.batching import (
@@ -516,10 +516,8 @@ class _Trainer:
             mapping=run.config.parallel,
         )
         self._labels = dataset.train_labels
-        objective = run.config.objective
-        self._nearest = None
-        if isinstance(objective, JointVAE) and objective.neighbours:
-            self._nearest = nearest_images(dataset.train_images, objective.neighbours)
+        neighbours = getattr(run.config.objective, "neighbours", 0)
+        self._nearest = nearest_images(dataset.train_images, neighbours) if neighbours else None
         self._labelled_per_batch = run.config.labelled_per_batch(dataset.train_labels)
         self._dispatches = 0
 

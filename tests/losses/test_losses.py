@@ -370,6 +370,35 @@ def test_kl_of_c_is_mutual_information_and_marginal_kl():
     np.testing.assert_allclose(terms.kl_c.mean(), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("all_labelled", [False, True])
+def test_cvae_has_the_consistency_and_marginal_losses_of_ours(all_labelled):
+    encode, decode = functions(extra=CLASSES)
+    classifier = matrices(seed=5)[0][:, :CLASSES]
+    classify = lambda images: images.reshape(len(images), -1) @ classifier  # noqa: E731
+    images, labels = batch()
+    labels = labels if all_labelled else labels.at[2:].set(-1)
+    options = {"augmented_images": images[::-1], "consistency_weight": 2.0, "marginal_weight": 3.0}
+    _, expected = losses.ours(
+        encode, decode, images, labels, classify=classify, capacity_c=0.0, **JOINT, **options
+    )
+    cvae = partial(
+        losses.cvae,
+        lambda images, c: encode(images.repeat(len(c) // len(images), axis=0), c),
+        decode,
+        classify,
+        images,
+        labels,
+        gaussian_key=KEYS["gaussian_key"],
+        alpha=1.0,
+        all_labelled=all_labelled,
+    )
+    loss, terms = cvae(**options)
+    np.testing.assert_allclose(terms.consistency, expected.consistency, rtol=1e-5)
+    np.testing.assert_allclose(terms.marginal_kl, expected.marginal_kl, rtol=1e-5)
+    added = 2 * terms.consistency.mean() + 3 * terms.marginal_kl.mean()
+    assert float(loss - cvae()[0]) == pytest.approx(float(added), rel=1e-4)
+
+
 def test_marginal_kl_of_an_unused_class_is_finite():
     """Its probability underflows to 0 for all images."""
     logits = jnp.full((BATCH, CLASSES), 0.0).at[:, 1:].set(-200.0)
@@ -581,7 +610,12 @@ LOSSES = {
         "consistency_weight": 2.0,
         "marginal_weight": 3.0,
     },
-    "cvae": {"alpha": 2.0, "labelled_fraction": 0.3},
+    "cvae": {
+        "alpha": 2.0,
+        "labelled_fraction": 0.3,
+        "consistency_weight": 2.0,
+        "marginal_weight": 3.0,
+    },
     "cvae, all labelled": {"alpha": 2.0, "all_labelled": True},
 }
 
@@ -602,6 +636,7 @@ def call_loss(name, dtype=jnp.float32, **changes):
         arguments["augmented_images"] = images[:, ::-1]
     if name == "cvae":
         labels = labels.at[2:4].set(-1)
+        arguments["augmented_images"] = images[:, ::-1]
 
     def encode(images, *one_hot):
         posterior = encode_with(encoder, images, *one_hot)
@@ -610,7 +645,7 @@ def call_loss(name, dtype=jnp.float32, **changes):
     callables = {"encode": encode, "decode": partial(decode_with, decoder)}
     if is_conditional:
         classifier = encoder[:PIXELS, :CLASSES]
-        callables["classify"] = lambda images: images.reshape(BATCH, -1) @ classifier
+        callables["classify"] = lambda images: images.reshape(len(images), -1) @ classifier
     data = {"images": images} | ({"labels": labels} if has_labels else {})
     loss = getattr(losses, name.partition(",")[0])
     return loss(**{**callables, **data, **arguments, **changes})
