@@ -88,14 +88,19 @@ _CLUSTERS: dict[str, Any] = {
     "augmentation_strength": 2.0,
     "neighbours": 5,
 }
-_NO_NEIGHBOURS = {name: value for name, value in _CLUSTERS.items() if name != "neighbours"}
+
+
+def _without(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {other: value for other, value in settings.items() if other != name}
+
+
 CLUSTER_SELECTION: tuple[Setting, ...] = (
     ("joint_vae", {}),
     ("joint_vae", {"conditional_encoder": True, "marginal_weight": 120.0}),
-    ("joint_vae", _NO_NEIGHBOURS),
+    ("joint_vae", _without("neighbours", _CLUSTERS)),
     ("joint_vae", _CLUSTERS),
-    ("joint_vae", {**_CLUSTERS, "marginal_weight": 0.0}),
-    ("joint_vae", {**_CLUSTERS, "conditional_encoder": False}),
+    ("joint_vae", _without("marginal_weight", _CLUSTERS)),
+    ("joint_vae", _without("conditional_encoder", _CLUSTERS)),
     ("joint_vae", {**_CLUSTERS, "consistency_weight": 100.0, "marginal_weight": 40.0}),
     ("joint_vae", {**_CLUSTERS, "augmentation_strength": 1.0}),
     ("joint_vae", {**_CLUSTERS, "augmentation_strength": 3.0}),

@@ -83,6 +83,7 @@ def test_label_entropy_and_majority_class_of_test_split(compute_metrics):
     assert 0 <= metrics["mutual_information"] <= np.log(3) + 1e-9
 
 
+@pytest.mark.long
 def test_unlabelled_images_are_ignored(compute_metrics):
     dataset = make_dataset(test=30)
     dataset.test_labels[dataset.test_labels == 2] = -1

@@ -62,6 +62,7 @@ def test_rejects_conditional_models():
         train_step_flops(Autoencoder((8, 8, 1), conditional=True), 1)
 
 
+@pytest.mark.long
 def test_roofline_on_paper():
     """Operations by the analytic count, and bytes that grow with the batch alone."""
     model = Autoencoder((32, 32, 1))

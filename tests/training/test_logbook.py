@@ -68,6 +68,7 @@ def test_missing_library(kind, module, tmp_path, monkeypatch):
         logbook.open_logbook(kind, tmp_path, {}, 0)
 
 
+@pytest.mark.long
 def test_log_may_change_on_resume(tmp_path):
     config = replace(SMALL, epochs=1, workdir=str(tmp_path / "run"))
     fit(config, make_dataset())

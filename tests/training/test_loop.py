@@ -103,6 +103,7 @@ def test_resumed_run_equals_uninterrupted_run(reference, epoch, tmp_path, monkey
     assert_same_result(resumed, run)
 
 
+@pytest.mark.long
 def test_run_with_more_epochs_continues_the_finished_one(tmp_path):
     """Its capacity schedule stays, where the default of the longer run would take 6 steps."""
     short = replace(SMALL, epochs=2, workdir=str(tmp_path / "grown"))
