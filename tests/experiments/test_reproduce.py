@@ -14,7 +14,7 @@ from paper import tables
 from jvae_jax import data, load, plotting, trained_model
 from jvae_jax.evaluation import classifier
 from jvae_jax.handwriting import metrics
-from jvae_jax.objectives import OBJECTIVES
+from jvae_jax.objectives import OBJECTIVES, PRESETS
 from jvae_jax.types import Posterior
 
 
@@ -271,6 +271,10 @@ def test_usage_of_categories(posterior, information, marginal_kl):
     usage = reproduce.studies.category_usage(SimpleNamespace(model=model), make_dataset())
     assert usage["mutual_information_c"] == pytest.approx(information, abs=1e-12)
     assert usage["marginal_kl_c"] == pytest.approx(marginal_kl, abs=1e-12)
+
+
+def test_settings_without_labels_are_the_preset():
+    assert reproduce.studies.CLUSTERS == (("joint_vae", PRESETS["few_labels"].changes()),)
 
 
 @pytest.mark.long
