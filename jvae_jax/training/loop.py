@@ -490,6 +490,18 @@ def _advice(run: Run) -> str:
     )
 
 
+def _nearest_images(run: Run, dataset: Dataset, label_info: LabelInfo) -> np.ndarray | None:
+    """Returns the nearest images of each training image, if the objective uses any."""
+    objective = run.config.objective
+    neighbours = getattr(objective, "neighbours", 0)
+    if not neighbours or (objective.uses_labels and label_info.all_labelled):
+        return None
+    examples = len(dataset.train_images)
+    if distributed.is_first():
+        logger.info("finding the %d nearest of %d training images", neighbours, examples)
+    return nearest_images(dataset.train_images, neighbours)
+
+
 class _Trainer:
     """A run's training data and compiled steps, on its devices."""
 
@@ -516,8 +528,7 @@ class _Trainer:
             mapping=run.config.parallel,
         )
         self._labels = dataset.train_labels
-        neighbours = getattr(run.config.objective, "neighbours", 0)
-        self._nearest = nearest_images(dataset.train_images, neighbours) if neighbours else None
+        self._nearest = _nearest_images(run, dataset, label_info)
         self._labelled_per_batch = run.config.labelled_per_batch(dataset.train_labels)
         self._dispatches = 0
 

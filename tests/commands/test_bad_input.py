@@ -107,6 +107,7 @@ def rejects(call, user, without_jaxtyping):
         ("--temperature=0", "temperature must be above 0, got 0.0"),
         ("--beta=-1", "beta must be 0 or more, got -1.0"),
         ("--alpha=1", "ours has no alpha"),
+        ("--neighbours=5", "neighbours has no effect without consistency_weight; add it"),
         ("--precision=int8", "invalid choice: 'int8'"),
         ("--reconstruction_loss=l1", "invalid choice: 'l1'"),
         ("--save_every=0", "save_every must be 1 or more, got 0"),

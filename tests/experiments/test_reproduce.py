@@ -274,7 +274,7 @@ def test_usage_of_categories(posterior, information, marginal_kl):
 
 
 def test_settings_without_labels_are_the_preset():
-    assert reproduce.studies.CLUSTERS == (("joint_vae", PRESETS["few_labels"].changes()),)
+    assert (("joint_vae", PRESETS["few_labels"].changes()),) == reproduce.studies.CLUSTERS
 
 
 @pytest.mark.long
