@@ -108,8 +108,11 @@ CLUSTER_SELECTION: tuple[Setting, ...] = (
     ("joint_vae", {**_CLUSTERS, "neighbours": 10}),
 )
 """Settings that may make Joint-VAE's c the class, compared on a validation split."""
-CLUSTERS: tuple[Setting, ...] = (("joint_vae", _CLUSTERS),)
-"""Settings of the study without labels, of ``CLUSTER_SELECTION``."""
+CLUSTERS: tuple[Setting, ...] = (
+    ("joint_vae", _CLUSTERS),
+    ("ours", {"num_labels": 10, **_CLUSTERS}),
+)
+"""Settings of the study without labels or with a label of each class, of ``CLUSTER_SELECTION``."""
 _HELD: dict[str, Any] = {"capacity_z": 16.0, "penalty": "multiplier"}
 PRESET_SELECTION: tuple[Setting, ...] = (
     ("cvae", {"beta": 30.0, **_HELD}),
