@@ -274,7 +274,10 @@ def test_usage_of_categories(posterior, information, marginal_kl):
 
 
 def test_settings_without_labels_are_the_preset():
-    assert (("joint_vae", PRESETS["few_labels"].changes()),) == reproduce.studies.CLUSTERS
+    preset = PRESETS["few_labels"].changes()
+    without, with_ten = reproduce.studies.CLUSTERS
+    assert without == ("joint_vae", preset)
+    assert with_ten == ("ours", {"num_labels": 10, **preset})
 
 
 @pytest.mark.long
