@@ -83,6 +83,8 @@ class Objective:
     """Whether the label or c is an input of the encoder too, and a classifier predicts it."""
     uses_labels: ClassVar[bool] = False
     """Whether training uses labels."""
+    neighbours: ClassVar[int] = 0
+    """Number of nearest training images of each one that training needs."""
     terms: ClassVar[tuple[str, ...]] = ("reconstruction", "kl_z")
     """Fields of ``LossTerms`` that the loss returns."""
 
@@ -255,26 +257,32 @@ class _ConsistencyObjective(Objective):
     """Base class of the objectives that can learn q(c|x) from unlabelled images."""
 
     consistency_weight: float = 0.0
-    """Weight of the consistency loss between q(c|x) and q(c|augmented x), which helps if few or no
-    images are labelled. Not in the paper, nor are the other options of this loss."""
+    """Weight of the consistency loss between q(c|x) and q(c|x'), where x' is an augmentation of x
+    or of an image near it, which helps if few or no images are labelled. Not in the paper, nor are
+    the other options of this loss."""
     augmentation_strength: float = 1.0
     """Strength of the augmentation: 1 is shear, scale and rotation of up to 15 percent, and shifts
     of up to a sixteenth of the side."""
-    neighbours: int = 0
+    neighbours: int = 0  # type: ignore[misc]
     """Number of nearest training images of each one, of which the consistency loss augments a
-    random one in place of an unlabelled image."""
+    random one in place of an unlabelled image. They are found first, in about a minute for 60,000
+    images, and in a time that grows with the square of their number."""
     marginal_weight: float = 0.0
-    """Weight of KL(q(c) || p(c)), where q(c) is the mean of q(c|x) over the batch, which keeps all
-    values of c in use if few or no images are labelled. Not in the paper."""
+    """Weight of KL(q(c) || p(c)), where q(c) is the mean of q(c|x) over the batch, which makes all
+    values of c equally frequent if few or no images are labelled. Batches should be several times
+    larger than the number of classes. Not in the paper."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         options = ("augmentation_strength", "neighbours")
         for name in ("consistency_weight", "marginal_weight", *options):
             require(self, name, lambda value: value >= 0, "0 or more")
-        for name in options:
-            if getattr(self, name) != getattr(type(self), name) and not self.consistency_weight:
-                raise ValueError(f"{name} has no effect without consistency_weight; add it")
+        unused = [name for name in options if getattr(self, name) != getattr(type(self), name)]
+        if unused and not self.consistency_weight:
+            have = "has" if len(unused) == 1 else "have"
+            raise ValueError(
+                f"{' and '.join(unused)} {have} no effect without consistency_weight; add it"
+            )
 
     def _consistency_terms(self) -> tuple[str, ...]:
         """Fields of ``LossTerms`` that the loss returns with these options."""

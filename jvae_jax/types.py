@@ -59,7 +59,8 @@ class LossTerms(NamedTuple):
     cross_entropy: PerExample | None = None
     """-log q(y|x) of the CVAE's classifier; 0 if unlabelled."""
     consistency: PerExample | None = None
-    """Cross-entropy of q(c|augmented x) to the label, or to q(c|x) if unlabelled."""
+    """Cross-entropy of q(c|x') to the label, or to q(c|x) if unlabelled, where x' is an
+    augmentation of x or of an image near it."""
     marginal_kl: PerExample | None = None
     """Share of an image in KL(q(c) || p(c)), where q(c) is the mean of q(c|x) over the batch."""
     information: PerExample | None = None
@@ -71,7 +72,7 @@ Multipliers = Mapping[str, Scalar]
 
 
 class Batch(NamedTuple):
-    """Images and labels of a dataset."""
+    """Images and labels of a dataset, and images near them."""
 
     images: Pixels
     labels: Int[Array | np.ndarray, "batch"]

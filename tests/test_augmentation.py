@@ -23,3 +23,17 @@ def test_transform_depends_only_on_key_of_example():
     whole = random_affine(keys, images)
     np.testing.assert_allclose(random_affine(keys[2:], images[2:]), whole[2:], rtol=1e-5)
     assert not np.allclose(random_affine(keys[:2], images[2:]), whole[2:], rtol=1e-2)
+
+
+def test_strength_scales_the_transform():
+    """Pixels whose values are their coordinates change by their displacement."""
+    row, column = jnp.meshgrid(jnp.arange(32.0), jnp.arange(32.0), indexing="ij")
+    images = jnp.stack([row, column], axis=-1)[None].repeat(8, axis=0)
+
+    def displacement(strength):
+        moved = random_affine(jax.random.key(2), images, strength) - images
+        return moved[:, 12:20, 12:20]
+
+    np.testing.assert_array_equal(displacement(0.0), 0)
+    np.testing.assert_allclose(displacement(2.0), 2 * displacement(1.0), atol=1e-3)
+    assert 1 < float(jnp.abs(displacement(1.0)).max()) < 5

@@ -199,9 +199,12 @@ def mean_test_terms(
         label_info: properties of the dataset's labels.
 
     Returns:
-        Means of the terms that the objective has, by name.
+        Means of the terms that the objective has, by name, but for ``marginal_kl``, which isn't a
+        mean over examples: it would depend on their order. The consistency loss augments the images
+        themselves, not those near them.
     """
     terms = over_split(_batch_terms, (objective, model, label_info), (variables, step, key), split)
+    terms = terms._replace(marginal_kl=None)
     return {
         name: float(np.mean(term, dtype=np.float64))
         for name, term in terms._asdict().items()

@@ -81,9 +81,9 @@ def cvae(
         capacity_z: capacity C_z of z, in nats, or None for no capacity.
         multiplier_z: multiplier of KL - C_z, from -beta to beta, or None for beta |KL - C_z|; see
             :func:`ours`.
-        augmented_images: randomly transformed ``images`` of the same shape for the consistency
-            loss; None for no such loss. ``classify`` then receives 2 * batch images. Not in the
-            paper, as the following two.
+        augmented_images: randomly transformed ``images``, or images near them, of the same shape
+            for the consistency loss; None for no such loss. ``classify`` then receives 2 * batch
+            images. Not in the paper, as the following two.
         consistency_weight: weight of the consistency loss of q(y|x); see :func:`ours`.
         marginal_weight: weight of KL(q(y) || p(y)), where q(y) is the mean of q(y|x) over the
             batch; see :func:`ours`.

@@ -173,8 +173,8 @@ def ours(
         labelled_fraction: labelled fraction of the dataset, if batches contain another fraction.
             The reconstruction and the KL divergence of z are then weighted to represent the data
             set. None weights all examples equally.
-        augmented_images: randomly transformed ``images`` of the same shape for the consistency
-            loss; None for no such loss. Not in the paper.
+        augmented_images: randomly transformed ``images``, or images near them, of the same shape
+            for the consistency loss; None for no such loss. Not in the paper.
         consistency_weight: weight of the consistency loss, the cross-entropy of q(c|augmented x) to
             the label, or to q(c|x) if unlabelled. No gradient flows through the latter.
         marginal_weight: weight of KL(q(c) || p(c)), where q(c) is the mean of q(c|x) over the batch

@@ -164,7 +164,7 @@ class TrainConfig:
                 f"{len(dataset.train_labels)} training images have none"
             )
         examples = len(dataset.train_labels)
-        neighbours = getattr(self.objective, "neighbours", 0)
+        neighbours = self.objective.neighbours
         if neighbours >= examples:
             raise ValueError(
                 f"neighbours must be below the {examples} training images, got {neighbours}"
@@ -202,14 +202,17 @@ class TrainConfig:
         Returns:
             5 values of 4 bytes for each parameter (itself, its average, Adam's two moments and its
             gradient), 1 byte for each value of the training images on the device, or 3 for each of
-            a dispatch if they lie on the host, twice that with neighbours, and, if the device is
-            the CPU, 300 bytes for each pixel of a process's part of the batch.
+            a dispatch if they lie on the host, twice that with neighbours and 20 bytes for each of
+            these, and, if the device is the CPU, 300 bytes for each pixel of a process's part of
+            the batch.
         """
         network = self.make_network(
             image_shape=dataset.image_shape, classes=len(dataset.class_names)
         )
         estimate = 5 * parameter_bytes(network)
-        copies = 2 if getattr(self.objective, "neighbours", 0) else 1
+        copies = 2 if self.objective.neighbours else 1
+        # Indices and distances while they are searched.
+        estimate += 20 * len(dataset.train_labels) * self.objective.neighbours
         if lies_on_host(self.data_on, dataset.train_images):
             steps = min(STEPS_PER_DISPATCH, len(dataset.train_labels) // self.batch_size)
             examples = steps * self.batch_size // jax.process_count()

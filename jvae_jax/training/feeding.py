@@ -40,8 +40,10 @@ class DeviceFeed:
         """
         self._order = parallel.place(order, self._devices)
         if neighbours is not None:
-            batch = self._batch._replace(neighbours=np.asarray(self._batch.images)[neighbours])
-            self._data = parallel.replicate(batch, self._devices, self._mapping)
+            self._data = self._data._replace(neighbours=None)  # frees those of the last epoch
+            near = self._batch._replace(images=np.asarray(self._batch.images)[neighbours])
+            near = parallel.replicate(near, self._devices, self._mapping)
+            self._data = self._data._replace(neighbours=near.images)
 
     def load(self, start: int, stop: int) -> tuple[Batch, Array]:  # noqa: ARG002
         """Returns data and order for any steps: the same for all."""

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from jvae_jax.data import Dataset
 from jvae_jax.data.neighbours import nearest_images
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.metrics import Evaluation, mean_test_terms
-from jvae_jax.files import write_json
+from jvae_jax.files import atomic_write, write_json
 from jvae_jax.numerics import default_numerics
-from jvae_jax.objectives import Ours
+from jvae_jax.objectives import CVAE, Ours
 from jvae_jax.trained_model import category_names
 from jvae_jax.training import checkpoints, distributed, feeding, parallel
 from jvae_jax.training.batching import (
@@ -254,11 +254,13 @@ def _settings_without_effect(
     config: TrainConfig, dataset: Dataset, label_info: LabelInfo
 ) -> dict[str, float]:
     """Returns the settings that differ from their defaults but matter for other labels only."""
-    unused = {}
+    objective, unused = config.objective, {}
     if config.labelled_per_batch(dataset.train_labels) is None:
         unused["labelled_batch_fraction"] = config, TrainConfig
-    if isinstance(config.objective, Ours) and label_info.all_labelled:
-        unused["unlabelled_capacity_c"] = config.objective, Ours
+    if isinstance(objective, Ours) and label_info.all_labelled:
+        unused["unlabelled_capacity_c"] = objective, Ours
+    if isinstance(objective, (CVAE, Ours)) and label_info.all_labelled:
+        unused["neighbours"] = objective, type(objective)
     return {
         name: getattr(values, name)
         for name, (values, defaults) in unused.items()
@@ -493,13 +495,30 @@ def _advice(run: Run) -> str:
 def _nearest_images(run: Run, dataset: Dataset, label_info: LabelInfo) -> np.ndarray | None:
     """Returns the nearest images of each training image, if the objective uses any."""
     objective = run.config.objective
-    neighbours = getattr(objective, "neighbours", 0)
-    if not neighbours or (objective.uses_labels and label_info.all_labelled):
+    if not objective.neighbours or (objective.uses_labels and label_info.all_labelled):
         return None
-    examples = len(dataset.train_images)
-    if distributed.is_first():
-        logger.info("finding the %d nearest of %d training images", neighbours, examples)
-    return nearest_images(dataset.train_images, neighbours)
+    nearest = np.zeros((len(dataset.train_images), objective.neighbours), np.int32)
+    with distributed.fail_together():
+        if distributed.is_first():
+            nearest = _kept_nearest_images(run, dataset)
+    return np.asarray(distributed.broadcast_from_first(nearest))
+
+
+def _kept_nearest_images(run: Run, dataset: Dataset) -> np.ndarray:
+    """Returns the nearest images that the run's folder keeps, or finds and keeps them.
+
+    Kept because equal distances are ordered differently by other numbers of threads.
+    """
+    path, count = run.workdir / "neighbours.npy", run.config.objective.neighbours
+    with suppress(OSError, ValueError):
+        kept = np.load(path)
+        if kept.shape == (len(dataset.train_images), count) and kept.dtype == np.int32:
+            return kept
+    logger.info("finding the %d nearest of %d training images", count, len(dataset.train_images))
+    nearest = nearest_images(dataset.train_images, count)
+    with atomic_write(path) as file:
+        np.save(file, nearest)
+    return nearest
 
 
 class _Trainer:

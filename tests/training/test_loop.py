@@ -13,6 +13,7 @@ import pytest
 from helpers import SMALL, assert_same_result, log_messages, make_dataset
 from PIL import Image
 
+from jvae_jax.data.neighbours import nearest_images
 from jvae_jax.objectives import OBJECTIVES, AnnealedVAE, JointVAE, Ours
 from jvae_jax.training import checkpoints, loop, run_writer
 from jvae_jax.training.config import TrainConfig
@@ -121,6 +122,26 @@ def test_run_with_more_epochs_continues_the_finished_one(tmp_path):
     assert_same_result(fit(replace(short, epochs=4), make_dataset()), expected)
     with pytest.raises(ValueError, match="epochs is 4 there and 2 here"):
         fit(short, make_dataset())
+
+
+@pytest.mark.long
+def test_resumes_with_the_neighbours_that_the_folder_keeps(tmp_path, monkeypatch):
+    """Within an epoch, where another search would order equal distances differently."""
+    objective = Ours(consistency_weight=3.0, neighbours=3, marginal_weight=1.0)
+    config = replace(SMALL, objective=objective, num_labels=6, workdir=str(tmp_path / "whole"))
+    whole = fit(config, make_dataset())
+    interrupt_in_epoch(3, tmp_path / "resumed", monkeypatch, objective=objective, num_labels=6)
+    kept = np.load(tmp_path / "resumed" / "neighbours.npy")
+    assert kept.shape == (len(make_dataset().train_labels), 3)
+    reverse = lambda images, count: nearest_images(images, count)[:, ::-1]  # noqa: E731
+    monkeypatch.setattr(loop, "nearest_images", reverse)
+    resumed = fit(replace(config, workdir=str(tmp_path / "resumed")), make_dataset())
+    assert_same_result(resumed, whole)
+    # Found again if the file is damaged, for the epochs that follow.
+    (tmp_path / "resumed" / "neighbours.npy").write_bytes(b"damaged")
+    fit(replace(config, epochs=5, workdir=str(tmp_path / "resumed")), make_dataset())
+    found = np.load(tmp_path / "resumed" / "neighbours.npy")
+    np.testing.assert_array_equal(found, kept[:, ::-1])
 
 
 def test_another_objective_takes_no_capacity_steps_over(reference):

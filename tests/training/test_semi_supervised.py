@@ -12,7 +12,7 @@ from helpers import SMALL, log_messages, make_dataset
 from jvae_jax import losses
 from jvae_jax.data.labels import keep_labels
 from jvae_jax.losses._terms import population_weights
-from jvae_jax.objectives import OBJECTIVES, VAE, JointVAE, Ours
+from jvae_jax.objectives import OBJECTIVES, PRESETS, VAE, JointVAE, Ours
 from jvae_jax.training import batching
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.loop import fit
@@ -185,18 +185,25 @@ def test_hidden_labels_have_no_effect(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.long
-def test_labels_have_no_effect_without_supervision(tmp_path):
+@pytest.mark.parametrize(
+    ("objective", "num_labels"),
+    [
+        (JointVAE(consistency_weight=3.0, neighbours=3, marginal_weight=1.0), "all"),
+        (PRESETS["few_labels"], 0),
+    ],
+)
+def test_labels_have_no_effect_without_supervision(objective, num_labels, tmp_path):
     """Nor does the test split."""
     dataset = make_dataset()
-    objective = JointVAE(consistency_weight=3.0, neighbours=3, marginal_weight=1.0)
     wrong = replace(
         dataset,
         train_labels=dataset.train_labels[::-1].copy(),
         test_labels=dataset.test_labels[::-1].copy(),
         test_images=255 - dataset.test_images,
     )
+    config = replace(SMALL, objective=objective, num_labels=num_labels, epochs=2)
     states = [
-        fit(replace(SMALL, objective=objective, workdir=str(tmp_path / name)), data).load_state()
+        fit(replace(config, workdir=str(tmp_path / name)), data).load_state()
         for name, data in (("true", dataset), ("wrong", wrong))
     ]
     jax.tree.map(np.testing.assert_array_equal, *states)
