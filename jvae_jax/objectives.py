@@ -83,8 +83,6 @@ class Objective:
     """Whether the label or c is an input of the encoder too, and a classifier predicts it."""
     uses_labels: ClassVar[bool] = False
     """Whether training uses labels."""
-    neighbours: ClassVar[int] = 0
-    """Number of nearest training images of each one that training needs."""
     terms: ClassVar[tuple[str, ...]] = ("reconstruction", "kl_z")
     """Fields of ``LossTerms`` that the loss returns."""
 
@@ -121,6 +119,10 @@ class Objective:
         unless the objective has ``penalty="multiplier"``.
         """
         return {}
+
+    def neighbour_count(self) -> int:
+        """Returns the number of nearest training images of each one that the loss needs."""
+        return 0
 
     def final_unlabelled_capacity_c(self, label_info: LabelInfo) -> float:
         """Returns the final C_c of examples with the uniform prior, in nats, before it is capped at
@@ -263,7 +265,7 @@ class _ConsistencyObjective(Objective):
     augmentation_strength: float = 1.0
     """Strength of the augmentation: 1 is shear, scale and rotation of up to 15 percent, and shifts
     of up to a sixteenth of the side."""
-    neighbours: int = 0  # type: ignore[misc]
+    neighbours: int = 0
     """Number of nearest training images of each one, of which the consistency loss augments a
     random one in place of an unlabelled image. They are found first, in about a minute for 60,000
     images, and in a time that grows with the square of their number."""
@@ -283,6 +285,9 @@ class _ConsistencyObjective(Objective):
             raise ValueError(
                 f"{' and '.join(unused)} {have} no effect without consistency_weight; add it"
             )
+
+    def neighbour_count(self) -> int:
+        return self.neighbours
 
     def _consistency_terms(self) -> tuple[str, ...]:
         """Fields of ``LossTerms`` that the loss returns with these options."""

@@ -203,8 +203,9 @@ def test_train_help_describes_hyperparameters_of_the_chosen_objective(capsys):
     text = text.replace("--consistency_weight float,", "--consistency_weight,")
     help_text = (
         "--consistency_weight, --consistency-weight float Weight of the consistency loss "
-        "between q(c|x) and q(c|augmented x), which helps if few images are labelled. Not in the "
-        "paper. (default: 0.0)"
+        "between q(c|x) and q(c|x'), where x' is an augmentation of x or of an image near it, "
+        "which helps if few or no images are labelled. Not in the paper, nor are the other options "
+        "of this loss. (default: 0.0)"
     )
     assert help_text in text
     for objective, capacity in (("ours", "0.0"), ("joint_vae", "5.0")):

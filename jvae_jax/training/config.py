@@ -164,7 +164,7 @@ class TrainConfig:
                 f"{len(dataset.train_labels)} training images have none"
             )
         examples = len(dataset.train_labels)
-        neighbours = self.objective.neighbours
+        neighbours = self.objective.neighbour_count()
         if neighbours >= examples:
             raise ValueError(
                 f"neighbours must be below the {examples} training images, got {neighbours}"
@@ -210,9 +210,9 @@ class TrainConfig:
             image_shape=dataset.image_shape, classes=len(dataset.class_names)
         )
         estimate = 5 * parameter_bytes(network)
-        copies = 2 if self.objective.neighbours else 1
+        copies = 2 if self.objective.neighbour_count() else 1
         # Indices and distances while they are searched.
-        estimate += 20 * len(dataset.train_labels) * self.objective.neighbours
+        estimate += 20 * len(dataset.train_labels) * self.objective.neighbour_count()
         if lies_on_host(self.data_on, dataset.train_images):
             steps = min(STEPS_PER_DISPATCH, len(dataset.train_labels) // self.batch_size)
             examples = steps * self.batch_size // jax.process_count()

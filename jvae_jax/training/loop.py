@@ -495,9 +495,9 @@ def _advice(run: Run) -> str:
 def _nearest_images(run: Run, dataset: Dataset, label_info: LabelInfo) -> np.ndarray | None:
     """Returns the nearest images of each training image, if the objective uses any."""
     objective = run.config.objective
-    if not objective.neighbours or (objective.uses_labels and label_info.all_labelled):
+    if not objective.neighbour_count() or (objective.uses_labels and label_info.all_labelled):
         return None
-    nearest = np.zeros((len(dataset.train_images), objective.neighbours), np.int32)
+    nearest = np.zeros((len(dataset.train_images), objective.neighbour_count()), np.int32)
     with distributed.fail_together():
         if distributed.is_first():
             nearest = _kept_nearest_images(run, dataset)
@@ -509,7 +509,7 @@ def _kept_nearest_images(run: Run, dataset: Dataset) -> np.ndarray:
 
     Kept because equal distances are ordered differently by other numbers of threads.
     """
-    path, count = run.workdir / "neighbours.npy", run.config.objective.neighbours
+    path, count = run.workdir / "neighbours.npy", run.config.objective.neighbour_count()
     with suppress(OSError, ValueError):
         kept = np.load(path)
         if kept.shape == (len(dataset.train_images), count) and kept.dtype == np.int32:
