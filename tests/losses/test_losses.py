@@ -739,7 +739,7 @@ INVALID_ARGUMENTS = [
     (
         "cvae",
         {"classify": lambda _: jnp.zeros((1, 4))},
-        r"classify must return logits of shape \(6, classes\), got \(1, 4\)",
+        r"classify must return logits of shape \(12, classes\), got \(1, 4\)",
     ),
     (
         "vae",
