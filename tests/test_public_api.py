@@ -75,10 +75,9 @@ def test_losses_have_documented_parameters():
     assert parameters["vae"] == [*common, "reconstruction_loss"]
     assert parameters["beta_vae"] == [*common, "beta", "reconstruction_loss"]
     assert parameters["annealed_vae"][:7] == [*common, "beta", "capacity_z", "multiplier_z"]
-    assert parameters["joint_vae"] == [
-        *joint,
-        "multiplier_z",
-        "multiplier_c",
+    unlabelled = ["augmented_images", "consistency_weight", "marginal_weight"]
+    options = [
+        *unlabelled,
         "information_weight",
         "prior_latents",
         "classify_decoded",
@@ -87,6 +86,7 @@ def test_losses_have_documented_parameters():
         "reconstruction_loss",
         "axis_name",
     ]
+    assert parameters["joint_vae"] == [*joint, "multiplier_z", "multiplier_c", *options]
     assert parameters["ours"] == [
         *joint[:3],
         "labels",
@@ -96,16 +96,9 @@ def test_losses_have_documented_parameters():
         "multiplier_c",
         "unlabelled_multiplier_c",
         "labelled_fraction",
-        "augmented_images",
-        "consistency_weight",
-        "information_weight",
-        "prior_latents",
-        "classify_decoded",
-        "classify",
-        "temperature",
-        "reconstruction_loss",
-        "axis_name",
+        *options,
     ]
+    assert set(unlabelled) < set(parameters["cvae"])
     assert parameters["cvae"][:7] == [
         "encode",
         "decode",

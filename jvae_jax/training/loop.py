@@ -511,7 +511,7 @@ def _kept_nearest_images(run: Run, dataset: Dataset) -> np.ndarray:
     """
     path, count = run.workdir / "neighbours.npy", run.config.objective.neighbour_count()
     with suppress(OSError, ValueError):
-        kept = np.load(path)
+        kept = np.load(path, allow_pickle=False)
         if kept.shape == (len(dataset.train_images), count) and kept.dtype == np.int32:
             return kept
     logger.info("finding the %d nearest of %d training images", count, len(dataset.train_images))
