@@ -8,6 +8,7 @@ samples.png               generated characters: rows fix c, columns fix z
 curves.png                every term over epochs, train and test, when training ends or stops
 evaluation.json           metrics on the whole test split; evaluation-best.json of the best
                           checkpoint, if it was evaluated
+neighbours.npy            nearest training images of each, if the objective uses them
 confusion.png             confusion matrix of generated characters, if they were evaluated
 profile/                  profiler trace, if requested
 tensorboard/, wandb/      records for TensorBoard and Weights & Biases, if requested
@@ -84,6 +85,7 @@ _WRITTEN_FILES = (
     "samples.png",
     "curves.png",
     "evaluation.json",
+    "neighbours.npy",
 )
 _WRITTEN_FOLDERS = ("checkpoints", "damaged_checkpoints", "profile", TENSORBOARD, WANDB)
 
