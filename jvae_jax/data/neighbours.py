@@ -5,7 +5,7 @@ from jaxtyping import Int
 
 from jvae_jax.types import Pixels
 
-COMPONENTS = 50
+_COMPONENTS = 50
 """Principal components in which distances are measured."""
 _FITTED = 20_000
 """Images from which principal components are estimated."""
@@ -25,7 +25,11 @@ def nearest_images(images: Pixels, count: int) -> Int[np.ndarray, "images count"
         Indices of the neighbours, the nearest first.
 
     Raises:
-        ValueError: if there are too few images.
+        ValueError: if ``count`` is out of range.
+
+    References:
+        Van Gansbeke et al., *SCAN: Learning to Classify Images without Labels*, 2020, which takes
+        nearest neighbours in learned features for images of one class.
     """
     # sklearn takes a second to import.
     from sklearn.decomposition import PCA
@@ -39,7 +43,7 @@ def nearest_images(images: Pixels, count: int) -> Int[np.ndarray, "images count"
         return np.asarray(images).reshape(len(images), -1).astype(np.float32) / 255
 
     fitted = pixels(images[:: -(-examples // _FITTED)])
-    components = min(COMPONENTS, *fitted.shape)
+    components = min(_COMPONENTS, *fitted.shape)
     pca = PCA(components, svd_solver="randomized", random_state=0).fit(fitted)
     chunks = [images[start : start + _FITTED] for start in range(0, examples, _FITTED)]
     features = np.concatenate([pca.transform(pixels(chunk)) for chunk in chunks])

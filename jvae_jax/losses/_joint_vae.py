@@ -209,6 +209,9 @@ def ours(
         Goto and Inoue, *Learning VAE with Categorical Labels for Generating Conditional
         Handwritten Characters*.
 
+        Hu et al., *Learning Discrete Representations via Information Maximizing Self-Augmented
+        Training*, 2017, for the consistency and marginal losses.
+
         Chen et al., *InfoGAN: Interpretable Representation Learning by Information Maximizing
         Generative Adversarial Nets*, 2016.
     """

@@ -216,7 +216,7 @@ def consistency_loss(
 
 
 def marginal_kl(logits: Float[Array, "batch classes"], axis_name: str | None) -> PerExample:
-    """sum_c q(c|x) log(q(c) / p(c)), whose mean over the batch is KL(q(c) || p(c))."""
+    """sum_c q(c|x) log(q(c) / p(c)), in nats; its mean over the batch is KL(q(c) || p(c))."""
     posterior = jax.nn.softmax(logits)
     marginal = jnp.mean(posterior, axis=0)
     if axis_name is not None:

@@ -52,6 +52,9 @@ def random_neighbours(
         key: random key of the run.
         epoch: number of the epoch, folded into the key.
         nearest: see :func:`~jvae_jax.data.neighbours.nearest_images`.
+
+    Returns:
+        The index of a neighbour of each example.
     """
     key = jax.random.fold_in(key, epoch)
     columns = jax.random.randint(key, (len(nearest), 1), 0, nearest.shape[1])
