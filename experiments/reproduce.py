@@ -334,25 +334,47 @@ def batch_size(config: BatchSizeConfig) -> None:
     _print_table(config, "batch-size")
 
 
+def image_size_selection(config: ImageSizeConfig) -> None:
+    _compare_sizes(
+        config, "image-size-selection", studies.IMAGE_SIZE_SELECTION, studies.validation_split
+    )
+
+
 def image_size(config: ImageSizeConfig) -> None:
-    eval_classifier = config.eval_classifier(config.load(min(studies.IMAGE_SIZES)))
-    identity = ("dataset", "image_size", "epochs", "seed")
-    for size in studies.IMAGE_SIZES:
-        dataset = config.load(size)
-        setting = {"dataset": dataset.name, "image_size": size, "epochs": config.epochs}
-        if _is_kept(config, "image-size", setting):
+    _compare_sizes(config, "image-size", studies.IMAGE_SIZES, lambda dataset: dataset)
+
+
+def _compare_sizes(
+    config: ImageSizeConfig,
+    study: str,
+    settings: Sequence[tuple[int, float]],
+    split: Callable[[Dataset], Dataset],
+) -> None:
+    """Compares sizes and factors of gamma and the information weight, judged by one classifier."""
+    eval_classifier = config.eval_classifier(split(config.load(studies.JUDGED_IMAGE_SIZE)))
+    identity = ("dataset", "image_size", "weights", "epochs", "seed")
+    best = PRESETS["best"]
+    for size, weights in settings:
+        dataset = split(config.load(size))
+        setting = {"image_size": size, "weights": weights}
+        if _is_kept(config, study, {**setting, "dataset": dataset.name, "epochs": config.epochs}):
             continue
+        objective = replace(
+            best,
+            gamma=weights * best.gamma,
+            information_weight=weights * best.information_weight,
+        )
         run_config = config.train_config(
-            "ours",
-            f"{dataset.name}-{size}-pixels-{config.epochs}-epochs",
+            objective.name,
+            f"{study}-{dataset.name}-{size}-pixels-{weights:g}-{config.epochs}-epochs",
             image_size=size,
-            **asdict(PRESETS["best"]),
+            **asdict(objective),
         )
         judge = studies.AveragingClassifier.of(eval_classifier, dataset)
-        run, row = studies.train_and_evaluate(run_config, dataset, judge, image_size=size)
+        run, row = studies.train_and_evaluate(run_config, dataset, judge, **setting)
         row |= studies.processor_time(run, dataset)
-        _save_row(config, "image-size", row, identity)
-    _print_table(config, "image-size")
+        _save_row(config, study, row, identity)
+    _print_table(config, study)
 
 
 def photographs(config: PhotographsConfig) -> None:
@@ -520,6 +542,11 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
         batch_size,
         BatchSizeConfig,
         "Larger batches, with three rules for their learning rate.",
+    ),
+    "image-size-selection": (
+        image_size_selection,
+        ImageSizeConfig,
+        "Weights of c's terms on larger images, compared on a sixth of the training images.",
     ),
     "image-size": (
         image_size,

@@ -113,6 +113,9 @@ REPORTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
     "fine-tuning": lambda path, contents: _save_table(path, tables.fine_tuning(contents["rows"])),
     "batch-size": lambda path, contents: _save_table(path, tables.batch_sizes(contents["rows"])),
     "image-size": lambda path, contents: _save_table(path, tables.image_sizes(contents["rows"])),
+    "image-size-selection": lambda path, contents: _save_table(
+        path, tables.image_sizes(contents["rows"])
+    ),
     "cas": lambda path, contents: _save_table(path, tables.cas(contents["rows"])),
     "hands": lambda path, contents: _save_table(path, tables.hands(contents["rows"])),
     "photographs": lambda path, contents: _save_table(path, tables.photographs(contents["rows"])),

@@ -367,21 +367,23 @@ def batch_sizes(rows: Sequence[Row]) -> str:
 
 
 def image_sizes(rows: Sequence[Row]) -> str:
-    """One line per dataset and image size."""
+    """One line per dataset, image size and factor of the weights."""
     headings = [heading for heading, _ in _IMAGE_SIZES.values()]
     lines = [
         [
             row["dataset"],
             f"{row['image_size']} x {row['image_size']}",
+            f"{row['weights']:g}",
             str(row["epochs"]),
             *_cells([row], _IMAGE_SIZES),
         ]
         for row in rows
     ]
     return (
-        _markdown(["dataset", "pixels", "epochs", *headings], lines, words=2)
-        + "\nProcessor time of each image. Larger images are averaged to the smallest size before "
-        f"the evaluation classifier. Seed {rows[0]['seed']}. {_provenance(rows)}\n"
+        _markdown(["dataset", "pixels", "weights", "epochs", *headings], lines, words=2)
+        + "\nWeights: the factor of the preset's gamma and information weight. Processor time "
+        "of each image. Larger images are averaged to 32 x 32 before the evaluation classifier. "
+        f"Seed {rows[0]['seed']}. {_provenance(rows)}\n"
     )
 
 

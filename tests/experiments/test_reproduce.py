@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -506,15 +507,21 @@ def test_image_size(small, monkeypatch):
         return replace(original, train_images=train, test_images=test)
 
     monkeypatch.setattr(reproduce.configs.data, "load", repeated)
-    monkeypatch.setattr(reproduce.studies, "IMAGE_SIZES", (size, 2 * size))
+    monkeypatch.setattr(reproduce.studies, "JUDGED_IMAGE_SIZE", size)
+    monkeypatch.setattr(reproduce.studies, "IMAGE_SIZES", ((size, 1.0), (2 * size, 4.0)))
     reproduce.image_size(reproduce.ImageSizeConfig(**options))
     rows = reproduce.studies.load_rows(output / "image-size.json")
-    assert [row["image_size"] for row in rows] == [size, 2 * size]
+    assert [(row["image_size"], row["weights"]) for row in rows] == [(size, 1.0), (2 * size, 4.0)]
+    [config] = Path(options["runs"]).glob("*-pixels-4-*/config.json")
+    objective = json.loads(config.read_text())["config"]["objective"]
+    best = PRESETS["best"]
+    assert objective["gamma"] == 4 * best.gamma
+    assert objective["information_weight"] == 4 * best.information_weight
     accuracy = reproduce.configs.classifier.load_or_train().accuracy
     assert [row["eval_classifier_accuracy"] for row in rows] == pytest.approx([accuracy] * 2)
     assert all(row["training_ms"] > row["drawing_ms"] > 0 for row in rows)
     lines = (output / "image-size.md").read_text().splitlines()
-    assert lines[3].startswith(f"| toy | {2 * size} x {2 * size} | ")
+    assert lines[3].startswith(f"| toy | {2 * size} x {2 * size} | 4 | ")
 
 
 @pytest.mark.long
