@@ -25,9 +25,9 @@ from jvae_jax.data import DATA_DIR, Dataset
 from jvae_jax.files import load_arrays, save_arrays
 from jvae_jax.models import layers
 from jvae_jax.models.autoencoder import pad_to_stride
-from jvae_jax.models.inference import EVAL_BATCH_SIZE, map_batches, scale_pixels
+from jvae_jax.models.inference import EVAL_BATCH_SIZE, in_chunks, map_batches, scale_pixels
 from jvae_jax.numerics import default_numerics
-from jvae_jax.types import Images, PRNGKey, Scalar, Variables
+from jvae_jax.types import Batch, Images, PRNGKey, Scalar, Variables
 from jvae_jax.validation import as_images
 
 logger = logging.getLogger(__name__)
@@ -147,22 +147,42 @@ def train(dataset: Dataset, *, steps: int = STEPS) -> EvalClassifier:
     Raises:
         ValueError: if no training or no test image has a label.
     """
-    images, labels = _select_labelled(dataset.train_images, dataset.train_labels, "train")
-    test_images, test_labels = _select_labelled(dataset.test_images, dataset.test_labels, "test")
+    labelled = _find_labelled(dataset.train_labels, "train")
+    test = _find_labelled(dataset.test_labels, "test")
     classes = len(dataset.class_names)
     init_key, train_key = jax.random.split(jax.random.key(0))
     optimizer = optax.adam(optax.cosine_onecycle_schedule(steps, _LEARNING_RATE))
-    variables: Any = Network(classes).init(init_key, scale_pixels(test_images[:1]))
+    variables: Any = Network(classes).init(init_key, scale_pixels(dataset.test_images[:1]))
     state = dict(variables), optimizer.init(variables["params"])
-    images, labels = jnp.asarray(images), jnp.asarray(labels)
     starts = range(0, steps, _STEPS_PER_DISPATCH)
     for start in tqdm(starts, desc="classifier", disable=None):
         chunk = jnp.arange(start, min(start + _STEPS_PER_DISPATCH, steps))
+        # The images may be memory-mapped: only those of the chunk are sent to the device.
+        examples = labelled[_draw_examples(train_key, chunk, len(labelled))]
+        batches = Batch(dataset.train_images[examples], dataset.train_labels[examples])
         network = Network(classes, train=True)
-        state = _train_steps(network, optimizer, state, images, labels, train_key, chunk)
-    logits, _ = _apply(Network(classes), state[0], scale_pixels(test_images))
-    accuracy = float(np.mean(np.argmax(logits, axis=-1) == test_labels))
+        state = _train_steps(network, optimizer, state, batches, train_key, chunk)
+    classify = partial(_apply, Network(classes), state[0])
+    logits, _ = in_chunks(
+        lambda examples: classify(scale_pixels(dataset.test_images[examples])), test
+    )
+    accuracy = float(np.mean(np.argmax(logits, axis=-1) == dataset.test_labels[test]))
     return EvalClassifier(classes, jax.device_get(state[0]), accuracy, dataset.image_shape)
+
+
+def _step_keys(key: PRNGKey, step: Array) -> PRNGKey:
+    """Keys of a step: for its examples, their augmentation and dropout."""
+    return jax.random.split(jax.random.fold_in(key, step), 3)
+
+
+@partial(jax.jit, static_argnums=2)
+def _draw_examples(
+    key: PRNGKey, steps: Int[Array, "steps"], count: int
+) -> Int[Array, "steps batch"]:
+    """Examples of each step, drawn with replacement from ``count``."""
+    return jax.vmap(
+        lambda step: jax.random.randint(_step_keys(key, step)[0], (_BATCH_SIZE,), 0, count)
+    )(steps)
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
@@ -170,8 +190,7 @@ def _train_steps(
     network: Network,
     optimizer: optax.GradientTransformation,
     state: _State,
-    images: Array,
-    labels: Array,
+    batches: Batch,
     key: PRNGKey,
     steps: Int[Array, "steps"],
 ) -> _State:
@@ -184,21 +203,19 @@ def _train_steps(
         targets = optax.smooth_labels(jax.nn.one_hot(labels, network.classes), _SMOOTHING)
         return optax.softmax_cross_entropy(logits, targets).mean(), updates
 
-    def train_step(state: _State, step: Array) -> tuple[_State, None]:
+    def train_step(state: _State, inputs: tuple[Batch, Array]) -> tuple[_State, None]:
         variables, opt_state = state
-        index_key, augmentation_key, dropout_key = jax.random.split(
-            jax.random.fold_in(key, step), 3
-        )
-        indices = jax.random.randint(index_key, (_BATCH_SIZE,), 0, len(images))
-        augmented = random_affine(augmentation_key, scale_pixels(images[indices]))
+        batch, step = inputs
+        _, augmentation_key, dropout_key = _step_keys(key, step)
+        augmented = random_affine(augmentation_key, scale_pixels(batch.images))
         params, statistics = variables["params"], {"batch_stats": variables["batch_stats"]}
         gradients, statistics = jax.grad(loss, has_aux=True)(
-            params, statistics, augmented, labels[indices], dropout_key
+            params, statistics, augmented, jnp.asarray(batch.labels), dropout_key
         )
         updates, opt_state = optimizer.update(gradients, opt_state)
         return ({"params": optax.apply_updates(params, updates), **statistics}, opt_state), None
 
-    state, _ = lax.scan(train_step, state, steps)
+    state, _ = lax.scan(train_step, state, (batches, steps))
     return state
 
 
@@ -211,13 +228,11 @@ def _apply(network: Network, variables: Variables, images: Images) -> tuple[Arra
     return map_batches(apply_batch, EVAL_BATCH_SIZE, images)
 
 
-def _select_labelled(
-    images: np.ndarray, labels: np.ndarray, split: str
-) -> tuple[np.ndarray, np.ndarray]:
-    labelled = labels >= 0
-    if not labelled.any():
+def _find_labelled(labels: np.ndarray, split: str) -> np.ndarray:
+    labelled = np.flatnonzero(labels >= 0)
+    if not len(labelled):
         raise ValueError(f"the evaluation classifier needs labels, but no {split} image has one")
-    return images[labelled], labels[labelled]
+    return labelled
 
 
 def _save(classifier: EvalClassifier, path: Path) -> None:

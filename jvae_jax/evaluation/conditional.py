@@ -13,7 +13,7 @@ from jvae_jax.data import Dataset
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.generation.characters import decode, traverse
 from jvae_jax.models.autoencoder import Autoencoder
-from jvae_jax.models.inference import scale_pixels
+from jvae_jax.models.inference import in_chunks, scale_pixels
 from jvae_jax.types import Variables
 
 Features = Float[np.ndarray, "examples features"]
@@ -71,8 +71,10 @@ def conditional_metrics(
         keys[1], dataset.train_images, dataset.train_labels, len(predicted)
     )
     _, train_features = eval_classifier(scale_pixels(train_images))
-    _, test_features = eval_classifier(scale_pixels(dataset.test_images))
-    train_features, test_features = np.asarray(train_features), np.asarray(test_features)
+    _, test_features = in_chunks(
+        lambda images: eval_classifier(scale_pixels(images)), dataset.test_images
+    )
+    train_features = np.asarray(train_features)
     metrics: dict[str, Any] = {
         "eval_classifier_accuracy": eval_classifier.accuracy,
         "frechet_distance": frechet_distance(features, test_features),
@@ -250,7 +252,9 @@ def most_confused(eval_classifier: EvalClassifier, dataset: Dataset, count: int 
     Returns:
         Class indices in ascending order.
     """
-    probabilities = np.asarray(eval_classifier.probabilities(scale_pixels(dataset.test_images)))
+    probabilities = in_chunks(
+        lambda images: eval_classifier.probabilities(scale_pixels(images)), dataset.test_images
+    )
     # Unlabelled images, -1, belong to no row.
     members = np.arange(eval_classifier.classes)[:, None] == dataset.test_labels
     confusion = members @ probabilities / members.sum(axis=1, keepdims=True).clip(1)

@@ -13,7 +13,13 @@ from jaxtyping import Int
 
 from jvae_jax import losses, sampling
 from jvae_jax.models.autoencoder import Autoencoder
-from jvae_jax.models.inference import EVAL_BATCH_SIZE, Results, map_batches, scale_pixels
+from jvae_jax.models.inference import (
+    EVAL_BATCH_SIZE,
+    Results,
+    in_chunks,
+    map_batches,
+    scale_pixels,
+)
 from jvae_jax.numerics import default_numerics
 from jvae_jax.objectives import Objective
 from jvae_jax.sampling import example_keys
@@ -257,19 +263,20 @@ def over_split(
     Returns:
         The results of all examples, on the host.
     """
-    return jax.device_get(_over_split(function, static, EVAL_BATCH_SIZE, arrays, split))
+    apply_chunk = partial(_over_chunk, function, static, EVAL_BATCH_SIZE, arrays)
+    images, labels = np.asarray(split.images), np.asarray(split.labels)
+    return in_chunks(apply_chunk, images, labels, np.arange(len(labels), dtype=np.int32))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _over_split(
+def _over_chunk(
     function: Callable[..., Results],
     static: tuple[Any, ...],
     size: int,
     arrays: tuple[Any, ...],
-    split: Batch,
+    *chunk: Array,
 ) -> Results:
     def apply_batch(images: Array, labels: Array, examples: Array) -> Results:
         return function(*static, *arrays, Batch(images, labels), examples)
 
-    images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
-    return map_batches(apply_batch, size, images, labels, jnp.arange(len(labels)))
+    return map_batches(apply_batch, size, *chunk)

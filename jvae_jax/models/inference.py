@@ -13,6 +13,8 @@ from jvae_jax.types import Images, Pixels
 
 EVAL_BATCH_SIZE = 200
 """Batch size of inference; larger batches take longer per example on CPU."""
+CHUNK_SIZE = 100 * EVAL_BATCH_SIZE
+"""Examples that :func:`in_chunks` sends to the device at a time."""
 Results = TypeVar("Results")
 
 
@@ -36,6 +38,24 @@ def map_batches(function: Callable[..., Results], batch_size: int, *arrays: Arra
     indices = jnp.arange(batches * batch_size).reshape(batches, batch_size) % examples
     results = lax.map(lambda batch: function(*(array[batch] for array in arrays)), indices)
     return jax.tree.map(lambda result: result.reshape(-1, *result.shape[2:])[:examples], results)
+
+
+def in_chunks(function: Callable[..., Results], *arrays: np.ndarray) -> Results:
+    """Applies a function to arrays on the host, which may be memory-mapped, chunk by chunk.
+
+    The device holds one chunk at a time, so its memory doesn't grow with the number of examples.
+
+    Args:
+        function: maps a chunk of each array to a pytree of arrays, (chunk, ...).
+        arrays: arrays of shape (examples, ...).
+
+    Returns:
+        The pytree of results, with arrays of shape (examples, ...), on the host.
+    """
+    starts = range(0, max(len(arrays[0]), 1), CHUNK_SIZE)
+    chunks = [tuple(array[start : start + CHUNK_SIZE] for array in arrays) for start in starts]
+    results = [jax.device_get(function(*chunk)) for chunk in chunks]
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
 
 
 def scale_pixels(images: Pixels) -> Images:

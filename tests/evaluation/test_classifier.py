@@ -88,9 +88,14 @@ def test_trains_for_a_number_of_steps_on_labelled_images(monkeypatch, options, c
     dataset.train_labels[::2] = -1
     calls, schedules = [], []
 
-    def train_steps(_network, _optimizer, state, images, labels, _key, steps):
-        np.testing.assert_array_equal(images, dataset.train_images[1::2])
-        np.testing.assert_array_equal(labels, dataset.train_labels[1::2])
+    indices = {image.tobytes(): index for index, image in enumerate(dataset.train_images)}
+
+    def train_steps(_network, _optimizer, state, batches, _key, steps):
+        assert batches.labels.shape == (len(steps), 128)
+        images = batches.images.reshape(-1, 8, 8, 1)
+        examples = [indices[image.tobytes()] for image in images]
+        assert set(examples) == set(range(1, 48, 2))
+        np.testing.assert_array_equal(batches.labels.ravel(), dataset.train_labels[examples])
         np.testing.assert_array_equal(steps, np.arange(int(steps[0]), int(steps[-1]) + 1))
         calls.append((int(steps[0]), int(steps[-1]) + 1))
         return state

@@ -12,6 +12,7 @@ from helpers import TinyAutoencoder, make_dataset
 from scipy.special import expit, log_expit
 
 from jvae_jax.evaluation import format_table, metrics
+from jvae_jax.models import inference
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.objectives import OBJECTIVES
 from jvae_jax.sampling import example_keys
@@ -38,6 +39,7 @@ def split():
 @pytest.mark.parametrize("kind", ["joint", "continuous", "conditional"])
 def test_metrics_match_numpy(split, kind, monkeypatch, key):
     monkeypatch.setattr(metrics, "EVAL_BATCH_SIZE", 5)
+    monkeypatch.setattr(inference, "CHUNK_SIZE", 10)
     model = Autoencoder((8, 8, 1), 2, 0 if kind == "continuous" else 3, kind == "conditional")
     variables = perturbed_variables(model)
     evaluation = metrics.evaluate(model, variables, split, key)
