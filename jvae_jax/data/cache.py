@@ -1,6 +1,8 @@
 """Cache of prepared datasets: one uncompressed .npz file each."""
 
+import tempfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -41,13 +43,16 @@ def read(path: Path, origin: str | None) -> PreparedData | None:
     )
 
 
-def write(path: Path, data: PreparedData, origin: str | None) -> None:
+def write(path: Path, data: PreparedData, origin: str | None) -> PreparedData:
     """Writes a cache file atomically.
 
     Args:
         path: path of the file.
         data: data to cache.
         origin: fingerprint of the source files, or None if checksums fix their content.
+
+    Returns:
+        The data, mapped from the cache file instead of a temporary one.
 
     Raises:
         OSError: if the file can't be written.
@@ -61,6 +66,22 @@ def write(path: Path, data: PreparedData, origin: str | None) -> None:
             **{name: np.array(getattr(data, name), str) for name in _TEXTS},
             **data.arrays,
         )
+    is_mapped = any(isinstance(array, np.memmap) for array in data.arrays.values())
+    return (read(path, origin) if is_mapped else None) or data
+
+
+def scratch_file() -> IO[bytes]:
+    """Opens an unnamed temporary file in the cache directory.
+
+    It is where the system keeps temporary files if the cache directory can't be written; that may
+    be memory.
+    """
+    try:
+        directory = CACHE_DIR.expanduser()
+        directory.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryFile(dir=directory)
+    except (OSError, RuntimeError):  # RuntimeError: no home folder
+        return tempfile.TemporaryFile()
 
 
 def remove_leftovers(path: Path) -> None:

@@ -7,13 +7,10 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
 from jvae_jax.data.archives import damaged_file_error, read_members
-from jvae_jax.data.images import holdout_mask, normalize_polarity, resize_to_square, split_arrays
+from jvae_jax.data.images import EncodedImage, decode_images
 from jvae_jax.data.source import PreparedData
-from jvae_jax.memory import require_memory
 
 
 class _Format(NamedTuple):
@@ -105,24 +102,20 @@ class EtlSource:
         Classes are the characters of the records, in the order of their Unicode code points.
         """
         (archive,) = paths.values()
-        images, characters, names = [], [], []
+        decoded = decode_images(
+            self._read_images(archive), None, self.image_size, source=str(archive)
+        )
+        if not decoded.paths:
+            raise ValueError(f"{archive} contains no file {self.name.upper()}...")
+        return decoded.split()
+
+    def _read_images(self, archive: Path) -> Iterator[EncodedImage]:
+        layout = FORMATS[self.name]
         for path, content in read_members(archive, self._has_records):
             records = self._records(archive, path, content)
-            # For the images of this file, all together, and split.
-            require_memory(
-                3 * (sum(map(len, images)) + len(records)) * self.image_size**2,
-                f"{archive}: decoding images of {self.image_size:,} x {self.image_size:,} pixels",
-            )
-            images.append(self._decode(records, path.name))
-            characters += _characters(records, FORMATS[self.name], f"{archive}, {path}")
-            names += [f"{path.name}/{index}" for index in range(len(records))]
-        if not images:
-            raise ValueError(f"{archive} contains no file {self.name.upper()}...")
-        class_names, labels = np.unique(characters, return_inverse=True)
-        labels = labels.astype(np.int32)
-        test = holdout_mask(names, labels, len(class_names))
-        arrays = split_arrays(np.concatenate(images), labels, test)
-        return PreparedData(arrays, class_names=tuple(map(str, class_names)))
+            characters = _characters(records, layout, f"{archive}, {path}")
+            for index, pixels in enumerate(_pixels(records, layout)):
+                yield EncodedImage(characters[index], f"{path.name}/{index:06}", pixels)
 
     def _has_records(self, path: PurePosixPath) -> bool:
         """Whether a member has records; ETL9INFO, say, describes them."""
@@ -135,15 +128,6 @@ class EtlSource:
             raise damaged_file_error(archive, ValueError(reason))
         records = np.frombuffer(content, np.uint8).reshape(-1, layout.length)
         return records[layout.dummies :]
-
-    def _decode(self, records: np.ndarray, file: str) -> np.ndarray:
-        """Images of records, (records, size, size, 1), with bright ink on dark background."""
-        images = np.empty((len(records), *self.image_shape), np.uint8)
-        bar = tqdm(_pixels(records, FORMATS[self.name]), file, len(records), disable=None)
-        for index, pixels in enumerate(bar):
-            square = resize_to_square(Image.fromarray(pixels), self.image_size)
-            images[index] = normalize_polarity(square)
-        return images
 
 
 def _pixels(records: np.ndarray, layout: _Format) -> Iterator[np.ndarray]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from jvae_jax.data.archives import read_members
-from jvae_jax.data.images import EncodedImage, decode_images, holdout_mask, split_arrays
+from jvae_jax.data.images import EncodedImage, decode_images
 from jvae_jax.data.source import PreparedData
 
 _CHARACTERS = (
@@ -63,8 +63,7 @@ class Hiragana73:
             source=source,
             grey=True,
         )
-        test = holdout_mask(decoded.paths, decoded.labels, len(self.class_names))
-        return PreparedData(split_arrays(decoded.images, decoded.labels, test), decoded.notes)
+        return decoded.split()
 
 
 def _read_images(archives: Iterable[Path]) -> Iterator[EncodedImage]:

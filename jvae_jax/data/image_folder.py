@@ -12,13 +12,7 @@ import numpy as np
 
 from jvae_jax.data import cache
 from jvae_jax.data.dataset import Dataset, check_class_names
-from jvae_jax.data.images import (
-    UNLABELLED,
-    EncodedImage,
-    decode_images,
-    holdout_mask,
-    split_arrays,
-)
+from jvae_jax.data.images import UNLABELLED, EncodedImage, decode_images
 from jvae_jax.data.source import PreparedData, fingerprint
 from jvae_jax.files import lock_file
 
@@ -89,10 +83,10 @@ def _read_or_prepare(path: Path, origin: str, prepare: Callable[[], PreparedData
             return data
         data = prepare()
         try:
-            cache.write(path, data, origin)
+            return cache.write(path, data, origin)
         except OSError as error:
             logger.warning("decoded images are not cached: %s", error)
-        return data
+            return data
 
 
 def _prepare(
@@ -104,11 +98,8 @@ def _prepare(
     has_test: bool,
 ) -> PreparedData:
     decoded = decode_images(images, class_names, image_size, source=str(directory))
-    if has_test:
-        test = np.array([path.startswith("test/") for path in decoded.paths])
-    else:
-        test = holdout_mask(decoded.paths, decoded.labels, len(class_names))
-    return PreparedData(split_arrays(decoded.images, decoded.labels, test), decoded.notes)
+    test = np.array([path.startswith("test/") for path in decoded.paths]) if has_test else None
+    return decoded.split(test)
 
 
 def _find_splits(directory: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:

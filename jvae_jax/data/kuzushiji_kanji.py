@@ -1,12 +1,12 @@
 """Kuzushiji-Kanji: 140,424 images of 3,832 cursive kanji, by CODH."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from jvae_jax.data.archives import read_members
-from jvae_jax.data.images import EncodedImage, decode_images, holdout_mask, split_arrays
+from jvae_jax.data.images import EncodedImage, decode_images
 from jvae_jax.data.source import PreparedData
 
 _IMAGES = 140_424
@@ -55,22 +55,23 @@ class KuzushijiKanji:
         Classes are in the order of their Unicode code points.
         """
         (archive,) = paths.values()
-        images = [
-            EncodedImage(chr(int(path.parent.name[2:], 16)), "/".join(path.parts[-2:]), content)
-            for path, content in read_members(archive, _is_image)
-        ]
-        class_names = tuple(sorted({image.class_name for image in images}))
-        if not class_names:
-            raise ValueError(f"{archive} contains no folder of images such as U+5275")
         decoded = decode_images(
-            images, class_names, self.image_size, source=str(archive), grey=True
+            _read_images(archive), None, self.image_size, source=str(archive), grey=True
         )
-        test = holdout_mask(decoded.paths, decoded.labels, len(class_names))
-        arrays = split_arrays(decoded.images, decoded.labels, test)
-        notes = decoded.notes
-        if len(images) != _IMAGES:  # a truncated tar archive may look like a shorter one
-            notes += (f"{archive} holds {len(images):,} of the {_IMAGES:,} released images",)
-        return PreparedData(arrays, notes, class_names)
+        if not decoded.class_names:
+            raise ValueError(f"{archive} contains no folder of images such as U+5275")
+        data = decoded.split()
+        count = len(decoded.paths)
+        if count != _IMAGES:  # a truncated tar archive may look like a shorter one
+            note = f"{archive} holds {count:,} of the {_IMAGES:,} released images"
+            data = data._replace(notes=(*data.notes, note))
+        return data
+
+
+def _read_images(archive: Path) -> Iterator[EncodedImage]:
+    for path, content in read_members(archive, _is_image):
+        character = chr(int(path.parent.name[2:], 16))
+        yield EncodedImage(character, "/".join(path.parts[-2:]), content)
 
 
 def _is_image(path: PurePosixPath) -> bool:

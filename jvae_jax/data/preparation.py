@@ -124,8 +124,7 @@ def _prepare(
         for path in downloaded.values():
             path.unlink()
         raise ConnectionError(f"downloading {source.name} failed: {error}") from error
-    cache.write(paths.cache, data, origin)
-    return data
+    return cache.write(paths.cache, data, origin)
 
 
 def _import_tfds(name: str) -> ModuleType | None:

@@ -70,11 +70,10 @@ def conditional_metrics(
     train_images, train_labels = _random_subset(
         keys[1], dataset.train_images, dataset.train_labels, len(predicted)
     )
-    _, train_features = eval_classifier(scale_pixels(train_images))
-    _, test_features = in_chunks(
-        lambda images: eval_classifier(scale_pixels(images)), dataset.test_images
+    train_features, test_features = (
+        in_chunks(lambda pixels: np.asarray(eval_classifier(scale_pixels(pixels))[1]), split)
+        for split in (train_images, dataset.test_images)
     )
-    train_features = np.asarray(train_features)
     metrics: dict[str, Any] = {
         "eval_classifier_accuracy": eval_classifier.accuracy,
         "frechet_distance": frechet_distance(features, test_features),
@@ -253,7 +252,8 @@ def most_confused(eval_classifier: EvalClassifier, dataset: Dataset, count: int 
         Class indices in ascending order.
     """
     probabilities = in_chunks(
-        lambda images: eval_classifier.probabilities(scale_pixels(images)), dataset.test_images
+        lambda pixels: np.asarray(eval_classifier.probabilities(scale_pixels(pixels))),
+        dataset.test_images,
     )
     # Unlabelled images, -1, belong to no row.
     members = np.arange(eval_classifier.classes)[:, None] == dataset.test_labels

@@ -15,8 +15,8 @@ import pytest
 from helpers import encode_image, stroke_image
 from PIL import Image
 
-from jvae_jax import data, files
-from jvae_jax.data import cache, image_folder
+from jvae_jax import data, files, memory
+from jvae_jax.data import cache, image_folder, images
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +47,27 @@ def root(tmp_path):
 
 def load(root, image_size=16):
     return data.load("folder", root, image_size=image_size)
+
+
+def test_large_folders_are_prepared_on_disk(root, cache_dir, monkeypatch):
+    """Their arrays are mapped from the cache file, and equal those in memory."""
+    in_memory = load(root)
+    for written in cache_dir.rglob("*.npz"):
+        written.unlink()
+    monkeypatch.setattr(memory, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(images, "_at_a_time", lambda _size: 4)
+    selected = []
+    select = images.DecodedImages.images
+    monkeypatch.setattr(
+        images.DecodedImages,
+        "images",
+        lambda self, chosen: selected.append(select(self, chosen)) or selected[-1],
+    )
+    on_disk = load(root)
+    assert [isinstance(array, np.memmap) for array in selected] == [True, False]  # test: 2 images
+    assert isinstance(on_disk.train_images.base, np.memmap)
+    assert on_disk.fingerprint == in_memory.fingerprint
+    assert [path.suffix for path in (cache_dir / "folders").iterdir()] == [".lock", ".npz"]
 
 
 def test_sub_folders_are_classes(root, caplog):

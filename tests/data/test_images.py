@@ -167,8 +167,9 @@ def test_sorts_images_by_path():
     assert first.notes == again.notes == ()
     assert first.paths == again.paths == sorted(first.paths)
     np.testing.assert_array_equal(first.labels, [0, 0, 0, 1, 1, 1])
-    assert first.images.shape == (6, 16, 16, 1)
-    assert first.images[0, 0, 0, 0] == 0  # the background, which was white
+    images = first.images(np.arange(6))
+    assert images.shape == (6, 16, 16, 1)
+    assert images[0, 0, 0, 0] == 0  # the background, which was white
 
 
 def test_counts_and_lists_unreadable_images():
@@ -212,8 +213,9 @@ def test_reports_classes_without_readable_images():
 def test_one_coloured_image_makes_all_rgb():
     red = EncodedImage("a", "a/red.png", encode_image(Image.new("RGB", (16, 16), (255, 0, 0))))
     decoded = decode_images([*make_images("ab", 2), red], "ab", 16, source="here")
-    assert decoded.images.shape == (5, 16, 16, 3)
-    np.testing.assert_array_equal(decoded.images[0, ..., 1], np.asarray(stroke_image()))
+    images = decoded.images(np.arange(5))
+    assert images.shape == (5, 16, 16, 3)
+    np.testing.assert_array_equal(images[0, ..., 1], np.asarray(stroke_image()))
     assert decoded.notes == (
         "1 of 5 images are coloured; all are loaded as RGB, without polarity normalization",
     )
