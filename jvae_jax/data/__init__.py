@@ -36,7 +36,8 @@ Sources:
     [5] CODH, http://codh.rois.ac.jp/kmnist/: four ``.npz`` files.
     [6] NIST, https://www.nist.gov/itl/products-and-services/emnist-dataset: ``gzip.zip``, or the
         four ``.gz`` files of the split.
-    [7] Zalando, https://github.com/zalandoresearch/fashion-mnist: four ``.gz`` files.
+    [7] Zalando, https://github.com/zalandoresearch/fashion-mnist: four ``.gz`` files; also in
+        ``/usr/share/datasets/fashion-mnist``, from Debian's package ``dataset-fashion-mnist``.
     [8] A folder of images, see below.
     [9] An .npz file, see below.
     [10] CODH, http://codh.rois.ac.jp/kmnist/: ``kkanji.tar``. 10% of each class are held out for

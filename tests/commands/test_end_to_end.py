@@ -202,6 +202,22 @@ def test_evaluates_with_eval_classifier(tmp_path):
 
 
 @pytest.mark.long
+def test_fashion_mnist(tmp_path):
+    """Real images, as Debian's package dataset-fashion-mnist installs them."""
+    released = Path("/usr/share/datasets/fashion-mnist")
+    if not released.is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist isn't installed")
+    for path in released.glob("*.gz"):
+        (tmp_path / path.name).symlink_to(path)
+    flags = ["--dataset=fashion_mnist", "--data_dir=.", "--image_size=16", "--batch_size=200"]
+    process = call("train", *flags, "--epochs=1", "--workdir=run", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("data: fashion_mnist, 60,000 train and 10,000 test images")
+    evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert evaluation["accuracy"] > 0.75
+
+
+@pytest.mark.long
 def test_hiragana73(hiragana73_files):
     """Training, evaluation and generation at a small size."""
     flags = ["--dataset=hiragana73", "--data_dir=.", "--image_size=16", "--epochs=3"]
