@@ -7,11 +7,6 @@ from typing import Literal, get_args
 
 import jax
 import numpy as np
-from fontTools.feaLib.builder import addOpenTypeFeaturesFromString
-from fontTools.fontBuilder import FontBuilder
-from fontTools.misc.timeTools import timestampFromString
-from fontTools.pens.cu2quPen import Cu2QuPen
-from fontTools.pens.ttGlyphPen import TTGlyphPen
 from jax import Array
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
@@ -34,7 +29,6 @@ _MAX_ERROR = 1.0
 _NOTDEF_BOX = (60.0, 0.0, 440.0, 700.0)
 """Left, bottom, right and top of the box that stands for a missing character, in units."""
 _NOTDEF_STROKE = 40.0
-_TIMESTAMP = timestampFromString("Sat Jan  1 00:00:00 2000")
 
 
 def build_font(
@@ -76,6 +70,12 @@ def build_font(
             classes to the same; or if ``alternates`` is below 1, or a text too long.
         ModuleNotFoundError: if WOFF2 is requested without brotli.
     """
+    # fontTools takes a quarter of a second to import, which other commands needn't wait for.
+    from fontTools.feaLib.builder import addOpenTypeFeaturesFromString
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.misc.timeTools import timestampFromString
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
     if alternates < 1:
         raise ValueError(f"alternates must be 1 or more, got {alternates}")
     for name, text, limit in (("family", family, 100), ("license", license, 10_000)):
@@ -111,7 +111,8 @@ def build_font(
     metrics |= {name: (width, left) for name, (_, width, left) in drawn.items()}
     builder = FontBuilder(_UNITS, isTTF=True)
     # The same font from the same hand, whenever it is built.
-    builder.updateHead(created=_TIMESTAMP, modified=_TIMESTAMP)
+    timestamp = timestampFromString("Sat Jan  1 00:00:00 2000")
+    builder.updateHead(created=timestamp, modified=timestamp)
     builder.font.recalcTimestamp = False
     builder.setupGlyphOrder(list(metrics))
     builder.setupCharacterMap(
@@ -154,7 +155,10 @@ def build_font(
     builder.setupPost()
     if alternates > 1:
         addOpenTypeFeaturesFromString(builder.font, _alternation(labels, alternates, blank))
-    return _compiled(builder, format)
+    builder.font.flavor = "woff2" if format == "woff2" else None
+    content = io.BytesIO()
+    builder.font.save(content)
+    return content.getvalue()
 
 
 def render_glyphs(
@@ -223,6 +227,9 @@ def _glyph_name(character: str, alternate: int) -> str:
 
 def _draw(outline: Outline) -> tuple[object, int, int]:
     """Returns the glyph of an outline on the baseline, its advance and left side bearing."""
+    from fontTools.pens.cu2quPen import Cu2QuPen
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
     pen = TTGlyphPen(None)
     bearing = GAP / 2 * _UNITS
     if not outline.contours:
@@ -242,6 +249,8 @@ def _draw(outline: Outline) -> tuple[object, int, int]:
 
 def _missing_glyph() -> object:
     """A box of strokes."""
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
     pen = TTGlyphPen(None)
     left, bottom, right, top = _NOTDEF_BOX
     inner = left + _NOTDEF_STROKE, bottom + _NOTDEF_STROKE
@@ -283,14 +292,6 @@ def _alternation(labels: Mapping[str, int], alternates: int, blank: Mapping[str,
         for between in ("", f" {spaces}")
     ]
     return "\n".join([*classes, "feature calt {", *rules, "} calt;"])
-
-
-def _compiled(builder: FontBuilder, format: FontFormat) -> bytes:
-    font = builder.font
-    font.flavor = "woff2" if format == "woff2" else None
-    content = io.BytesIO()
-    font.save(content)
-    return content.getvalue()
 
 
 def _check_brotli() -> None:

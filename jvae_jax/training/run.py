@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
@@ -315,7 +314,7 @@ class Run:
             found, required = _describe(arrays.get(name)), _describe(expected.get(name))
             if found != required:
                 raise ValueError(f"{path}: {name} is {found}, but config.json requires {required}")
-        return jax.tree.map(jnp.asarray, unflatten_dict(arrays, sep="/"))
+        return jax.device_put(unflatten_dict(arrays, sep="/"))
 
     def load_dataset(self, data_dir: str | None = None) -> Dataset:
         """Loads the run's dataset; see :func:`jvae_jax.data.load`.
