@@ -350,25 +350,21 @@ def _compare_sizes(
     settings: Sequence[tuple[int, float]],
     split: Callable[[Dataset], Dataset],
 ) -> None:
-    """Compares sizes and factors of gamma and the information weight, judged by one classifier."""
-    eval_classifier = config.eval_classifier(split(config.load(studies.JUDGED_IMAGE_SIZE)))
+    """Compares sizes and factors of gamma and the information weight, by one classifier."""
+    eval_classifier = config.eval_classifier(split(config.load(studies.EVAL_CLASSIFIER_IMAGE_SIZE)))
     identity = ("dataset", "image_size", "weights", "epochs", "seed")
-    best = PRESETS["best"]
+    best = asdict(PRESETS["best"])
     for size, weights in settings:
         dataset = split(config.load(size))
         setting = {"image_size": size, "weights": weights}
         if _is_kept(config, study, {**setting, "dataset": dataset.name, "epochs": config.epochs}):
             continue
-        objective = replace(
-            best,
-            gamma=weights * best.gamma,
-            information_weight=weights * best.information_weight,
-        )
+        weighted = {name: weights * best[name] for name in ("gamma", "information_weight")}
         run_config = config.train_config(
-            objective.name,
+            "ours",
             f"{study}-{dataset.name}-{size}-pixels-{weights:g}-{config.epochs}-epochs",
             image_size=size,
-            **asdict(objective),
+            **{**best, **weighted},
         )
         judge = studies.AveragingClassifier.of(eval_classifier, dataset)
         run, row = studies.train_and_evaluate(run_config, dataset, judge, **setting)

@@ -114,7 +114,7 @@ REPORTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
     "batch-size": lambda path, contents: _save_table(path, tables.batch_sizes(contents["rows"])),
     "image-size": lambda path, contents: _save_table(path, tables.image_sizes(contents["rows"])),
     "image-size-selection": lambda path, contents: _save_table(
-        path, tables.image_sizes(contents["rows"])
+        path, tables.image_sizes(contents["rows"], "held-out training images")
     ),
     "cas": lambda path, contents: _save_table(path, tables.cas(contents["rows"])),
     "hands": lambda path, contents: _save_table(path, tables.hands(contents["rows"])),

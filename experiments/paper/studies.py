@@ -144,8 +144,8 @@ BATCH_SIZES = (64, 256, 1024, 4096)
 """Batch sizes in the study of learning rates."""
 LEARNING_RATE_RULES = {"constant": 0.0, "square root": 0.5, "linear": 1.0}
 """Exponents of the batch size, relative to the default one, in the learning rate."""
-JUDGED_IMAGE_SIZE = 32
-"""Height and width in pixels of the evaluation classifier's images in the study of larger ones."""
+EVAL_CLASSIFIER_IMAGE_SIZE = 32
+"""Height and width of the evaluation classifier's images in the study of larger ones, in pixels."""
 IMAGE_SIZE_SELECTION = ((64, 1.0), (64, 4.0))
 """Heights and widths in pixels, and factors of gamma and the information weight, that are compared
 on a validation split. The likelihood grows with the pixels, here by a factor of four."""

@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from jvae_jax import OBJECTIVES
 from jvae_jax.evaluation.morphology import Morphology
-from paper.studies import BALANCED, SELECTED, SUPERVISED_BASELINE, Row, setting_name
+from paper.studies import (
+    BALANCED,
+    EVAL_CLASSIFIER_IMAGE_SIZE,
+    SELECTED,
+    SUPERVISED_BASELINE,
+    Row,
+    setting_name,
+)
 
 PAPER = {
     "vae": {"mse": 0.0068, "kl_z": 18.930},
@@ -111,7 +118,7 @@ _CAS = {
 
 _IMAGE_SIZES = {
     **{name: COLUMNS[name] for name in SAMPLE_METRICS},
-    "eval_classifier_accuracy": ("classifier on test images", 4),
+    "eval_classifier_accuracy": ("classifier on real images", 4),
     "drawing_ms": ("drawing (ms)", 2),
     "training_ms": ("training (ms)", 2),
 }
@@ -366,9 +373,10 @@ def batch_sizes(rows: Sequence[Row]) -> str:
     return _markdown(headings, lines, words=2) + f"\n`ours`. {_caption(rows)}\n"
 
 
-def image_sizes(rows: Sequence[Row]) -> str:
+def image_sizes(rows: Sequence[Row], images: str = "test images") -> str:
     """One line per dataset, image size and factor of the weights."""
     headings = [heading for heading, _ in _IMAGE_SIZES.values()]
+    size = EVAL_CLASSIFIER_IMAGE_SIZE
     lines = [
         [
             row["dataset"],
@@ -381,9 +389,9 @@ def image_sizes(rows: Sequence[Row]) -> str:
     ]
     return (
         _markdown(["dataset", "pixels", "weights", "epochs", *headings], lines, words=2)
-        + "\nWeights: the factor of the preset's gamma and information weight. Processor time "
-        "of each image. Larger images are averaged to 32 x 32 before the evaluation classifier. "
-        f"Seed {rows[0]['seed']}. {_provenance(rows)}\n"
+        + f"\nOn {images}. Weights: the factor of the preset's gamma and information weight. "
+        f"Processor time of each image. Larger images are averaged to {size} x {size} before the "
+        f"evaluation classifier. Seed {rows[0]['seed']}. {_provenance(rows)}\n"
     )
 
 

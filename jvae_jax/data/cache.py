@@ -1,8 +1,6 @@
 """Cache of prepared datasets: one uncompressed .npz file each."""
 
-import tempfile
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -52,7 +50,7 @@ def write(path: Path, data: PreparedData, origin: str | None) -> PreparedData:
         origin: fingerprint of the source files, or None if checksums fix their content.
 
     Returns:
-        The data, mapped from the cache file instead of a temporary one.
+        The data; if they were mapped from temporary files, now from the cache file.
 
     Raises:
         OSError: if the file can't be written.
@@ -68,20 +66,6 @@ def write(path: Path, data: PreparedData, origin: str | None) -> PreparedData:
         )
     is_mapped = any(isinstance(array, np.memmap) for array in data.arrays.values())
     return (read(path, origin) if is_mapped else None) or data
-
-
-def scratch_file() -> IO[bytes]:
-    """Opens an unnamed temporary file in the cache directory.
-
-    It is where the system keeps temporary files if the cache directory can't be written; that may
-    be memory.
-    """
-    try:
-        directory = CACHE_DIR.expanduser()
-        directory.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryFile(dir=directory)
-    except (OSError, RuntimeError):  # RuntimeError: no home folder
-        return tempfile.TemporaryFile()
 
 
 def remove_leftovers(path: Path) -> None:

@@ -107,7 +107,7 @@ class EtlSource:
         )
         if not decoded.paths:
             raise ValueError(f"{archive} contains no file {self.name.upper()}...")
-        return decoded.split()
+        return PreparedData(decoded.split(), class_names=decoded.class_names)
 
     def _read_images(self, archive: Path) -> Iterator[EncodedImage]:
         layout = FORMATS[self.name]
@@ -115,7 +115,7 @@ class EtlSource:
             records = self._records(archive, path, content)
             characters = _characters(records, layout, f"{archive}, {path}")
             for index, pixels in enumerate(_pixels(records, layout)):
-                yield EncodedImage(characters[index], f"{path.name}/{index:06}", pixels)
+                yield EncodedImage(characters[index], f"{path.name}/{index}", pixels)
 
     def _has_records(self, path: PurePosixPath) -> bool:
         """Whether a member has records; ETL9INFO, say, describes them."""

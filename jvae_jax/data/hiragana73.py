@@ -63,7 +63,7 @@ class Hiragana73:
             source=source,
             grey=True,
         )
-        return decoded.split()
+        return PreparedData(decoded.split(), decoded.notes)
 
 
 def _read_images(archives: Iterable[Path]) -> Iterator[EncodedImage]:

@@ -35,7 +35,8 @@ def load(directory: Path, image_size: int) -> Dataset:
 
     Raises:
         ValueError: if the folder has another layout, or a class has no readable image.
-        OSError: if a folder can't be read.
+        OSError: if a folder can't be read, or there is no disk for images of more than
+            ``memory.LARGE_BYTES``.
     """
     directory = Path(os.path.abspath(directory))  # noqa: PTH100  (resolve() fails on link cycles)
     train, test = _find_splits(directory)
@@ -99,7 +100,7 @@ def _prepare(
 ) -> PreparedData:
     decoded = decode_images(images, class_names, image_size, source=str(directory))
     test = np.array([path.startswith("test/") for path in decoded.paths]) if has_test else None
-    return decoded.split(test)
+    return PreparedData(decoded.split(test), decoded.notes)
 
 
 def _find_splits(directory: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:

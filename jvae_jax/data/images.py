@@ -6,8 +6,9 @@ import io
 import itertools
 import operator
 import os
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,9 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from jvae_jax import memory
-from jvae_jax.data.cache import scratch_file
-from jvae_jax.data.source import Arrays, PreparedData
+from jvae_jax.data import cache
+from jvae_jax.data.source import Arrays
+from jvae_jax.files import naming
 from jvae_jax.messages import escape
 
 UNLABELLED = "unlabelled"
@@ -27,6 +29,10 @@ UNLABELLED = "unlabelled"
 
 _MAX_SIDE = 1 << 14
 """Largest height or width of an image, in pixels: padded to a square, it takes up to 0.8 GB."""
+_MAX_THREADS = 8
+"""Threads that decode, each an image of any size."""
+_BYTES_PER_PIXEL = 32
+"""Memory of decoding, which holds float64 values while polarity is normalized."""
 _MAX_LISTED = 3
 """Number of unreadable images that a message lists by name."""
 
@@ -52,16 +58,17 @@ class UnreadableImageError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class DecodedImages:
-    """Decoded images, sorted by path, in a temporary file.
+    """Decoded images, sorted by path.
 
     Attributes:
         paths: relative paths of the images.
         labels: int32, (images,); class indices, or -1 for unlabelled images.
         class_names: class names, in the order of the labels.
         notes: warnings about unreadable and coloured images.
+        unreadable: number of images that were skipped.
         image_shape: height, width and channels.
-        pixels: uint8, flat and memory-mapped; image i has its height x width values for each
-            channel it was decoded with, from offsets[i] up to offsets[i] + lengths[i].
+        pixels: uint8, flat; memory-mapped if they are large. Image i is at offsets[i], with
+            lengths[i] values: height x width for each channel that it was decoded with.
         offsets, lengths: int64, (images,).
     """
 
@@ -69,49 +76,87 @@ class DecodedImages:
     labels: np.ndarray
     class_names: tuple[str, ...]
     notes: tuple[str, ...]
+    unreadable: int
     image_shape: tuple[int, int, int]
     pixels: np.ndarray
     offsets: np.ndarray
     lengths: np.ndarray
 
     def images(self, chosen: np.ndarray) -> np.ndarray:
-        """Images at these indices, uint8, (chosen, height, width, channels).
+        """Images that a mask, (images,), selects, uint8, (chosen, height, width, channels).
 
         Greyscale images with bright ink on dark background, or RGB images of unchanged polarity.
-        They are memory-mapped if they are large.
-        """
-        height, width, channels = self.image_shape
-        size = len(chosen) * height * width * channels
-        starts = range(0, len(chosen), _at_a_time(height))
-        parts = (self._part(chosen[start : start + starts.step]) for start in starts)
-        if size <= memory.LARGE_BYTES:
-            memory.require_memory(2 * size, f"{len(chosen):,} images of {self.image_shape}")
-            return np.concatenate([np.empty((0, *self.image_shape), np.uint8), *parts])
-        with scratch_file() as file:
-            for part in parts:
-                file.write(part.data)
-            file.flush()
-            return np.memmap(file, np.uint8, "r", shape=(len(chosen), *self.image_shape))
 
-    def split(self, test: np.ndarray | None = None) -> PreparedData:
-        """Splits the images by a boolean mask of test examples; default: :func:`holdout_mask`."""
+        Raises:
+            OSError: if they are large and the temporary file can't be written.
+        """
+        indices = np.flatnonzero(chosen)
+        starts = range(0, len(indices), _at_a_time(self.image_shape[0]))
+        with contextlib.closing(_Spool()) as spool:
+            for start in starts:
+                spool.write(self._part(indices[start : start + starts.step]))
+            return spool.read().reshape(len(indices), *self.image_shape)
+
+    def split(self, test: np.ndarray | None = None) -> Arrays:
+        """Splits the images by a mask of test examples; default: :func:`holdout_mask`."""
         if test is None:
             test = holdout_mask(self.paths, self.labels, len(self.class_names))
-        arrays = {
-            "train_images": self.images(np.flatnonzero(~test)),
-            "train_labels": self.labels[~test],
-            "test_images": self.images(np.flatnonzero(test)),
-            "test_labels": self.labels[test],
-        }
-        return PreparedData(arrays, self.notes, self.class_names)
+        return split_arrays(self.images, self.labels, test)
 
-    def _part(self, chosen: np.ndarray) -> np.ndarray:
+    def _part(self, indices: np.ndarray) -> np.ndarray:
         height, width, channels = self.image_shape
-        images = np.empty((len(chosen), *self.image_shape), np.uint8)
-        for image, index in zip(images, chosen, strict=True):
+        images = np.empty((len(indices), *self.image_shape), np.uint8)
+        for image, index in zip(images, indices, strict=True):
             start, length = self.offsets[index], self.lengths[index]
             image[:] = self.pixels[start : start + length].reshape(height, width, -1)
         return normalize_polarity(images) if channels == 1 else images
+
+
+class _Spool:
+    """Bytes that are written once and then read as an array: in memory, or mapped from a file.
+
+    Above ``memory.LARGE_BYTES`` they are in an unnamed temporary file in the cache directory, or
+    where the system keeps temporary files if that directory can't be written.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._directory = Path(tempfile.gettempdir())
+        with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: no home folder
+            directory = cache.CACHE_DIR.expanduser()
+            directory.mkdir(parents=True, exist_ok=True)
+            if os.access(directory, os.W_OK):
+                self._directory = directory
+        self._file = tempfile.SpooledTemporaryFile(  # noqa: SIM115  (close() closes it)
+            memory.LARGE_BYTES, dir=str(self._directory)
+        )
+
+    def require_disk(self, size: int, purpose: str) -> None:
+        """Raises ValueError if bytes that exceed memory.LARGE_BYTES exceed the free disk too."""
+        free = shutil.disk_usage(self._directory).free
+        if size > max(memory.LARGE_BYTES, free):
+            raise ValueError(
+                f"{purpose} needs about {size / 2**30:,.1f} GiB of disk, more than the "
+                f"{free / 2**30:,.1f} GiB that are free"
+            )
+
+    def write(self, array: np.ndarray) -> None:
+        with naming(self._directory):
+            self._file.write(array.data)
+        self.size += array.size
+
+    def read(self) -> np.ndarray:
+        """All that was written, uint8, flat."""
+        with naming(self._directory):
+            self._file.seek(0)  # writes what is buffered
+            if self.size <= memory.LARGE_BYTES:
+                return np.frombuffer(bytearray(self._file.read()), np.uint8)
+            self._file.rollover()
+        return np.memmap(self._file, np.uint8, "r")
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # of a full disk, which was reported
+            self._file.close()
 
 
 def decode_images(
@@ -122,11 +167,10 @@ def decode_images(
     source: str,
     grey: bool = False,
 ) -> DecodedImages:
-    """Decodes images in as many threads as there are cores; unreadable ones are skipped and
-    reported in the notes.
+    """Decodes images in several threads; unreadable ones are skipped and reported in the notes.
 
-    The pixels are written to a temporary file as they come, so memory doesn't grow with the number
-    of images, but for their paths. Shows a progress bar if stderr is a terminal.
+    Above ``memory.LARGE_BYTES``, the pixels are on disk, so memory doesn't grow with the number of
+    images, but for their paths. Shows a progress bar if stderr is a terminal.
 
     Args:
         images: encoded images, in any order.
@@ -137,44 +181,44 @@ def decode_images(
             all images are decoded as RGB.
 
     Raises:
-        ValueError: if a class has no readable image, or the machine has less memory than the images
-            that are decoded at a time need.
+        ValueError: if a class has no readable image, the images that are decoded at a time exceed
+            the machine's memory, or all images exceed the free disk.
         OSError: if the temporary file can't be written.
     """
     at_a_time = _at_a_time(size)
-    memory.require_memory(
-        6 * at_a_time * size**2, f"{source}: decoding images of {size:,} x {size:,} pixels"
-    )
+    purpose = f"{source}: decoding images of {size:,} x {size:,} pixels"
+    memory.require_memory(_BYTES_PER_PIXEL * at_a_time * size**2, purpose)
     decoded: dict[str, tuple[str, int, int]] = {}
     names: dict[str, None] = {}  # an ordered set
     unreadable: list[str] = []
-    coloured = end = 0
+    # The number of images in an archive isn't known before its end.
+    total = operator.length_hint(images)
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(scratch_file())
-        stack.enter_context(_raising_decompression_bombs())
-        pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count()))
-        total = operator.length_hint(images) or None
-        bar = stack.enter_context(tqdm(desc="preparing", total=total, unit=" images", disable=None))
+        spool = stack.enter_context(contextlib.closing(_Spool()))
+        pool = stack.enter_context(ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)))
+        bar = stack.enter_context(
+            tqdm(desc="preparing", total=total or None, unit=" images", disable=None)
+        )
         remaining = iter(images)
         while chunk := list(itertools.islice(remaining, at_a_time)):
+            # They are written here, split, and cached.
+            spool.require_disk(3 * max(total, len(decoded) + len(chunk)) * size**2, purpose)
             results = pool.map(lambda image: _try_decode(image, size, grey=grey), chunk)
             for image, pixels in zip(chunk, results, strict=True):
                 bar.update()
                 names[image.class_name] = None
                 if isinstance(pixels, str):
                     unreadable.append(pixels)
-                    continue
-                file.write(pixels.data)
-                decoded[image.path] = image.class_name, end, pixels.size
-                end += pixels.size
-                coloured += pixels.shape[-1] == 3
-        file.flush()
-        mapped = np.memmap(file, np.uint8, "r") if end else np.empty(0, np.uint8)
+                else:
+                    decoded[image.path] = image.class_name, spool.size, pixels.size
+                    spool.write(pixels)
+        pixels = spool.read()
     if class_names is None:
         class_names = sorted(names)
     labels_by_name = {name: label for label, name in enumerate(class_names)} | {UNLABELLED: -1}
     paths = sorted(decoded)
     labels = np.array([labels_by_name[decoded[path][0]] for path in paths], np.int32)
+    offsets, lengths = np.array([decoded[path][1:] for path in paths], np.int64).reshape(-1, 2).T
     listed = _abbreviate(unreadable)
     counts = np.bincount(labels[labels >= 0], minlength=len(class_names))
     for label in np.flatnonzero(counts == 0).tolist():
@@ -182,8 +226,9 @@ def decode_images(
         raise ValueError(f"{source}: class {class_names[label]} has no readable image{reason}")
     notes = []
     if unreadable:
-        total = len(unreadable) + len(paths)
-        notes.append(f"skipped {len(unreadable)} of {total} images as unreadable: {listed}")
+        count = len(unreadable) + len(paths)
+        notes.append(f"skipped {len(unreadable)} of {count} images as unreadable: {listed}")
+    coloured = int((lengths > size**2).sum())
     if coloured:
         notes.append(
             f"{coloured} of {len(paths)} images are coloured; all are loaded as RGB, without "
@@ -194,15 +239,17 @@ def decode_images(
         labels,
         tuple(class_names),
         tuple(notes),
+        len(unreadable),
         (size, size, 3 if coloured else 1),
-        mapped,
-        *np.array([decoded[path][1:] for path in paths], np.int64).reshape(-1, 2).T,
+        pixels,
+        offsets,
+        lengths,
     )
 
 
 def _at_a_time(size: int) -> int:
-    """Images of size x size that are decoded at a time: about 64 MiB in colour."""
-    return max(1, min(1024, (1 << 26) // (3 * size**2)))
+    """Images of size x size that are decoded at a time: about 16 MiB in colour."""
+    return max(1, min(1024, (1 << 24) // (3 * size**2)))
 
 
 def _try_decode(image: EncodedImage, size: int, *, grey: bool) -> np.ndarray | str:
@@ -210,7 +257,7 @@ def _try_decode(image: EncodedImage, size: int, *, grey: bool) -> np.ndarray | s
     if isinstance(image.file, np.ndarray):
         return resize_to_square(Image.fromarray(image.file), size)
     try:
-        return _decode(image.file, size, grey=grey)
+        return decode_image(image.file, size, grey=grey)
     except UnreadableImageError as error:
         name = image.file if isinstance(image.file, Path) else image.path
         return escape(f"{name} ({error})")
@@ -234,24 +281,11 @@ def decode_image(file: Path | bytes, size: int, *, grey: bool = False) -> np.nda
         UnreadableImageError: if the file can't be read or decoded, isn't a regular one, or its
             image is large enough to be a decompression bomb, as it is or padded to a square.
     """
-    with _raising_decompression_bombs():
-        return _decode(file, size, grey=grey)
-
-
-@contextlib.contextmanager
-def _raising_decompression_bombs() -> Iterator[None]:
-    """Raises an exception where Pillow warns. The filter is the process's: threads share it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
-
-
-def _decode(file: Path | bytes, size: int, *, grey: bool) -> np.ndarray:
     try:
         if isinstance(file, Path) and file.exists() and not file.is_file():
             raise UnreadableImageError("not a regular file")  # reading a FIFO or device may hang
         image = _open_image(file if isinstance(file, Path) else io.BytesIO(file))
-    except UnreadableImageError:
+    except (UnreadableImageError, MemoryError):
         raise
     except OSError as error:
         raise UnreadableImageError(error.strerror or "not an image that Pillow can read") from error
@@ -322,12 +356,20 @@ def holdout_mask(
     return test
 
 
-def split_arrays(images: np.ndarray, labels: np.ndarray, test: np.ndarray) -> Arrays:
-    """Splits images and labels into training and test arrays by a boolean mask of test examples."""
+def split_arrays(
+    images: Callable[[np.ndarray], np.ndarray], labels: np.ndarray, test: np.ndarray
+) -> Arrays:
+    """Splits images and labels into training and test arrays by a mask of test examples.
+
+    Args:
+        images: returns the images that a mask selects.
+        labels: labels of all images.
+        test: bool, (images,).
+    """
     return {
-        "train_images": images[~test],
+        "train_images": images(~test),
         "train_labels": labels[~test],
-        "test_images": images[test],
+        "test_images": images(test),
         "test_labels": labels[test],
     }
 
@@ -338,6 +380,11 @@ def _open_image(file: Path | io.BytesIO) -> Image.Image:
         if max(image.size) > _MAX_SIDE:
             raise UnreadableImageError(
                 f"{image.width:,} x {image.height:,} pixels, at most {_MAX_SIDE:,} are supported"
+            )
+        limit = Image.MAX_IMAGE_PIXELS  # Pillow only warns of it, and refuses twice as many
+        if limit is not None and image.width * image.height > limit:
+            raise UnreadableImageError(
+                f"{image.width * image.height} pixels, more than Pillow's limit of {limit}"
             )
         image.load()
         image = ImageOps.exif_transpose(image)

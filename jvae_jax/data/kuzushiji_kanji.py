@@ -60,12 +60,11 @@ class KuzushijiKanji:
         )
         if not decoded.class_names:
             raise ValueError(f"{archive} contains no folder of images such as U+5275")
-        data = decoded.split()
-        count = len(decoded.paths)
+        notes = decoded.notes
+        count = len(decoded.paths) + decoded.unreadable
         if count != _IMAGES:  # a truncated tar archive may look like a shorter one
-            note = f"{archive} holds {count:,} of the {_IMAGES:,} released images"
-            data = data._replace(notes=(*data.notes, note))
-        return data
+            notes += (f"{archive} holds {count:,} of the {_IMAGES:,} released images",)
+        return PreparedData(decoded.split(), notes, decoded.class_names)
 
 
 def _read_images(archive: Path) -> Iterator[EncodedImage]:

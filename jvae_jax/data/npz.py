@@ -65,7 +65,7 @@ def load(path: Path) -> Dataset:
         test = holdout_mask(indices, labels["labels"], len(class_names))
         size = images["images"].nbytes
         require_memory(2 * size, f"splitting the {size:,} bytes of images of {path}")
-        split = split_arrays(images["images"], labels["labels"], test)
+        split = split_arrays(images["images"].__getitem__, labels["labels"], test)
     return Dataset(name=str(path.absolute()), class_names=class_names, **split)
 
 

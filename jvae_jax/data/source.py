@@ -17,7 +17,7 @@ class PreparedData(NamedTuple):
     Attributes:
         arrays: the arrays of a :class:`~jvae_jax.data.dataset.Dataset`.
         notes: warnings to log whenever the dataset is loaded, from the cache too.
-        class_names: class names that only the files tell; empty if the source knows them.
+        class_names: class names that only the files tell, or empty.
     """
 
     arrays: Arrays

@@ -15,7 +15,7 @@ from jvae_jax.evaluation import classifier
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.generation.characters import decode
 from jvae_jax.models.autoencoder import Autoencoder
-from jvae_jax.models.inference import scale_pixels, to_pixels
+from jvae_jax.models.inference import to_pixels
 from jvae_jax.numerics import default_numerics
 from jvae_jax.types import Variables
 
@@ -108,10 +108,10 @@ def classification_accuracy_score(
         "cas_augmented": augmented.accuracy,
     }
     if of_rare.any():
-        images, targets = dataset.test_images[of_rare], dataset.test_labels[of_rare]
+        targets = dataset.test_labels[of_rare]
         for name, trained in (("real", eval_classifier), ("augmented", augmented)):
-            predicted, _ = trained(scale_pixels(images))
-            metrics[f"rare_class_accuracy_{name}"] = float(np.mean(predicted == targets))
+            predicted, _ = trained.over_split(dataset.test_images)
+            metrics[f"rare_class_accuracy_{name}"] = float(np.mean(predicted[of_rare] == targets))
     return metrics
 
 

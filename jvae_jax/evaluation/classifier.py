@@ -27,7 +27,7 @@ from jvae_jax.models import layers
 from jvae_jax.models.autoencoder import pad_to_stride
 from jvae_jax.models.inference import EVAL_BATCH_SIZE, in_chunks, map_batches, scale_pixels
 from jvae_jax.numerics import default_numerics
-from jvae_jax.types import Batch, Images, PRNGKey, Scalar, Variables
+from jvae_jax.types import Batch, Images, Pixels, PRNGKey, Scalar, Variables
 from jvae_jax.validation import as_images
 
 logger = logging.getLogger(__name__)
@@ -103,6 +103,16 @@ class EvalClassifier:
         logits, features = self._logits_and_features(images)
         return jnp.argmax(logits, axis=-1), features
 
+    def over_split(
+        self, images: Pixels
+    ) -> tuple[Int[np.ndarray, "examples"], Float[np.ndarray, "examples features"]]:
+        """Classifies the images of a split, uint8, (examples, height, width, channels), as above.
+
+        They may be memory-mapped; a part of them is on the device at a time.
+        """
+        predicted, features = in_chunks(lambda chunk: self(scale_pixels(chunk)), np.asarray(images))
+        return np.asarray(predicted), np.asarray(features)
+
     @default_numerics()
     def probabilities(self, images: Images) -> Float[Array, "batch classes"]:
         """Class probabilities of images with values in [0, 1]."""
@@ -162,11 +172,11 @@ def train(dataset: Dataset, *, steps: int = STEPS) -> EvalClassifier:
         batches = Batch(dataset.train_images[examples], dataset.train_labels[examples])
         network = Network(classes, train=True)
         state = _train_steps(network, optimizer, state, batches, train_key, chunk)
-    classify = partial(_apply, Network(classes), state[0])
-    logits, _ = in_chunks(
-        lambda examples: classify(scale_pixels(dataset.test_images[examples])), test
+    predicted = in_chunks(
+        lambda images: np.argmax(_apply(Network(classes), state[0], scale_pixels(images))[0], -1),
+        dataset.test_images,
     )
-    accuracy = float(np.mean(np.argmax(logits, axis=-1) == dataset.test_labels[test]))
+    accuracy = float(np.mean(predicted[test] == dataset.test_labels[test]))
     return EvalClassifier(classes, jax.device_get(state[0]), accuracy, dataset.image_shape)
 
 

@@ -70,10 +70,8 @@ def conditional_metrics(
     train_images, train_labels = _random_subset(
         keys[1], dataset.train_images, dataset.train_labels, len(predicted)
     )
-    train_features, test_features = (
-        in_chunks(lambda pixels: np.asarray(eval_classifier(scale_pixels(pixels))[1]), split)
-        for split in (train_images, dataset.test_images)
-    )
+    _, train_features = eval_classifier.over_split(train_images)
+    _, test_features = eval_classifier.over_split(dataset.test_images)
     metrics: dict[str, Any] = {
         "eval_classifier_accuracy": eval_classifier.accuracy,
         "frechet_distance": frechet_distance(features, test_features),

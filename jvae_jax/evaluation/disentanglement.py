@@ -1,5 +1,6 @@
 """Disentanglement of z and c: from the label, and from the morphology of the characters."""
 
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -12,7 +13,8 @@ from jvae_jax.evaluation import factors
 from jvae_jax.evaluation.morphology import Morphology, measure
 from jvae_jax.generation.characters import encode
 from jvae_jax.models.autoencoder import Autoencoder
-from jvae_jax.types import Variables
+from jvae_jax.models.inference import in_chunks
+from jvae_jax.types import Posterior, Variables
 
 
 def disentanglement(model: Autoencoder, variables: Variables, dataset: Dataset) -> dict[str, float]:
@@ -34,8 +36,11 @@ def disentanglement(model: Autoencoder, variables: Variables, dataset: Dataset) 
     encoded = {}
     for split in ("train", "test"):
         labels = getattr(dataset, f"{split}_labels")
-        images = getattr(dataset, f"{split}_images")[labels >= 0]
-        encoded[split] = jax.device_get(encode(model, variables, images)), labels[labels >= 0]
+        posterior: Posterior = in_chunks(
+            lambda images: encode(model, variables, images), getattr(dataset, f"{split}_images")
+        )
+        labelled = labels >= 0
+        encoded[split] = jax.tree.map(itemgetter(labelled), (posterior, labels))
     (train, train_labels), (test, test_labels) = encoded["train"], encoded["test"]
     class_frequencies = np.bincount(test_labels) / len(test_labels)
     metrics = {

@@ -16,13 +16,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jvae_jax.models.autoencoder import Autoencoder
-from jvae_jax.models.inference import (
-    CHUNK_SIZE,
-    EVAL_BATCH_SIZE,
-    in_chunks,
-    map_batches,
-    scale_pixels,
-)
+from jvae_jax.models.inference import EVAL_BATCH_SIZE, map_batches, scale_pixels
 from jvae_jax.types import (
     Images,
     Labels,
@@ -51,11 +45,7 @@ def encode(model: Autoencoder, variables: Variables, images: PixelsLike) -> Post
     Raises:
         ValueError: if the images aren't uint8 or don't have the model's shape.
     """
-    images = as_pixels(images, image_shape=model.image_shape)
-    encode_chunk = partial(_encode, model, variables)
-    if isinstance(images, np.ndarray) and len(images) > CHUNK_SIZE:
-        return in_chunks(encode_chunk, images)
-    return encode_chunk(images)
+    return _encode(model, variables, as_pixels(images, image_shape=model.image_shape))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -1,5 +1,6 @@
 """Batched inference over any number of examples."""
 
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -13,8 +14,8 @@ from jvae_jax.types import Images, Pixels
 
 EVAL_BATCH_SIZE = 200
 """Batch size of inference; larger batches take longer per example on CPU."""
-CHUNK_SIZE = 100 * EVAL_BATCH_SIZE
-"""Examples that :func:`in_chunks` sends to the device at a time."""
+CHUNK_BYTES = 1 << 26
+"""Bytes of images that :func:`in_chunks` sends to the device at a time."""
 Results = TypeVar("Results")
 
 
@@ -40,21 +41,26 @@ def map_batches(function: Callable[..., Results], batch_size: int, *arrays: Arra
     return jax.tree.map(lambda result: result.reshape(-1, *result.shape[2:])[:examples], results)
 
 
-def in_chunks(function: Callable[..., Results], *arrays: np.ndarray) -> Results:
-    """Applies a function to arrays on the host, which may be memory-mapped, chunk by chunk.
+def in_chunks(function: Callable[..., Results], images: np.ndarray, *arrays: np.ndarray) -> Results:
+    """Applies a function to images on the host, which may be memory-mapped, chunk by chunk.
 
-    The device holds one chunk at a time, so its memory doesn't grow with the number of examples.
+    The device holds one chunk at a time, so its memory doesn't grow with the number of images.
 
     Args:
-        function: maps a chunk of each array to a pytree of arrays, (chunk, ...).
-        arrays: arrays of shape (examples, ...).
+        function: maps a chunk of images and of each further array to a pytree of arrays,
+            (chunk, ...).
+        images: uint8, (examples, height, width, channels).
+        arrays: further arrays of shape (examples, ...).
 
     Returns:
         The pytree of results, with arrays of shape (examples, ...), on the host.
     """
-    starts = range(0, max(len(arrays[0]), 1), CHUNK_SIZE)
-    chunks = [tuple(array[start : start + CHUNK_SIZE] for array in arrays) for start in starts]
-    results = [jax.device_get(function(*chunk)) for chunk in chunks]
+    batch_bytes = EVAL_BATCH_SIZE * max(1, math.prod(images.shape[1:]))
+    size = EVAL_BATCH_SIZE * max(1, CHUNK_BYTES // batch_bytes)
+    results = [
+        jax.device_get(function(*(array[start : start + size] for array in (images, *arrays))))
+        for start in range(0, max(len(images), 1), size)
+    ]
     return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
 
 

@@ -5,14 +5,16 @@ import hashlib
 import io
 import logging
 import os
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import encode_image, stroke_image
+from helpers import encode_image, file_size_limit, stroke_image
 from PIL import Image
 
 from jvae_jax import data, files, memory
@@ -67,7 +69,26 @@ def test_large_folders_are_prepared_on_disk(root, cache_dir, monkeypatch):
     assert [isinstance(array, np.memmap) for array in selected] == [True, False]  # test: 2 images
     assert isinstance(on_disk.train_images.base, np.memmap)
     assert on_disk.fingerprint == in_memory.fingerprint
-    assert [path.suffix for path in (cache_dir / "folders").iterdir()] == [".lock", ".npz"]
+    assert {path.suffix for path in (cache_dir / "folders").iterdir()} == {".lock", ".npz"}
+
+
+@pytest.mark.fault("data files", "pictures that exceed the free disk", "refused beforehand")
+def test_requires_the_disk_of_large_folders(root, monkeypatch):
+    monkeypatch.setattr(memory, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(images.shutil, "disk_usage", lambda _path: SimpleNamespace(free=15_359))
+    message = r"mine: decoding images of 16 x 16 pixels needs about 0\.0 GiB of disk, more than the"
+    with pytest.raises(ValueError, match=message):  # 20 pictures of 256 bytes, three times
+        load(root)
+    monkeypatch.setattr(images.shutil, "disk_usage", lambda _path: SimpleNamespace(free=15_360))
+    load(root)
+
+
+@pytest.mark.fault("data files", "disk that fills while pictures are decoded", "one line")
+def test_names_the_folder_of_the_full_disk(root, cache_dir, monkeypatch):
+    monkeypatch.setattr(memory, "LARGE_BYTES", 1000)
+    with file_size_limit(2000), pytest.raises(OSError, match=re.escape(str(cache_dir))):
+        load(root)
+    assert not [*cache_dir.rglob("*.npz")]
 
 
 def test_sub_folders_are_classes(root, caplog):

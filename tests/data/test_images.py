@@ -167,7 +167,7 @@ def test_sorts_images_by_path():
     assert first.notes == again.notes == ()
     assert first.paths == again.paths == sorted(first.paths)
     np.testing.assert_array_equal(first.labels, [0, 0, 0, 1, 1, 1])
-    images = first.images(np.arange(6))
+    images = first.images(np.ones(6, bool))
     assert images.shape == (6, 16, 16, 1)
     assert images[0, 0, 0, 0] == 0  # the background, which was white
 
@@ -213,7 +213,7 @@ def test_reports_classes_without_readable_images():
 def test_one_coloured_image_makes_all_rgb():
     red = EncodedImage("a", "a/red.png", encode_image(Image.new("RGB", (16, 16), (255, 0, 0))))
     decoded = decode_images([*make_images("ab", 2), red], "ab", 16, source="here")
-    images = decoded.images(np.arange(5))
+    images = decoded.images(np.ones(5, bool))
     assert images.shape == (5, 16, 16, 3)
     np.testing.assert_array_equal(images[0, ..., 1], np.asarray(stroke_image()))
     assert decoded.notes == (

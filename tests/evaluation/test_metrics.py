@@ -39,7 +39,8 @@ def split():
 @pytest.mark.parametrize("kind", ["joint", "continuous", "conditional"])
 def test_metrics_match_numpy(split, kind, monkeypatch, key):
     monkeypatch.setattr(metrics, "EVAL_BATCH_SIZE", 5)
-    monkeypatch.setattr(inference, "CHUNK_SIZE", 10)
+    monkeypatch.setattr(inference, "EVAL_BATCH_SIZE", 10)
+    monkeypatch.setattr(inference, "CHUNK_BYTES", 1)
     model = Autoencoder((8, 8, 1), 2, 0 if kind == "continuous" else 3, kind == "conditional")
     variables = perturbed_variables(model)
     evaluation = metrics.evaluate(model, variables, split, key)

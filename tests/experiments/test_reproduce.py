@@ -507,7 +507,7 @@ def test_image_size(small, monkeypatch):
         return replace(original, train_images=train, test_images=test)
 
     monkeypatch.setattr(reproduce.configs.data, "load", repeated)
-    monkeypatch.setattr(reproduce.studies, "JUDGED_IMAGE_SIZE", size)
+    monkeypatch.setattr(reproduce.studies, "EVAL_CLASSIFIER_IMAGE_SIZE", size)
     monkeypatch.setattr(reproduce.studies, "IMAGE_SIZES", ((size, 1.0), (2 * size, 4.0)))
     reproduce.image_size(reproduce.ImageSizeConfig(**options))
     rows = reproduce.studies.load_rows(output / "image-size.json")

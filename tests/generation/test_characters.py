@@ -8,7 +8,6 @@ import pytest
 from helpers import make_dataset
 
 from jvae_jax.generation import characters
-from jvae_jax.models import inference
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.training.step import init_state
 
@@ -43,17 +42,6 @@ def test_accepts_labels_as_lists(key):
         lambda labels: characters.interpolate(MODEL, variables, z, labels, steps=3),
     ):
         np.testing.assert_array_equal(function(labels), function(jnp.array(labels)))
-
-
-def test_images_on_the_host_are_encoded_in_chunks(monkeypatch):
-    monkeypatch.setattr(characters, "CHUNK_SIZE", 4)
-    monkeypatch.setattr(inference, "CHUNK_SIZE", 4)
-    images = make_dataset(test=11).test_images.repeat(2, axis=2)
-    posterior = characters.encode(MODEL, init(MODEL), images)
-    at_once = characters.encode(MODEL, init(MODEL), jnp.asarray(images))
-    assert isinstance(posterior.mean, np.ndarray)
-    for part, expected in zip(posterior, at_once, strict=True):
-        np.testing.assert_allclose(part, expected, rtol=1e-5)
 
 
 def test_sample_without_classes(key):

@@ -20,18 +20,24 @@ def test_map_batches_keeps_order(examples):
     assert results["pair"].shape == (examples, 2)
 
 
-@pytest.mark.parametrize("examples", [0, 1, 4, 5, 11])
-def test_chunks_bound_what_is_read_at_a_time(examples, monkeypatch):
-    monkeypatch.setattr(inference, "CHUNK_SIZE", 4)
+@pytest.mark.parametrize("examples", [0, 1, 6, 7, 20])
+@pytest.mark.parametrize(("bytes_at_a_time", "images_at_a_time"), [(1, 2), (400, 4), (10**6, 20)])
+def test_chunks_bound_what_is_read_at_a_time(
+    examples, bytes_at_a_time, images_at_a_time, monkeypatch
+):
+    """They have a batch at least."""
+    monkeypatch.setattr(inference, "EVAL_BATCH_SIZE", 2)
+    monkeypatch.setattr(inference, "CHUNK_BYTES", bytes_at_a_time)
     read = []
 
-    def function(values, squares):
-        read.append(len(values))
-        return {"sum": jnp.asarray(values) + squares, "pair": np.stack([values, squares], axis=1)}
+    def function(images, squares):
+        read.append(len(images))
+        return {"sum": jnp.sum(images, axis=(1, 2, 3)) + squares, "squares": squares}
 
-    values = np.arange(examples)
-    results = in_chunks(function, values, values**2)
-    np.testing.assert_array_equal(results["sum"], values + values**2)
-    np.testing.assert_array_equal(results["pair"], np.stack([values, values**2], axis=1))
+    images = np.arange(examples * 80, dtype=np.uint8).reshape(examples, 8, 10, 1)
+    squares = np.arange(examples) ** 2
+    results = in_chunks(function, images, squares)
+    np.testing.assert_array_equal(results["sum"], images.sum(axis=(1, 2, 3)) + squares)
+    np.testing.assert_array_equal(results["squares"], squares)
     assert sum(read) == examples
-    assert max(read) <= 4
+    assert max(read) == min(examples, images_at_a_time)
