@@ -347,23 +347,24 @@ def image_size(config: ImageSizeConfig) -> None:
 def _compare_sizes(
     config: ImageSizeConfig,
     study: str,
-    settings: Sequence[tuple[int, float]],
+    settings: Sequence[tuple[int, float, int]],
     split: Callable[[Dataset], Dataset],
 ) -> None:
-    """Compares sizes and factors of gamma and the information weight, by one classifier."""
+    """Compares sizes, weights of c's terms and depths, by one classifier."""
     eval_classifier = config.eval_classifier(split(config.load(studies.EVAL_CLASSIFIER_IMAGE_SIZE)))
-    identity = ("dataset", "image_size", "weights", "epochs", "seed")
+    identity = ("dataset", "image_size", "weights", "depth", "epochs", "seed")
     best = asdict(PRESETS["best"])
-    for size, weights in settings:
+    for size, weights, depth in settings:
         dataset = split(config.load(size))
-        setting = {"image_size": size, "weights": weights}
+        setting = {"image_size": size, "weights": weights, "depth": depth}
         if _is_kept(config, study, {**setting, "dataset": dataset.name, "epochs": config.epochs}):
             continue
         weighted = {name: weights * best[name] for name in ("gamma", "information_weight")}
         run_config = config.train_config(
             "ours",
-            f"{study}-{dataset.name}-{size}-pixels-{weights:g}-{config.epochs}-epochs",
+            f"{study}-{dataset.name}-{size}-pixels-{weights:g}-{depth}-{config.epochs}-epochs",
             image_size=size,
+            depth=depth,
             **{**best, **weighted},
         )
         judge = studies.AveragingClassifier.of(eval_classifier, dataset)
@@ -542,7 +543,7 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
     "image-size-selection": (
         image_size_selection,
         ImageSizeConfig,
-        "Weights of c's terms on larger images, compared on a sixth of the training images.",
+        "Weights and depths on larger images, compared on a sixth of the training images.",
     ),
     "image-size": (
         image_size,

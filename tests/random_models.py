@@ -11,7 +11,7 @@ from jvae_jax.style_controls import FACTORS, StyleControls
 NETWORKS = {
     "categorical": Autoencoder((32, 32, 1), 10, 10),
     "conditional": Autoencoder((28, 28, 1), 3, 4, conditional=True),
-    "continuous": Autoencoder((12, 20, 3), 2, 0),
+    "continuous": Autoencoder((12, 20, 3), 2, 0, depth=4),
     "fixed dimensions": Autoencoder((8, 8, 1), 5, 2, fixed_latents=2),
 }
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from jvae_jax.models.autoencoder import FILTERS, HIDDEN, STRIDE, Autoencoder, padded
+from jvae_jax.models.autoencoder import FILTERS, HIDDEN, Autoencoder, padded
 
 
 def train_step_flops(model: Autoencoder, batch_size: int, *, as_products: bool = False) -> int:
@@ -32,7 +32,8 @@ def train_step_flops(model: Autoencoder, batch_size: int, *, as_products: bool =
 
 def _products(model: Autoencoder, as_products: bool) -> Iterator[int]:
     """Multiplications of each layer for one image, from the first layer on."""
-    height, width = map(padded, model.image_shape[:2])
+    depth = model.depth
+    height, width = (padded(size, depth) for size in model.image_shape[:2])
     channels = model.image_shape[2]
 
     def conv(other_channels: int, scale: int) -> int:
@@ -45,12 +46,12 @@ def _products(model: Autoencoder, as_products: bool) -> Iterator[int]:
             rows, columns = rows + 1, columns + 1
         return 16 * rows * columns * other_channels * FILTERS
 
-    flat = height // STRIDE * width // STRIDE * FILTERS
+    flat = (height >> depth) * (width >> depth) * FILTERS
     latents = model.latents + model.classes
     for _network in ("encoder", "decoder"):
         yield conv(channels, 2)
-        yield conv(FILTERS, 4)
-        yield conv(FILTERS, 8)
+        for layer in range(2, depth + 1):
+            yield conv(FILTERS, 2**layer)
         yield flat * HIDDEN
     yield HIDDEN * (2 * model.latents + model.classes)
     yield latents * HIDDEN

@@ -146,11 +146,11 @@ LEARNING_RATE_RULES = {"constant": 0.0, "square root": 0.5, "linear": 1.0}
 """Exponents of the batch size, relative to the default one, in the learning rate."""
 EVAL_CLASSIFIER_IMAGE_SIZE = 32
 """Height and width of the evaluation classifier's images in the study of larger ones, in pixels."""
-IMAGE_SIZE_SELECTION = ((64, 1.0), (64, 4.0))
-"""Heights and widths in pixels, and factors of gamma and the information weight, that are compared
-on a validation split. The likelihood grows with the pixels, here by a factor of four."""
-IMAGE_SIZES = ((32, 1.0), (64, 1.0))
-"""The same for test images; multiples of the classifier's."""
+IMAGE_SIZE_SELECTION = ((64, 1.0, 3), (64, 4.0, 3), (64, 4.0, 4))
+"""Heights and widths in pixels, factors of gamma and the information weight, and depths of the
+networks, compared on a validation split. The likelihood grows with the pixels, by four here."""
+IMAGE_SIZES = ((32, 1.0, 3), (64, 4.0, 4))
+"""The same on test images; multiples of the size of the evaluation classifier's images."""
 SUPERVISED_BASELINE = "supervised baseline"
 """Row name of the classifier that is trained on the labelled images only."""
 

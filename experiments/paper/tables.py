@@ -374,7 +374,7 @@ def batch_sizes(rows: Sequence[Row]) -> str:
 
 
 def image_sizes(rows: Sequence[Row], images: str = "test images") -> str:
-    """One line per dataset, image size and factor of the weights."""
+    """One line per dataset, image size, factor of the weights and depth."""
     headings = [heading for heading, _ in _IMAGE_SIZES.values()]
     size = EVAL_CLASSIFIER_IMAGE_SIZE
     lines = [
@@ -382,13 +382,14 @@ def image_sizes(rows: Sequence[Row], images: str = "test images") -> str:
             row["dataset"],
             f"{row['image_size']} x {row['image_size']}",
             f"{row['weights']:g}",
+            str(row["depth"]),
             str(row["epochs"]),
             *_cells([row], _IMAGE_SIZES),
         ]
         for row in rows
     ]
     return (
-        _markdown(["dataset", "pixels", "weights", "epochs", *headings], lines, words=2)
+        _markdown(["dataset", "pixels", "weights", "depth", "epochs", *headings], lines, words=2)
         + f"\nOn {images}. Weights: the factor of the preset's gamma and information weight. "
         f"Processor time of each image. Larger images are averaged to {size} x {size} before the "
         f"evaluation classifier. Seed {rows[0]['seed']}. {_provenance(rows)}\n"

@@ -12,7 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from jvae_jax.data.framing import Framing
-from jvae_jax.models.autoencoder import STRIDE, padded, padding
+from jvae_jax.models.autoencoder import padded, padding
 from jvae_jax.models.layers import EPSILON
 from jvae_jax.style_controls import FACTORS, MIN_R2, UNITS
 from jvae_jax.trained_model import TrainedModel
@@ -75,10 +75,12 @@ def build_page(model: TrainedModel) -> str:
 def _description(model: TrainedModel, networks: dict[str, list[Layer]]) -> dict[str, Any]:
     """All of the model but its weights, as JSON."""
     height, width, _ = model.network.image_shape
+    depth = model.network.depth
+    (top, _), (left, _) = padding(height, depth), padding(width, depth)
     kl = model.metrics.get("kl_z_per_latent", [None] * model.network.latents)
     return {
         "imageShape": model.network.image_shape,
-        "padding": [padded(height), padded(width), padding(height)[0], padding(width)[0]],
+        "padding": [padded(height, depth), padded(width, depth), top, left],
         "latents": model.network.latents,
         "classes": model.category_names,
         "kl": kl,
@@ -120,7 +122,8 @@ def _networks(model: TrainedModel) -> dict[str, list[Layer]]:
     """Layers of each part of the networks, with batch normalisation folded into the weights."""
     network = model.network
     height, width, channels = network.image_shape
-    rows, columns = padded(height), padded(width)
+    depth = network.depth
+    rows, columns = padded(height, depth), padded(width, depth)
     flat = flatten_dict(model.variables, sep="/")
     variables = {name: np.asarray(value, np.float64) for name, value in flat.items()}
 
@@ -148,11 +151,12 @@ def _networks(model: TrainedModel) -> dict[str, list[Layer]]:
                 height=rows >> i + 1,
                 width=columns >> i + 1,
             )
-            for i in range(3)
+            for i in range(depth)
         ]
 
     def hidden(path: str) -> list[Layer]:
-        return [layer("dense", f"{path}/Trunk_0/Dense_0", norm=f"{path}/Trunk_0/NormReLU_3")]
+        norm = f"{path}/Trunk_0/NormReLU_{depth}"
+        return [layer("dense", f"{path}/Trunk_0/Dense_0", norm=norm)]
 
     decoder = [
         layer("dense", f"decoder/Dense_{i}", norm=f"decoder/NormReLU_{i}") for i in range(2)
@@ -160,11 +164,11 @@ def _networks(model: TrainedModel) -> dict[str, list[Layer]]:
         layer(
             "transposedConvolution",
             f"decoder/ConvTranspose_{i}",
-            norm=f"decoder/NormReLU_{i + 2}" if i < 2 else None,
-            height=rows // STRIDE << i,
-            width=columns // STRIDE << i,
+            norm=f"decoder/NormReLU_{i + 2}" if i < depth - 1 else None,
+            height=rows >> depth - i,
+            width=columns >> depth - i,
         )
-        for i in range(3)
+        for i in range(depth)
     ]
     decoder[-1]["bias"] = np.broadcast_to(variables["params/decoder/bias"], channels)
     mean = layer("dense", "encoder/mean/Dense_0")

@@ -26,8 +26,8 @@ FILTERS = 32
 """Filters of each hidden convolution."""
 HIDDEN = 256
 """Units of each hidden linear layer of fixed size."""
-STRIDE = 8
-"""Downsampling factor of the three stride-2 convolutions."""
+DEPTH = 3
+"""Stride-2 convolutions of a network in the paper."""
 
 _kernel_init = variance_scaling(1 / 3, "fan_in", "uniform")
 """U(-1, 1) / sqrt(fan_in), PyTorch's default for the weights of Linear and Conv2d."""
@@ -45,21 +45,23 @@ def _bias_init(fan_in: int) -> Callable[..., Array]:
     return init
 
 
-def padding(size: int) -> tuple[int, int]:
-    """Padding before and after that makes a height or width a multiple of 8."""
-    total = -size % STRIDE
+def padding(size: int, depth: int = DEPTH) -> tuple[int, int]:
+    """Padding before and after that makes a height or width a multiple of 2^depth."""
+    total = -size % 2**depth
     return total // 2, total - total // 2
 
 
-def padded(size: int) -> int:
+def padded(size: int, depth: int = DEPTH) -> int:
     """Height or width of a padded image."""
-    return size + sum(padding(size))
+    return size + sum(padding(size, depth))
 
 
-def pad_to_stride(images: Images) -> Float[Array, "batch rows columns channels"]:
-    """Pads images with 0 so that height and width are multiples of 8."""
+def pad_to_stride(
+    images: Images, depth: int = DEPTH
+) -> Float[Array, "batch rows columns channels"]:
+    """Pads images with 0 so that height and width are multiples of 2^depth."""
     height, width = images.shape[1:3]
-    return jnp.pad(images, ((0, 0), padding(height), padding(width), (0, 0)))
+    return jnp.pad(images, ((0, 0), padding(height, depth), padding(width, depth), (0, 0)))
 
 
 class _Head(nn.Module):
@@ -78,11 +80,12 @@ class _Head(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Three stride-2 convolutions with 32 filters of 4x4, and a linear layer with 256 units."""
+    """Stride-2 convolutions with 32 filters of 4x4, and a linear layer with 256 units."""
 
     train: bool = False
     axis_name: str | None = None
     dtype: Any = None
+    depth: int = DEPTH
 
     @nn.compact
     def __call__(
@@ -98,8 +101,8 @@ class Trunk(nn.Module):
         Returns:
             Features, (examples, 256).
         """
-        activations = pad_to_stride(images)
-        for _ in range(3):
+        activations = pad_to_stride(images, self.depth)
+        for _ in range(self.depth):
             activations = layers.Conv(FILTERS, _kernel_init, self.dtype)(activations)
             activations = layers.NormReLU(self.train, self.axis_name)(activations)
         hidden = activations.reshape(images.shape[0], -1)
@@ -118,12 +121,13 @@ class Encoder(nn.Module):
     train: bool = False
     axis_name: str | None = None
     dtype: Any = None
+    depth: int = DEPTH
 
     @nn.compact
     def __call__(
         self, images: Images, labels: Float[Array, "examples classes"] | None = None
     ) -> Posterior:
-        hidden = Trunk(self.train, self.axis_name, self.dtype)(images, labels)
+        hidden = Trunk(self.train, self.axis_name, self.dtype, self.depth)(images, labels)
         mean = _Head(self.latents, self.dtype, name="mean")(hidden)
         logvar = _Head(self.latents, self.dtype, name="logvar")(hidden)
         logits = _Head(self.classes, self.dtype, name="logits")(hidden) if self.classes else None
@@ -137,32 +141,34 @@ class Classifier(nn.Module):
     train: bool = False
     axis_name: str | None = None
     dtype: Any = None
+    depth: int = DEPTH
 
     @nn.compact
     def __call__(self, images: Images) -> Float[Array, "batch classes"]:
-        hidden = Trunk(self.train, self.axis_name, self.dtype)(images)
+        hidden = Trunk(self.train, self.axis_name, self.dtype, self.depth)(images)
         return _Head(self.classes, self.dtype, name="logits")(hidden)
 
 
 class Decoder(nn.Module):
-    """p(x|z,c): two linear layers and three transposed convolutions, which mirror the encoder."""
+    """p(x|z,c): two linear layers and transposed convolutions, which mirror the encoder."""
 
     image_shape: tuple[int, int, int]
     train: bool = False
     axis_name: str | None = None
     dtype: Any = None
+    depth: int = DEPTH
 
     @nn.compact
     def __call__(self, latents: Float[Array, "batch inputs"]) -> Images:
         height, width, channels = self.image_shape
-        (top, _), (left, _) = padding(height), padding(width)
-        rows, columns = padded(height) // STRIDE, padded(width) // STRIDE
+        (top, _), (left, _) = (padding(size, self.depth) for size in (height, width))
+        rows, columns = (padded(size, self.depth) >> self.depth for size in (height, width))
         hidden = latents
         for features in (HIDDEN, rows * columns * FILTERS):
             dense = nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=_kernel_init)
             hidden = layers.NormReLU(self.train, self.axis_name)(dense(hidden))
         activations = hidden.reshape(-1, rows, columns, FILTERS)
-        for _ in range(2):
+        for _ in range(self.depth - 1):
             activations = layers.ConvTranspose(FILTERS, _transpose_kernel_init, self.dtype)(
                 activations
             )
@@ -177,8 +183,8 @@ class Autoencoder(nn.Module):
     """Encoder, decoder and, if conditional, classifier, with the methods that losses call.
 
     Attributes:
-        image_shape: height, width and channels. If height or width isn't a multiple of 8, images
-            are padded with 0 to the next one, and decoded logits are cropped.
+        image_shape: height, width and channels. If height or width isn't a multiple of 2^depth,
+            images are padded with 0 to the next one, and decoded logits are cropped.
         latents: number of dimensions of the continuous z.
         classes: number of classes of the categorical c, or of the labels if conditional; 0 for a
             continuous model.
@@ -190,6 +196,7 @@ class Autoencoder(nn.Module):
             ones; apply the model with ``mutable=["batch_stats"]``.
         axis_name: name of the device axis over which batch statistics are taken, or None.
         dtype: type of the computation; None means the type of inputs and parameters.
+        depth: number of convolutions of each network, which halve height and width.
     """
 
     image_shape: tuple[int, int, int]
@@ -200,9 +207,11 @@ class Autoencoder(nn.Module):
     train: bool = False
     axis_name: str | None = None
     dtype: Any = None
+    depth: int = DEPTH
 
     def setup(self) -> None:
-        mode = {"train": self.train, "axis_name": self.axis_name, "dtype": self.dtype}
+        names = ("train", "axis_name", "dtype", "depth")
+        mode: dict[str, Any] = {name: getattr(self, name) for name in names}
         self.encoder = Encoder(self.latents, 0 if self.conditional else self.classes, **mode)
         self.decoder = Decoder(self.image_shape, **mode)
         if self.conditional:

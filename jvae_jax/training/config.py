@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from jvae_jax.data import DATA_DIR, Dataset
 from jvae_jax.memory import require_memory
-from jvae_jax.models.autoencoder import FILTERS, HIDDEN, STRIDE, Autoencoder, padded
+from jvae_jax.models.autoencoder import DEPTH, FILTERS, HIDDEN, Autoencoder, padded
 from jvae_jax.objectives import OBJECTIVES, Objective, Ours
 from jvae_jax.training import distributed
 from jvae_jax.training.feeding import STEPS_PER_DISPATCH, DataPlace, lies_on_host
@@ -82,6 +82,8 @@ class TrainConfig:
     """Dimension of the continuous latent z."""
     fixed_latents: int = 0
     """Number of dimensions of z that are fixed at 0."""
+    depth: int = DEPTH
+    """Stride-2 convolutions of the encoder, and transposed ones of the decoder."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Data type of the networks' arithmetic; parameters, statistics and losses are float32."""
     save_every: int | None = None
@@ -123,6 +125,7 @@ class TrainConfig:
             lambda value: 0 <= value <= self.latents,
             f"from 0 to latents, {self.latents}",
         )
+        require(self, "depth", lambda value: 1 <= value <= 6, "from 1 to 6")
         require(self, "seed", lambda value: value >= 0, "0 or more")
         require(self, "save_every", lambda value: value >= 1, "1 or more")
         require(self, "labelled_batch_fraction", lambda value: 0 < value < 1, "between 0 and 1")
@@ -270,6 +273,7 @@ class TrainConfig:
             self.objective.conditional,
             self.fixed_latents,
             dtype=_DTYPES[self.precision],
+            depth=self.depth,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -294,6 +298,7 @@ class TrainConfig:
 def parameter_bytes(network: Autoencoder) -> int:
     """Returns the memory of the linear layers' parameters, which are nearly all, in float32."""
     height, width, _ = network.image_shape
-    features = FILTERS * (padded(height) // STRIDE) * (padded(width) // STRIDE)
+    rows, columns = (padded(size, network.depth) >> network.depth for size in (height, width))
+    features = FILTERS * rows * columns
     networks = 3 if network.conditional else 2  # encoder, decoder and classifier
     return 4 * HIDDEN * (networks * features + 3 * (network.latents + network.classes))

@@ -389,7 +389,7 @@ def _initial_state(run: Run) -> TrainState:
         config = source.config
         flags = [f"--objective={config.objective.name}", *config.objective.flags()]
         flags = [flag for flag in flags if not flag.startswith("--capacity_steps=")]
-        sizes = ("latents", "fixed_latents", "image_size")
+        sizes = ("latents", "fixed_latents", "depth", "image_size")
         flags += [f"--{name}={getattr(config, name)}" for name in sizes]
         raise ValueError(
             f"init_from {run.config.init_from} has another network ({error}); use its settings: "

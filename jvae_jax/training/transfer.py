@@ -62,6 +62,7 @@ def _structure(network: Autoencoder) -> dict[str, Any]:
         "image shape": network.image_shape,
         "latents": network.latents,
         "fixed_latents": network.fixed_latents,
+        "depth": network.depth,
         "with classes": network.classes > 0,
         "conditional_encoder": network.conditional,
     }

@@ -508,11 +508,11 @@ def test_image_size(small, monkeypatch):
 
     monkeypatch.setattr(reproduce.configs.data, "load", repeated)
     monkeypatch.setattr(reproduce.studies, "EVAL_CLASSIFIER_IMAGE_SIZE", size)
-    monkeypatch.setattr(reproduce.studies, "IMAGE_SIZES", ((size, 1.0), (2 * size, 4.0)))
+    monkeypatch.setattr(reproduce.studies, "IMAGE_SIZES", ((size, 1.0, 3), (2 * size, 4.0, 4)))
     reproduce.image_size(reproduce.ImageSizeConfig(**options))
     rows = reproduce.studies.load_rows(output / "image-size.json")
     assert [(row["image_size"], row["weights"]) for row in rows] == [(size, 1.0), (2 * size, 4.0)]
-    [config] = Path(options["runs"]).glob("*-pixels-4-*/config.json")
+    [config] = Path(options["runs"]).glob("*-pixels-4-4-*/config.json")
     objective = json.loads(config.read_text())["config"]["objective"]
     best = PRESETS["best"]
     assert objective["gamma"] == 4 * best.gamma
@@ -521,7 +521,7 @@ def test_image_size(small, monkeypatch):
     assert [row["eval_classifier_accuracy"] for row in rows] == pytest.approx([accuracy] * 2)
     assert all(row["training_ms"] > row["drawing_ms"] > 0 for row in rows)
     lines = (output / "image-size.md").read_text().splitlines()
-    assert lines[3].startswith(f"| toy | {2 * size} x {2 * size} | 4 | ")
+    assert lines[3].startswith(f"| toy | {2 * size} x {2 * size} | 4 | 4 | ")
 
 
 @pytest.mark.long

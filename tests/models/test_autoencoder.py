@@ -112,6 +112,23 @@ def test_pads_images_and_crops_logits(conditional):
     np.testing.assert_array_equal(logits, apply(large, variables, padded)[:, 1:6, 3:13])
 
 
+@pytest.mark.parametrize("depth", [1, 4])
+def test_depth_is_the_number_of_halvings(depth):
+    """The last convolution has 1 / 2^depth of the padded height and width of 16 x 32 pixels."""
+    model = Autoencoder((10, 20, 1), latents=2, classes=3, conditional=True, depth=depth)
+    images = jax.random.uniform(jax.random.key(1), (2, 10, 20, 1))
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    rows, columns = {1: (5, 10), 4: (1, 2)}[depth]
+    for network, other_inputs in (("encoder", 3), ("classifier", 0)):
+        trunk = variables["params"][network]["Trunk_0"]
+        assert sum(name.startswith("Conv_") for name in trunk) == depth
+        assert trunk["Dense_0"]["kernel"].shape == (rows * columns * 32 + other_inputs, 256)
+    decoder = variables["params"]["decoder"]
+    assert sum(name.startswith("ConvTranspose_") for name in decoder) == depth
+    assert decoder["Dense_1"]["kernel"].shape == (256, rows * columns * 32)
+    assert apply(model, variables, images).shape == images.shape
+
+
 @pytest.mark.parametrize("conditional", [pytest.param(False, marks=pytest.mark.long), True])
 def test_classifies_decoded_images(conditional):
     """With the running statistics, which it leaves alone, and gradients of the decoder only."""

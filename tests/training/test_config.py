@@ -36,6 +36,7 @@ def test_other_defaults():
         0.25,
     )
     assert (config.balance_classes, config.fixed_latents, config.precision) == (False, 0, "float32")
+    assert config.depth == 3
     assert (config.save_every, config.profile) == (None, False)
     assert (config.coordinator, config.num_processes, config.process_id) == (None, None, None)
 
@@ -124,8 +125,8 @@ def test_batches_are_uniform_from_the_labelled_fraction_on():
 
 def test_network_has_the_settings_of_the_config():
     make = partial(TrainConfig.make_network, image_shape=(16, 24, 3), classes=7)
-    network = make(TrainConfig(latents=4, fixed_latents=1))
-    assert network.image_shape == (16, 24, 3)
+    network = make(TrainConfig(latents=4, fixed_latents=1, depth=2))
+    assert (network.image_shape, network.depth) == ((16, 24, 3), 2)
     assert (network.latents, network.fixed_latents, network.dtype) == (4, 1, None)
     assert make(TrainConfig(precision="bfloat16")).dtype == jnp.bfloat16
 
@@ -242,6 +243,7 @@ def test_every_field_has_help(config_class):
         ),
         ({"precision": "int8"}, "precision must be one of float32, bfloat16, got 'int8'"),
         ({"ema_decay": 1.0}, "ema_decay must be 0 or more and below 1, got 1.0"),
+        ({"depth": 7}, "depth must be from 1 to 6, got 7"),
         ({"fixed_latents": 11}, "fixed_latents must be from 0 to latents, 10, got 11"),
         ({"num_labels": "few"}, "num_labels must be all or 0 or more, got few"),
         ({"num_labels": -1}, "num_labels must be all or 0 or more, got -1"),

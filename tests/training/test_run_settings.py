@@ -134,6 +134,7 @@ def test_resumes_with_other_paths_processes_and_profile(tmp_path):
         {"balance_classes": True},
         {"latents": 3},
         {"fixed_latents": 1},
+        {"depth": 2},
         {"precision": "bfloat16"},
         {"save_every": 2},
     ],

@@ -61,6 +61,7 @@ def test_without_classes_all_weights_are_taken():
         (Autoencoder((8, 8, 1), 2, 3, True), "^conditional_encoder is False there and True here$"),
         (Autoencoder((8, 8, 1), 2, 0), "^with classes is True there and False here$"),
         (Autoencoder((8, 8, 1), 2, 3, fixed_latents=1), "^fixed_latents is 0 there and 1 here$"),
+        (Autoencoder((8, 8, 1), 2, 3, depth=4), "^depth is 3 there and 4 here$"),
     ],
 )
 def test_other_networks_are_refused(network, message):
@@ -98,7 +99,7 @@ def test_run_starts_with_the_weights_of_another(reference, tmp_path):
         (
             {"latents": 3},
             ValueError,
-            "settings: --objective=ours --latents=2 --fixed_latents=0 --image_size=8$",
+            "settings: --objective=ours --latents=2 --fixed_latents=0 --depth=3 --image_size=8$",
         ),
         ({"objective": OBJECTIVES["vae"]()}, ValueError, "has another network"),
         (
