@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation import classifier
-from jvae_jax.evaluation.classifier import EvalClassifier
+from jvae_jax.evaluation.classifier import EvalClassifier, classify_split
 from jvae_jax.generation.characters import decode
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.models.inference import to_pixels
@@ -110,7 +110,7 @@ def classification_accuracy_score(
     if of_rare.any():
         targets = dataset.test_labels[of_rare]
         for name, trained in (("real", eval_classifier), ("augmented", augmented)):
-            predicted, _ = trained.over_split(dataset.test_images)
+            predicted, _ = classify_split(trained, dataset.test_images)
             metrics[f"rare_class_accuracy_{name}"] = float(np.mean(predicted[of_rare] == targets))
     return metrics
 

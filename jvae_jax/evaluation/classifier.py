@@ -103,16 +103,6 @@ class EvalClassifier:
         logits, features = self._logits_and_features(images)
         return jnp.argmax(logits, axis=-1), features
 
-    def over_split(
-        self, images: Pixels
-    ) -> tuple[Int[np.ndarray, "examples"], Float[np.ndarray, "examples features"]]:
-        """Classifies the images of a split, uint8, (examples, height, width, channels), as above.
-
-        They may be memory-mapped; a part of them is on the device at a time.
-        """
-        predicted, features = in_chunks(lambda chunk: self(scale_pixels(chunk)), np.asarray(images))
-        return np.asarray(predicted), np.asarray(features)
-
     @default_numerics()
     def probabilities(self, images: Images) -> Float[Array, "batch classes"]:
         """Class probabilities of images with values in [0, 1]."""
@@ -121,6 +111,24 @@ class EvalClassifier:
     def _logits_and_features(self, images: Images) -> tuple[Array, Array]:
         images = as_images(images, image_shape=self.image_shape)
         return _apply(Network(self.classes), self.variables, images)
+
+
+def classify_split(
+    classifier: EvalClassifier, images: Pixels
+) -> tuple[Int[np.ndarray, "examples"], Float[np.ndarray, "examples features"]]:
+    """Classifies the images of a split, uint8, a part of them on the device at a time.
+
+    Args:
+        classifier: evaluation classifier.
+        images: uint8, (examples, height, width, channels), which may be memory-mapped.
+
+    Returns:
+        Class indices, (examples,), and features, (examples, features).
+    """
+    predicted, features = in_chunks(
+        lambda chunk: classifier(scale_pixels(chunk)), np.asarray(images)
+    )
+    return np.asarray(predicted), np.asarray(features)
 
 
 def load_or_train(dataset: Dataset, directory: str | Path = DATA_DIR) -> EvalClassifier:

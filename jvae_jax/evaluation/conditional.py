@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jvae_jax.data import Dataset
-from jvae_jax.evaluation.classifier import EvalClassifier
+from jvae_jax.evaluation.classifier import EvalClassifier, classify_split
 from jvae_jax.generation.characters import decode, traverse
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.models.inference import in_chunks, scale_pixels
@@ -70,8 +70,8 @@ def conditional_metrics(
     train_images, train_labels = _random_subset(
         keys[1], dataset.train_images, dataset.train_labels, len(predicted)
     )
-    _, train_features = eval_classifier.over_split(train_images)
-    _, test_features = eval_classifier.over_split(dataset.test_images)
+    _, train_features = classify_split(eval_classifier, train_images)
+    _, test_features = classify_split(eval_classifier, dataset.test_images)
     metrics: dict[str, Any] = {
         "eval_classifier_accuracy": eval_classifier.accuracy,
         "frechet_distance": frechet_distance(features, test_features),
