@@ -131,12 +131,18 @@ class _Spool:
             memory.LARGE_BYTES, dir=str(self._directory)
         )
 
-    def require_disk(self, size: int, purpose: str) -> None:
-        """Raises ValueError if bytes that exceed memory.LARGE_BYTES exceed the free disk too."""
+    def require_room(self, size: int, purpose: str) -> None:
+        """Raises ValueError if there is no memory, or disk, for this many bytes and their copies.
+
+        They are written here, split, and cached.
+        """
+        if size <= memory.LARGE_BYTES:
+            memory.require_memory(4 * size, purpose)
+            return
         free = shutil.disk_usage(self._directory).free
-        if size > max(memory.LARGE_BYTES, free):
+        if 3 * size > free:
             raise ValueError(
-                f"{purpose} needs about {size / 2**30:,.1f} GiB of disk, more than the "
+                f"{purpose} needs about {3 * size / 2**30:,.1f} GiB of disk, more than the "
                 f"{free / 2**30:,.1f} GiB that are free"
             )
 
@@ -201,8 +207,7 @@ def decode_images(
         )
         remaining = iter(images)
         while chunk := list(itertools.islice(remaining, at_a_time)):
-            # They are written here, split, and cached.
-            spool.require_disk(3 * max(total, len(decoded) + len(chunk)) * size**2, purpose)
+            spool.require_room(max(total, len(decoded) + len(chunk)) * size**2, purpose)
             results = pool.map(lambda image: _try_decode(image, size, grey=grey), chunk)
             for image, pixels in zip(chunk, results, strict=True):
                 bar.update()
