@@ -367,8 +367,8 @@ def _compare_sizes(
             depth=depth,
             **{**best, **weighted},
         )
-        judge = studies.AveragingClassifier.of(eval_classifier, dataset)
-        run, row = studies.train_and_evaluate(run_config, dataset, judge, **setting)
+        averaging = studies.AveragingClassifier.of(eval_classifier, dataset)
+        run, row = studies.train_and_evaluate(run_config, dataset, averaging, **setting)
         row |= studies.processor_time(run, dataset)
         _save_row(config, study, row, identity)
     _print_table(config, study)

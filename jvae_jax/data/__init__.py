@@ -161,7 +161,8 @@ def load(
 
     Raises:
         ValueError: if the name is unknown, the data are damaged or invalid, ``folder`` is given
-            without ``data_dir``, or the images at this size exceed the machine's memory.
+            without ``data_dir``, or the images at this size exceed the machine's memory or free
+            disk.
         ConnectionError: if the dataset isn't in ``data_dir`` and can't be downloaded.
         OSError: if a file can't be read or the prepared data can't be written.
     """

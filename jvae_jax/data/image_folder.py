@@ -34,9 +34,9 @@ def load(directory: Path, image_size: int) -> Dataset:
         image_size: height and width to resize to, in pixels.
 
     Raises:
-        ValueError: if the folder has another layout, or a class has no readable image.
-        OSError: if a folder can't be read, or there is no disk for images of more than
-            ``memory.LARGE_BYTES``.
+        ValueError: if the folder has another layout, a class has no readable image, or the images
+            exceed the machine's memory or, above ``memory.LARGE_BYTES``, its free disk.
+        OSError: if a folder can't be read, or images above ``memory.LARGE_BYTES`` can't be written.
     """
     directory = Path(os.path.abspath(directory))  # noqa: PTH100  (resolve() fails on link cycles)
     train, test = _find_splits(directory)

@@ -187,8 +187,8 @@ def decode_images(
             all images are decoded as RGB.
 
     Raises:
-        ValueError: if a class has no readable image, the images that are decoded at a time exceed
-            the machine's memory, or all images exceed the free disk.
+        ValueError: if a class has no readable image, or the images exceed the machine's memory or,
+            above ``memory.LARGE_BYTES``, its free disk.
         OSError: if the temporary file can't be written.
     """
     at_a_time = _at_a_time(size)

@@ -57,7 +57,7 @@ class Network(nn.Module):
     def __call__(
         self, images: Images
     ) -> tuple[Float[Array, "batch features"], Float[Array, "batch classes"]]:
-        activations = pad_to_stride(images)
+        activations = pad_to_stride(images, len(_FILTERS))
         for filters in _FILTERS:
             activations = layers.Conv(filters, nn.initializers.he_normal())(activations)
             activations = layers.NormReLU(self.train, None)(activations)

@@ -45,20 +45,18 @@ def _bias_init(fan_in: int) -> Callable[..., Array]:
     return init
 
 
-def padding(size: int, depth: int = DEPTH) -> tuple[int, int]:
+def padding(size: int, depth: int) -> tuple[int, int]:
     """Padding before and after that makes a height or width a multiple of 2^depth."""
     total = -size % 2**depth
     return total // 2, total - total // 2
 
 
-def padded(size: int, depth: int = DEPTH) -> int:
+def padded(size: int, depth: int) -> int:
     """Height or width of a padded image."""
     return size + sum(padding(size, depth))
 
 
-def pad_to_stride(
-    images: Images, depth: int = DEPTH
-) -> Float[Array, "batch rows columns channels"]:
+def pad_to_stride(images: Images, depth: int) -> Float[Array, "batch rows columns channels"]:
     """Pads images with 0 so that height and width are multiples of 2^depth."""
     height, width = images.shape[1:3]
     return jnp.pad(images, ((0, 0), padding(height, depth), padding(width, depth), (0, 0)))

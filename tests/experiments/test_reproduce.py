@@ -511,7 +511,8 @@ def test_image_size(small, monkeypatch):
     monkeypatch.setattr(reproduce.studies, "IMAGE_SIZES", ((size, 1.0, 3), (2 * size, 4.0, 4)))
     reproduce.image_size(reproduce.ImageSizeConfig(**options))
     rows = reproduce.studies.load_rows(output / "image-size.json")
-    assert [(row["image_size"], row["weights"]) for row in rows] == [(size, 1.0), (2 * size, 4.0)]
+    settings = [(row["image_size"], row["weights"], row["depth"]) for row in rows]
+    assert settings == [(size, 1.0, 3), (2 * size, 4.0, 4)]
     [config] = Path(options["runs"]).glob("*-pixels-4-4-*/config.json")
     objective = json.loads(config.read_text())["config"]["objective"]
     best = PRESETS["best"]
