@@ -5,7 +5,9 @@ the test split is reported beside the metrics that depend on it.
 """
 
 import logging
+import time
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -147,7 +149,7 @@ def load_or_train(dataset: Dataset, directory: str | Path = DATA_DIR) -> EvalCla
     path = Path(directory).expanduser() / "eval_classifiers" / name
     classifier = _load_cached(path, dataset)
     if classifier is None:
-        logger.info("training the evaluation classifier, which takes some minutes on a CPU")
+        logger.info("training the evaluation classifier, once for this dataset")
         classifier = train(dataset)
         path.parent.mkdir(parents=True, exist_ok=True)
         _save(classifier, path)
@@ -179,7 +181,13 @@ def train(dataset: Dataset, *, steps: int = STEPS) -> EvalClassifier:
         examples = labelled[_draw_examples(train_key, chunk, len(labelled))]
         batches = Batch(dataset.train_images[examples], dataset.train_labels[examples])
         network = Network(classes, train=True)
-        state = _train_steps(network, optimizer, state, batches, train_key, chunk)
+        started = time.monotonic()
+        state = jax.block_until_ready(
+            _train_steps(network, optimizer, state, batches, train_key, chunk)
+        )
+        if start == _STEPS_PER_DISPATCH:  # the first dispatch includes compilation
+            seconds = (time.monotonic() - started) * (steps / _STEPS_PER_DISPATCH - 2)
+            logger.info("%d steps, about %s left", steps, timedelta(seconds=round(max(seconds, 0))))
     predicted = in_chunks(
         lambda images: np.argmax(_apply(Network(classes), state[0], scale_pixels(images))[0], -1),
         dataset.test_images,
