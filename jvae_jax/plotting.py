@@ -246,7 +246,8 @@ def line_charts(
 
     Args:
         charts: maps each y label to series, which map a name to x and y values, (points,) each. The
-            legend lists the series of the chart that has most.
+            legend lists the series of the chart that has most. Several y values of one x are
+            plotted as their mean, with a bar from the lowest to the highest.
         x_label: label of the x axes.
         logarithmic: whether the x axes are logarithmic.
         logarithmic_y: y labels of the charts whose y axes are logarithmic.
@@ -260,21 +261,26 @@ def line_charts(
     """
     columns = columns or len(charts)
     rows = -(-len(charts) // columns)
+    styles = ("o-", "s--", "^:", "D-.", "v-", "P--")
     figure = Figure(figsize=(2.6 * columns, 2.0 * rows + 0.3), dpi=200, layout="constrained")
     grid = np.ravel(figure.subplots(rows, columns, squeeze=False))
     for axes in grid[len(charts) :]:
         axes.set_axis_off()
     for axes, (y_label, series) in zip(grid, charts.items(), strict=False):
-        for (name, (x, y)), style in zip(series.items(), ("o-", "s--", "^:", "D-."), strict=False):
+        for (name, (x, y)), style in zip(series.items(), styles, strict=False):
+            by_x = {each: [b for a, b in zip(x, y, strict=True) if a == each] for each in x}
             axes.plot(
-                x,
-                y,
+                list(by_x),
+                [np.mean(values) for values in by_x.values()],
                 style if markers else style[1:],
                 color="black",
                 markersize=4,
                 linewidth=1,
                 label=name,
             )
+            bars = {each: values for each, values in by_x.items() if len(values) > 1}
+            lowest, highest = ([end(bar) for bar in bars.values()] for end in (min, max))
+            axes.vlines(list(bars), lowest, highest, color="black", linewidth=0.5)
         axes.set_title(y_label, size=_FONT_POINTS)
         axes.set_xlabel(x_label, size=_FONT_POINTS)
         if logarithmic:

@@ -103,6 +103,15 @@ def test_line_charts_plot_every_series():
     assert [text.get_text() for text in legend.get_texts()] == ["one", "two"]
 
 
+def test_line_charts_average_values_of_one_x():
+    charts = {"error": {"one": ([10.0, 10.0, 10.0, 100.0], [0.5, 0.1, 0.3, 0.2])}}
+    (axes,) = plotting.line_charts(charts, "labels").axes
+    (line,) = axes.lines
+    np.testing.assert_allclose(line.get_xydata(), [[10, 0.3], [100, 0.2]])
+    (bars,) = axes.collections
+    np.testing.assert_allclose(bars.get_segments(), [[[10, 0.1], [10, 0.5]]])
+
+
 def test_heat_maps_share_rows_and_scale():
     maps = {
         "one": (np.array([[0.0, 1.0], [0.5, 0.25]]), ["0.9", "c"]),
