@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from paper import configs, figures, studies
+from paper import figures, studies
 from paper.configs import (
     BatchSizeConfig,
     DisentanglementConfig,
@@ -51,7 +51,6 @@ from jvae_jax.training.run import Run
 
 LATENTS = (2, 4, 6, 10, 16)
 FIXED_OF_10 = (4, 6, 8)
-NUM_LABELS: tuple[int | str, ...] = (10, 100, 600, 1000, 3000, "all")
 TRAVERSED_LABELS = (2, 4, 7)
 """Digits whose styles vary in different ways."""
 
@@ -254,25 +253,27 @@ def labels(config: LabelsConfig) -> None:
     dataset = config.load()
     eval_classifier = config.eval_classifier(dataset)
     identity = ("dataset", "objective", "epochs", "num_labels", "seed")
-    draws = [
-        (count, seed)
-        for count in NUM_LABELS
-        for seed in range(config.draws if count == configs.REPEATED_NUM_LABELS else 1)
-    ]
-    for count, seed in draws:
-        row = studies.supervised_baseline_row(dataset, count, seed, config.epochs)
-        _save_row(config, "labels", row, identity)
-    for objective, values in studies.SELECTED:
-        name = studies.setting_name(objective, values)
-        for count, seed in draws:
-            folder = f"{name.replace(' --', '-')}-{count}-labels-{config.epochs}-epochs-{seed}"
+    methods = (studies.SUPERVISED_BASELINE, *studies.LABEL_METHODS)
+    for (seed, count), method in itertools.product(config.subsets(), methods):
+        values = (dataset.name, method, config.epochs, count, seed)
+        if _is_kept(config, "labels", dict(zip(identity, values, strict=True))):
+            continue
+        if method == studies.SUPERVISED_BASELINE:
+            row = studies.supervised_baseline_row(dataset, count, seed, config.epochs)
+        else:
+            objective, settings = studies.LABEL_METHODS[method]
+            name = studies.setting_name(objective, settings).replace(" --", "-")
             run_config = config.train_config(
-                objective, folder, seed=seed, num_labels=count, **values
+                objective,
+                f"{name}-{count}-labels-{config.epochs}-epochs-{seed}",
+                seed=seed,
+                num_labels=count,
+                **settings,
             )
             _, row = studies.train_and_evaluate(
                 run_config, dataset, eval_classifier, num_labels=count
             )
-            _save_row(config, "labels", {**row, "objective": name}, identity)
+        _save_row(config, "labels", {**row, "objective": method}, identity)
     _print_table(config, "labels")
 
 

@@ -12,8 +12,10 @@ from jvae_jax.validation import require
 from paper import studies
 from paper.report import ReportConfig
 
-REPEATED_NUM_LABELS = 100
-"""Number of labels for which several label subsets are drawn."""
+NUM_LABELS: tuple[int | str, ...] = (10, 20, 50, 100, 600, 1000, 3000, "all")
+"""Numbers of labels of the few-label study."""
+MAX_REPEATED_NUM_LABELS = 100
+"""Largest number of labels for which several label subsets are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,12 +216,25 @@ class LabelsConfig(StudyConfig):
     """Epochs of each run."""
     runs: str = "runs/labels"
     """Folder of the runs."""
-    draws: int = 5
-    """Number of label subsets of 100 labels; other numbers of labels have one subset."""
+    draws: int = 10
+    """Number of label subsets of 100 or fewer labels; larger numbers of labels have one subset."""
+    num_labels: int | None = None
+    """Only this number of labels, or 0 for all; default: 10, 20, 50, 100, 600, 1000, 3000 and 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, "draws", lambda value: value >= 1, "1 or more")
+        require(self, "num_labels", lambda value: value >= 0, "0 or more")
+
+    def subsets(self) -> list[tuple[int, int | str]]:
+        """Seeds and sizes of the label subsets, of which all but the first are small."""
+        counts = NUM_LABELS if self.num_labels is None else (self.num_labels or "all",)
+        return [
+            (seed, count)
+            for seed in range(self.draws)
+            for count in counts
+            if seed == 0 or (isinstance(count, int) and count <= MAX_REPEATED_NUM_LABELS)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)

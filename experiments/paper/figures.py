@@ -21,10 +21,9 @@ from jvae_jax.training.run import Run
 from paper.studies import (
     CAPACITIES,
     FRONTIER,
-    SELECTED,
+    LABEL_METHODS,
     SUPERVISED_BASELINE,
     Row,
-    setting_name,
 )
 from paper.tables import label_count
 
@@ -48,13 +47,17 @@ TITLES = {
     "ours": "ours",
     "ours --preset=best": "ours, best preset",
     "ours --consistency_weight=100": "ours, consistency weight 100",
+    "ours --preset=few_labels": "ours, few_labels preset",
     "cvae --alpha=1000": "CVAE, α = 1000",  # noqa: RUF001  # the Greek letter
+    "cvae --alpha=1000, the preset's options": "CVAE, the preset's options",
     SUPERVISED_BASELINE: SUPERVISED_BASELINE,
 }
 """Names of objectives and settings in figures."""
 LOOK_ALIKES = ("いり", "はほま", "ぬめ")
 """Groups of similar hiragana, as in the paper's figure 3."""
 
+_SMALLEST_ERROR = 1e-4
+"""Error rate that is plotted, logarithmically, if there is none: one of 10,000 images."""
 _FRONTIER_METRICS = {
     "mse": "MSE per pixel",
     "conditional_accuracy": "conditional accuracy",
@@ -267,23 +270,23 @@ def disentanglement(rows: Sequence[Row]) -> plotting.Figure:
 
 
 def labels(rows: Sequence[Row]) -> plotting.Figure:
-    """Accuracy and conditional accuracy over the number of labels, as means over label subsets."""
+    """Errors of q(c|x) and of generated characters over the number of labels."""
     charts: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-    generative = [setting_name(*setting) for setting in SELECTED]
-    for title, name, objectives in (
-        ("accuracy", "accuracy", [*generative, SUPERVISED_BASELINE]),
-        ("conditional accuracy", "conditional_accuracy", generative),
+    for title, metric in (
+        ("1 - accuracy", "accuracy"),
+        ("1 - conditional accuracy", "conditional_accuracy"),
     ):
         charts[title] = {}
-        for objective in objectives:
-            values: dict[float, list[float]] = {}
-            for row in rows:
-                if row["objective"] == objective:
-                    values.setdefault(float(label_count(row["num_labels"])), []).append(row[name])
-            counts = sorted(values)
-            means = [float(np.mean(values[count])) for count in counts]
-            charts[title][TITLES[objective]] = (counts, means)
-    return plotting.line_charts(charts, "labels", logarithmic=True)
+        for method in (*LABEL_METHODS, SUPERVISED_BASELINE):
+            points = [
+                (float(label_count(row["num_labels"])), max(1 - row[metric], _SMALLEST_ERROR))
+                for row in rows
+                if row["objective"] == method and metric in row
+            ]
+            if points:
+                x, y = zip(*sorted(points), strict=True)
+                charts[title][TITLES[method]] = (list(x), list(y))
+    return plotting.line_charts(charts, "labels", logarithmic=True, logarithmic_y=tuple(charts))
 
 
 def _title(run: Run) -> str:

@@ -46,41 +46,6 @@ BALANCED = "ours --balance_classes"
 """Row name of ``ours`` trained with class-balanced batches."""
 Setting = tuple[str, dict[str, Any]]
 """An objective and its settings that differ from the defaults."""
-_FEW: dict[str, float] = {"num_labels": 100}
-MODEL_SELECTION: tuple[Setting, ...] = (
-    ("ours", _FEW),
-    ("ours", {**_FEW, "gamma": 100.0}),
-    ("ours", {**_FEW, "unlabelled_capacity_c": 1.5}),
-    ("ours", {**_FEW, "labelled_batch_fraction": 0.5}),
-    ("ours", {**_FEW, "consistency_weight": 3.0}),
-    ("ours", {**_FEW, "consistency_weight": 10.0}),
-    ("ours", {**_FEW, "consistency_weight": 30.0}),
-    ("ours", {**_FEW, "consistency_weight": 100.0}),
-    ("ours", {**_FEW, "consistency_weight": 30.0, "labelled_batch_fraction": 0.5}),
-    ("ours", {**_FEW, "consistency_weight": 30.0, "ema_decay": 0.0}),
-    ("cvae", _FEW),
-    ("cvae", {**_FEW, "alpha": 10.0}),
-    ("cvae", {**_FEW, "alpha": 100.0}),
-    ("cvae", {**_FEW, "alpha": 1000.0}),
-    ("cvae", {**_FEW, "alpha": 10000.0}),
-)
-"""Candidate settings for few labels, compared on a validation split."""
-SELECTED: tuple[Setting, ...] = (
-    ("ours", {}),
-    ("ours", {"consistency_weight": 100.0}),
-    ("cvae", {"alpha": 1000.0}),
-)
-"""Settings of the few-label study: the paper's, and the best of ``MODEL_SELECTION``."""
-ABLATIONS: tuple[Setting, ...] = (
-    ("joint_vae", {}),
-    ("joint_vae", {"temperature": 0.33}),
-    ("joint_vae", {"gamma": 100.0}),
-    ("ours", {"num_labels": 0, "consistency_weight": 30.0}),
-    ("ours", {}),
-    ("ours", {"consistency_weight": 3.0}),
-    ("ours", {"consistency_weight": 30.0}),
-)
-"""Settings that may raise the accuracy of q(c|x) without labels or with all of them."""
 _CLUSTERS: dict[str, Any] = {
     "conditional_encoder": True,
     "marginal_weight": 120.0,
@@ -94,6 +59,38 @@ def _without(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {other: value for other, value in settings.items() if other != name}
 
 
+_FEW: dict[str, Any] = {"num_labels": 100}
+MODEL_SELECTION: tuple[Setting, ...] = (
+    ("ours", _FEW),
+    ("ours", {**_FEW, "gamma": 100.0}),
+    ("ours", {**_FEW, "unlabelled_capacity_c": 1.5}),
+    ("ours", {**_FEW, "labelled_batch_fraction": 0.5}),
+    ("ours", {**_FEW, "consistency_weight": 3.0}),
+    ("ours", {**_FEW, "consistency_weight": 10.0}),
+    ("ours", {**_FEW, "consistency_weight": 30.0}),
+    ("ours", {**_FEW, "consistency_weight": 100.0}),
+    ("ours", {**_FEW, "consistency_weight": 30.0, "labelled_batch_fraction": 0.5}),
+    ("ours", {**_FEW, "consistency_weight": 30.0, "ema_decay": 0.0}),
+    ("ours", {**_FEW, **_CLUSTERS}),
+    ("ours", {**_FEW, **_without("neighbours", _CLUSTERS)}),
+    ("ours", {**_FEW, **_without("neighbours", _CLUSTERS), "augmentation_strength": 3.0}),
+    ("cvae", _FEW),
+    ("cvae", {**_FEW, "alpha": 10.0}),
+    ("cvae", {**_FEW, "alpha": 100.0}),
+    ("cvae", {**_FEW, "alpha": 1000.0}),
+    ("cvae", {**_FEW, "alpha": 10000.0}),
+)
+"""Candidate settings for few labels, compared on a validation split."""
+ABLATIONS: tuple[Setting, ...] = (
+    ("joint_vae", {}),
+    ("joint_vae", {"temperature": 0.33}),
+    ("joint_vae", {"gamma": 100.0}),
+    ("ours", {"num_labels": 0, "consistency_weight": 30.0}),
+    ("ours", {}),
+    ("ours", {"consistency_weight": 3.0}),
+    ("ours", {"consistency_weight": 30.0}),
+)
+"""Settings that may raise the accuracy of q(c|x) without labels or with all of them."""
 CLUSTER_SELECTION: tuple[Setting, ...] = (
     ("joint_vae", {}),
     ("joint_vae", {"conditional_encoder": True, "marginal_weight": 120.0}),
@@ -113,6 +110,18 @@ CLUSTERS: tuple[Setting, ...] = (
     ("ours", {"num_labels": 10, **_CLUSTERS}),
 )
 """Settings of the study without labels or with a label of each class, of ``CLUSTER_SELECTION``."""
+LABEL_METHODS: dict[str, Setting] = {
+    "ours": ("ours", {}),
+    "ours --consistency_weight=100": ("ours", {"consistency_weight": 100.0}),
+    "ours --preset=few_labels": ("ours", _CLUSTERS),
+    "cvae --alpha=1000": ("cvae", {"alpha": 1000.0}),
+    "cvae --alpha=1000, the preset's options": (
+        "cvae",
+        {"alpha": 1000.0, **_without("conditional_encoder", _CLUSTERS)},
+    ),
+}
+"""Methods of the few-label study: the paper's, the best of ``MODEL_SELECTION`` for 100 labels, and
+the preset, whose options that the CVAE has are tried with it too."""
 _HELD: dict[str, Any] = {"capacity_z": 16.0, "penalty": "multiplier"}
 PRESET_SELECTION: tuple[Setting, ...] = (
     ("cvae", {"beta": 30.0, **_HELD}),

@@ -9,10 +9,9 @@ from jvae_jax.evaluation.morphology import Morphology
 from paper.studies import (
     BALANCED,
     EVAL_CLASSIFIER_IMAGE_SIZE,
-    SELECTED,
+    LABEL_METHODS,
     SUPERVISED_BASELINE,
     Row,
-    setting_name,
 )
 
 PAPER = {
@@ -299,38 +298,37 @@ def settings(
 def labels(rows: Sequence[Row]) -> str:
     """Accuracy, conditional accuracy and MSE per number of labels; published accuracies."""
     counts = sorted({row["num_labels"] for row in rows}, key=label_count)
-    generative = [setting_name(*setting) for setting in SELECTED]
-    objectives = [*generative, SUPERVISED_BASELINE]
-
-    def cell(name: str, count: int | str, objective: str) -> str:
-        draws = [
-            row for row in rows if row["num_labels"] == count and row["objective"] == objective
-        ]
-        return _cells(draws, {name: COLUMNS[name]})[0]
-
-    accuracies = [
-        [
-            str(count),
-            *(cell("accuracy", count, objective) for objective in objectives),
-            *(f"{of[count]:.4f}" if count in of else "" for of in PUBLISHED.values()),
-        ]
-        for count in counts
-    ]
-    conditional_accuracies, errors = (
-        [
-            [str(count), *(cell(name, count, objective) for objective in generative)]
-            for count in counts
-        ]
-        for name in ("conditional_accuracy", "mse")
+    lines = dict.fromkeys(
+        (method, row["epochs"])
+        for method in (*LABEL_METHODS, SUPERVISED_BASELINE)
+        for row in sorted(rows, key=lambda row: row["epochs"])
+        if row["objective"] == method
     )
-    names = [f"`{name}`" for name in generative]
+
+    def cell(method: str, epochs: int, count: int | str, metric: str) -> str:
+        identity = {"objective": method, "epochs": epochs, "num_labels": count}
+        draws = [row for row in rows if identity.items() <= row.items()]
+        return _cells(draws, {metric: COLUMNS[metric]})[0]
+
+    def table(metric: str) -> list[list[str]]:
+        return [
+            [f"`{method}`", str(epochs), *(cell(method, epochs, count, metric) for count in counts)]
+            for method, epochs in lines
+            if method != SUPERVISED_BASELINE or metric == "accuracy"
+        ]
+
+    published = [
+        [name, "", *(f"{of[count]:.4f}" if count in of else "" for count in counts)]
+        for name, of in PUBLISHED.items()
+    ]
+    headers = ["method", "epochs", *map(str, counts)]
     return (
-        "Accuracy:\n\n"
-        + _markdown(["labels", *names, SUPERVISED_BASELINE, *PUBLISHED], accuracies, words=0)
+        "Accuracy per number of labels:\n\n"
+        + _markdown(headers, table("accuracy") + published)
         + "\nConditional accuracy:\n\n"
-        + _markdown(["labels", *names], conditional_accuracies, words=0)
+        + _markdown(headers, table("conditional_accuracy"))
         + "\nMSE per pixel:\n\n"
-        + _markdown(["labels", *names], errors, words=0)
+        + _markdown(headers, table("mse"))
         + f"\n{_caption(rows)}\n"
     )
 

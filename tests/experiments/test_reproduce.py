@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import reproduce
 from helpers import make_dataset
-from paper import tables
+from paper import configs, tables
 
 from jvae_jax import data, load, plotting, trained_model
 from jvae_jax.evaluation import classifier
@@ -173,13 +173,11 @@ def small(tmp_path, monkeypatch):
     dataset = make_dataset(train=120)
     eval_classifier = classifier.train(dataset, steps=60)
     monkeypatch.setattr(
-        reproduce.configs.data,
+        configs.data,
         "load",
         lambda *_args, binarize, **_options: dataset.binarized() if binarize else dataset,
     )
-    monkeypatch.setattr(
-        reproduce.configs.classifier, "load_or_train", lambda *_args: eval_classifier
-    )
+    monkeypatch.setattr(configs.classifier, "load_or_train", lambda *_args: eval_classifier)
     for name in ("conditional_metrics", "style_transfer_metrics"):  # of 10,000 characters
         metrics = getattr(trained_model, name)
         monkeypatch.setattr(trained_model, name, partial(metrics, characters=200))
@@ -294,22 +292,37 @@ def test_studies_of_ours(small, monkeypatch):
     assert [line[:9] for line in lines[2:4]] == ["| 2 | 2 |", "| 2 | 10 "]
     assert (output / "fixed-dimensions.png").exists()
 
-    monkeypatch.setattr(reproduce, "NUM_LABELS", (6, "all"))
-    monkeypatch.setattr(reproduce.configs, "REPEATED_NUM_LABELS", 6)
+    monkeypatch.setattr(configs, "NUM_LABELS", (6, "all"))
+    monkeypatch.setattr(configs, "MAX_REPEATED_NUM_LABELS", 6)
     baseline = reproduce.studies.supervised_baseline
     monkeypatch.setattr(baseline, "test_accuracy", partial(baseline.test_accuracy, steps=50))
+    methods = reproduce.studies.LABEL_METHODS
+    few = {name: methods[name] for name in ("ours", "cvae --alpha=1000, the preset's options")}
+    monkeypatch.setattr(reproduce.studies, "LABEL_METHODS", few)
+    monkeypatch.setattr(tables, "LABEL_METHODS", few)
     reproduce.labels(reproduce.LabelsConfig(draws=2, **options))
     rows = reproduce.studies.load_rows(output / "labels.json")
-    names = ["supervised baseline", "ours", "ours --consistency_weight=100", "cvae --alpha=1000"]
-    assert [row["objective"] for row in rows] == [name for name in names for _ in range(3)]
-    assert [row["num_labels"] for row in rows] == 4 * [6, 6, "all"]
+    names = ["supervised baseline", *few]
+    assert [row["objective"] for row in rows] == 3 * names
+    assert [(row["num_labels"], row["seed"]) for row in rows[::3]] == [(6, 0), ("all", 0), (6, 1)]
     lines = (output / "labels.md").read_text().splitlines()
-    header = "| labels | `ours` | `ours --consistency_weight=100` | `cvae --alpha=1000` |"
-    assert lines[2].startswith(f"{header} supervised baseline | M2 (Kingma")
-    assert header in lines[3:]
+    assert lines[2] == "| method | epochs | 6 | all |"
+    assert [line.split(" | ")[0] for line in lines[4:8]] == [
+        "| `ours`",
+        "| `cvae --alpha=1000, the preset's options`",
+        "| `supervised baseline`",
+        "| M2 (Kingma et al.)",
+    ]
+    assert lines[4].startswith("| `ours` | 1 | ")
+    assert lines[4].count("±") == 1
     assert "1 epochs, seed 0, 1, " in lines[-1]
-    assert lines[4].startswith("| 6 | ")
-    assert lines[5].startswith("| all | ")
+    kept = [row["accuracy"] for row in rows]
+    with monkeypatch.context() as patch:  # kept rows are neither trained nor evaluated
+        patch.setattr(reproduce.studies, "train_and_evaluate", None)
+        patch.setattr(reproduce.studies, "supervised_baseline_row", None)
+        reproduce.labels(reproduce.LabelsConfig(draws=2, **options))
+    rows = reproduce.studies.load_rows(output / "labels.json")
+    assert [row["accuracy"] for row in rows] == kept
 
     settings = (
         ("ours", {"num_labels": 6}),
@@ -401,7 +414,7 @@ def test_disentanglement(small, monkeypatch):
     """A second seed leaves out the rows of the first, and ranks its run with that one."""
     options, output = small
     two = {name: OBJECTIVES[name] for name in ("annealed_vae", "ours")}
-    monkeypatch.setattr(reproduce.configs, "OBJECTIVES", two)
+    monkeypatch.setattr(configs, "OBJECTIVES", two)
     train_and_evaluate = reproduce.studies.train_and_evaluate
     trained = []
 
@@ -456,9 +469,9 @@ def test_divides_classes_and_keeps_images_of_each():
 def test_fine_tuning(small, monkeypatch):
     options, output = small
     dataset = make_dataset(train=280, test=40, classes=4)
-    monkeypatch.setattr(reproduce.configs.data, "load", lambda *_args, **_options: dataset)
+    monkeypatch.setattr(configs.data, "load", lambda *_args, **_options: dataset)
     monkeypatch.setattr(
-        reproduce.configs.classifier,
+        configs.classifier,
         "load_or_train",
         lambda dataset, _: classifier.train(dataset, steps=20),
     )
@@ -497,7 +510,7 @@ def test_batch_size(small, monkeypatch):
 def test_image_size(small, monkeypatch):
     """Images of twice the size, each pixel repeated, are classified as the original ones."""
     options, output = small
-    original = reproduce.configs.data.load(binarize=False)
+    original = configs.data.load(binarize=False)
     size = original.image_shape[0]
 
     def repeated(_name, _data_dir, *, image_size, **_options):
@@ -506,7 +519,7 @@ def test_image_size(small, monkeypatch):
         train, test = (each.repeat(times, axis=1).repeat(times, axis=2) for each in images)
         return replace(original, train_images=train, test_images=test)
 
-    monkeypatch.setattr(reproduce.configs.data, "load", repeated)
+    monkeypatch.setattr(configs.data, "load", repeated)
     monkeypatch.setattr(reproduce.studies, "EVAL_CLASSIFIER_IMAGE_SIZE", size)
     monkeypatch.setattr(reproduce.studies, "IMAGE_SIZES", ((size, 1.0, 3), (2 * size, 4.0, 4)))
     reproduce.image_size(reproduce.ImageSizeConfig(**options))
@@ -518,7 +531,7 @@ def test_image_size(small, monkeypatch):
     best = PRESETS["best"]
     assert objective["gamma"] == 4 * best.gamma
     assert objective["information_weight"] == 4 * best.information_weight
-    accuracy = reproduce.configs.classifier.load_or_train().accuracy
+    accuracy = configs.classifier.load_or_train().accuracy
     assert [row["eval_classifier_accuracy"] for row in rows] == pytest.approx([accuracy] * 2)
     assert all(row["training_ms"] > row["drawing_ms"] > 0 for row in rows)
     lines = (output / "image-size.md").read_text().splitlines()
