@@ -60,6 +60,20 @@ def read_members(archive: Path, select: PathFilter) -> Iterator[tuple[PurePosixP
         raise damaged_file_error(archive, error) from error
 
 
+def list_sizes(archive: Path, select: PathFilter) -> list[int]:
+    """Lists the sizes in bytes of selected files of a zip archive.
+
+    Empty for a tar archive, which doesn't list its files, and for a damaged one, which
+    :func:`read_members` reports.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            files = [info for info in opened.infolist() if not info.is_dir()]
+    except (OSError, UnicodeError, zipfile.BadZipFile):
+        return []
+    return [info.file_size for info in files if select(PurePosixPath(info.filename))]
+
+
 def list_arrays(file: _File) -> list[str]:
     """Lists the names of the arrays of an .npz file.
 

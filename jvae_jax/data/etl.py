@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jvae_jax.data.archives import damaged_file_error, read_members
+from jvae_jax.data.archives import damaged_file_error, list_sizes, read_members
 from jvae_jax.data.images import EncodedImage, decode_images
 from jvae_jax.data.source import PreparedData
 
@@ -102,8 +102,14 @@ class EtlSource:
         Classes are the characters of the records, in the order of their Unicode code points.
         """
         (archive,) = paths.values()
+        layout = FORMATS[self.name]
+        sizes = list_sizes(archive, self._has_records)
         decoded = decode_images(
-            self._read_images(archive), None, self.image_size, source=str(archive)
+            self._read_images(archive),
+            None,
+            self.image_size,
+            source=str(archive),
+            count=sum(max(size // layout.length - layout.dummies, 0) for size in sizes),
         )
         if not decoded.paths:
             raise ValueError(f"{archive} contains no file {self.name.upper()}...")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from jvae_jax.data.archives import read_members
+from jvae_jax.data.archives import list_sizes, read_members
 from jvae_jax.data.images import EncodedImage, decode_images
 from jvae_jax.data.source import PreparedData
 
@@ -61,6 +61,7 @@ class Hiragana73:
             self.class_names,
             self.image_size,
             source=source,
+            count=sum(len(list_sizes(archive, _is_image)) for archive in paths.values()),
             grey=True,
         )
         return PreparedData(decoded.split(), decoded.notes)

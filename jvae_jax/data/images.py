@@ -171,6 +171,7 @@ def decode_images(
     size: int,
     *,
     source: str,
+    count: int | None = None,
     grey: bool = False,
 ) -> DecodedImages:
     """Decodes images in several threads; unreadable ones are skipped and reported in the notes.
@@ -183,6 +184,8 @@ def decode_images(
         class_names: class names, in the order of the labels; None for those of the images, sorted.
         size: height and width of the decoded images, in pixels.
         source: location of the images, for error messages.
+        count: number of images, for the progress bar and to refuse what exceeds the disk before
+            anything is decoded; by default that of ``images``, if it has a length.
         grey: whether to convert colour images to greyscale. If False and any image is coloured,
             all images are decoded as RGB.
 
@@ -197,8 +200,7 @@ def decode_images(
     decoded: dict[str, tuple[str, int, int]] = {}
     names: dict[str, None] = {}  # an ordered set
     unreadable: list[str] = []
-    # The number of images in an archive isn't known before its end.
-    total = operator.length_hint(images)
+    total = operator.length_hint(images) if count is None else count
     with contextlib.ExitStack() as stack:
         spool = stack.enter_context(contextlib.closing(_Spool()))
         pool = stack.enter_context(ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)))

@@ -56,7 +56,12 @@ class KuzushijiKanji:
         """
         (archive,) = paths.values()
         decoded = decode_images(
-            _read_images(archive), None, self.image_size, source=str(archive), grey=True
+            _read_images(archive),
+            None,
+            self.image_size,
+            source=str(archive),
+            count=_IMAGES,
+            grey=True,
         )
         if not decoded.class_names:
             raise ValueError(f"{archive} contains no folder of images such as U+5275")

@@ -7,7 +7,8 @@ import pytest
 from helpers import write_zip
 
 from jvae_jax import data
-from jvae_jax.data import preparation
+from jvae_jax.data import etl, preparation
+from jvae_jax.data.images import decode_images
 
 T56 = "0123456789[#@:>? ABCDEFGHI&.](<  JKLMNOPQR-$*);'|/STUVWXYZ ,%=\"!"
 """The 6-bit code, as the publisher's sample script has it."""
@@ -99,6 +100,22 @@ def offline(monkeypatch):
         raise AssertionError("ETL must not be downloaded")
 
     monkeypatch.setattr(preparation, "connection_failure", fail)
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("name", RECORDS)
+def test_counts_records_before_reading_them(name, tmp_path, monkeypatch):
+    files, expected = make_archive(name)
+    write_zip(tmp_path / f"{name.upper()}.zip", files)
+    counts = []
+
+    def spy(images, *args, count, **options):
+        counts.append(count)
+        return decode_images(images, *args, count=count, **options)
+
+    monkeypatch.setattr(etl, "decode_images", spy)
+    data.load(name, tmp_path)
+    assert counts == [len(expected)]
 
 
 @pytest.mark.usefixtures("offline")

@@ -11,7 +11,9 @@ import pytest
 from helpers import encode_image, stroke_image, write_tar, write_zip
 
 from jvae_jax import data
+from jvae_jax.data import hiragana73
 from jvae_jax.data.hiragana73 import Hiragana73
+from jvae_jax.data.images import decode_images
 
 NAMES = Hiragana73.class_names
 
@@ -73,6 +75,19 @@ def test_loads_73_classes_with_bright_ink(prepared):
 def test_archive_formats_are_equivalent(write, prepared, tmp_path):
     write(tmp_path)
     assert load(tmp_path).fingerprint == prepared[1].fingerprint
+
+
+def test_counts_images_of_zip_archives_before_reading_them(tmp_path, monkeypatch):
+    counts = []
+
+    def spy(images, *args, count, **options):
+        counts.append(count)
+        return decode_images(images, *args, count=count, **options)
+
+    monkeypatch.setattr(hiragana73, "decode_images", spy)
+    write_as_parts(tmp_path)
+    load(tmp_path)
+    assert counts == [3 * 73]
 
 
 def test_prepares_changed_archives_again(prepared, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import encode_image, stroke_image
 from PIL import Image
+from tqdm import tqdm
 
 from jvae_jax.data import images
 from jvae_jax.data.images import (
@@ -193,6 +194,20 @@ def test_shows_a_progress_bar_on_a_terminal(monkeypatch):
         decoded = decode_images(make_images("ab", 2), "ab", 16, source="here")
         assert decoded.notes == ()
         assert ("preparing" in stream.getvalue()) == stream.isatty()
+
+
+@pytest.mark.parametrize(("options", "total"), [({}, 4), ({"count": 5}, 5), ({"count": 0}, None)])
+def test_progress_bar_knows_the_number_of_images(monkeypatch, options, total):
+    """Zero, of a tar archive, is unknown."""
+    totals = []
+
+    def bar(*, total, **options):
+        totals.append(total)
+        return tqdm(total=total, **options)
+
+    monkeypatch.setattr(images, "tqdm", bar)
+    decode_images(make_images("ab", 2), "ab", 16, source="here", **options)
+    assert totals == [total]
 
 
 @pytest.mark.fault("data files", "unprintable names of images", "escaped in the report")
