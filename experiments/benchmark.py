@@ -1,5 +1,9 @@
 """Times this library, linen's layers and PyTorch: python experiments/benchmark.py
 
+    python experiments/benchmark.py --measure=all --readme
+
+measures memory too, and rebuilds experiments/benchmarks/README.md.
+
 Each implementation runs in its own process. They are timed in alternation, so that changes in the
 machine's load affect all of them.
 """
@@ -14,19 +18,30 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 
 import jax
 import optax
-from benchmarks import IMPLEMENTATIONS, TEST_IMAGES, TRAIN_IMAGES
+from benchmarks import IMPLEMENTATIONS, TEST_IMAGES, TRAIN_IMAGES, memory, roofline
 from benchmarks.flops import train_step_flops
+from simple_parsing import choice
 
-from jvae_jax import Autoencoder, cli
-from jvae_jax.files import write_json
+from jvae_jax import Autoencoder, cli, plotting
+from jvae_jax.files import atomic_write, write_json
 from jvae_jax.training.step import state_shape
 
 BASE = "jvae_jax"
 SGEMM_SIZE = 2048
+EXPERIMENTS = Path(__file__).parent
+KEPT = {
+    "speed": EXPERIMENTS / "results" / "benchmark-cpu.json",
+    "memory": EXPERIMENTS / "results" / "memory-cpu.json",
+}
+"""Files of the results from which README.md is built."""
+README = EXPERIMENTS / "benchmarks" / "README.md"
+THROUGHPUT = (BASE, "linen, jit", "PyTorch", "PyTorch, tuned")
+"""Implementations in the figure."""
+_TICKS = (16.0, 64.0, 256.0, 1024.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +50,19 @@ class BenchmarkConfig:
 
     quick: bool = False
     """One batch size and few rounds: under a minute."""
+    measure: Literal["speed", "memory", "all", "nothing"] = choice(
+        "speed", "memory", "all", "nothing", default="speed"
+    )
+    """What to measure: speed, memory over the number of training images, all or nothing."""
     output: str = "benchmark.json"
-    """JSON file to write."""
+    """JSON file to write, of the speed."""
+    readme: bool = False
+    """Keep the results in experiments/results, and rebuild experiments/benchmarks/README.md and its
+    figure from what is kept there."""
+
+    def __post_init__(self) -> None:
+        if self.quick and self.readme:
+            raise ValueError("quick results are not kept; drop quick or readme")
 
 
 class Process:
@@ -229,6 +255,56 @@ def report(results: dict[str, Any]) -> str:
     return "\n".join([*lines, f"- Environment: {facts}."])
 
 
+def throughput(results: dict[str, Any]) -> plotting.Figure:
+    """Plots images per second over the batch size, with the range of the rounds."""
+    charts: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for task in ("train", "sample"):
+        series = charts.setdefault(f"{task}, images/s", {})
+        for row in results["measurements"]:
+            if row["task"] == task and row["implementation"] in THROUGHPUT:
+                x, y = series.setdefault(row["implementation"], ([], []))
+                x += [float(row["batch_size"])] * len(row["seconds"])
+                y += [row["batch_size"] / seconds for seconds in row["seconds"]]
+    sorted_charts = {
+        title: {name: _sorted(*points) for name, points in series.items()}
+        for title, series in charts.items()
+    }
+    figure = plotting.line_charts(sorted_charts, "batch size", logarithmic=True, x_ticks=_TICKS)
+    for axes in figure.axes:
+        axes.set_ylim(bottom=0)
+    return figure
+
+
+def _sorted(x: list[float], y: list[float]) -> tuple[list[float], list[float]]:
+    points = sorted(zip(x, y, strict=True))
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def rebuild_readme(accelerators: str) -> None:
+    """Writes the kept results into README.md, between comments that name them, and the figure.
+
+    Args:
+        accelerators: the table of accelerators.
+    """
+    speed = json.loads(KEPT["speed"].read_text(encoding="utf-8"))
+    memories = json.loads(KEPT["memory"].read_text(encoding="utf-8"))
+    text = README.read_text(encoding="utf-8")
+    sections = {
+        "speed": report(speed),
+        "memory": memory.report(memories),
+        "accelerators": accelerators,
+    }
+    for name, contents in sections.items():
+        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+        head, rest = text.split(start)
+        text = f"{head}{start}\n{contents}\n\n{end}{rest.split(end)[1]}"
+    for suffix in ("png", "pdf"):
+        with atomic_write(README.parent / f"throughput.{suffix}") as file:
+            throughput(speed).savefig(file, format=suffix)
+    with atomic_write(README) as file:
+        file.write(text.encode())
+
+
 def _speed_up(base: list[float], other: list[float]) -> str:
     """Median and quartiles of the ratio of times per round, and the other's median time."""
     ratios = [slow / fast for fast, slow in zip(base, other, strict=True)]
@@ -238,9 +314,21 @@ def _speed_up(base: list[float], other: list[float]) -> str:
 
 
 def main(config: BenchmarkConfig) -> None:
-    results = benchmark(config.quick)
-    write_json(Path(config.output), results)
-    print(report(results))
+    measured = {}
+    if config.measure in ("speed", "all"):
+        measured["speed"] = benchmark(config.quick)
+        print(report(measured["speed"]))
+    if config.measure in ("memory", "all"):
+        measured["memory"] = memory.measure()
+        print(memory.report(measured["memory"]))
+    if not config.readme:
+        if "speed" in measured:
+            write_json(Path(config.output), measured["speed"])
+        return
+    accelerators = roofline.report()  # before a file changes, which its commit would say
+    for name, results in measured.items():
+        write_json(KEPT[name], results)
+    rebuild_readme(accelerators)
 
 
 if __name__ == "__main__":

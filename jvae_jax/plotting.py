@@ -251,8 +251,8 @@ def line_charts(
         x_label: label of the x axes.
         logarithmic: whether the x axes are logarithmic.
         logarithmic_y: y labels of the charts whose y axes are logarithmic.
-        x_ticks: ticks of the x axes unless they are logarithmic; by default all x values, or
-            matplotlib's choice without markers.
+        x_ticks: ticks of the x axes; by default all x values, or matplotlib's choice without
+            markers or if they are logarithmic.
         columns: charts in a row; by default all.
         markers: whether points are marked, which suits few of them.
 
@@ -285,9 +285,11 @@ def line_charts(
         axes.set_xlabel(x_label, size=_FONT_POINTS)
         if logarithmic:
             axes.set_xscale("log")
-        elif markers or x_ticks is not None:
-            ticks = sorted({x for values, _ in series.values() for x in values})
-            axes.set_xticks(ticks if x_ticks is None else x_ticks)
+        if x_ticks is not None:
+            axes.set_xticks(x_ticks, [f"{tick:,g}" for tick in x_ticks])
+            axes.xaxis.set_minor_locator(NullLocator())
+        elif markers and not logarithmic:
+            axes.set_xticks(sorted({x for values, _ in series.values() for x in values}))
         if y_label in logarithmic_y:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -2,7 +2,7 @@
 
     python experiments/benchmarks/roofline.py
 
-prints the table in README.md. The program is lowered for a TPU on any machine. Its bytes are those
+prints it. The program is lowered for a TPU on any machine. Its bytes are those
 of each operation alone, read and written; the fusion of operations leaves some of them out.
 """
 
@@ -80,12 +80,19 @@ def large_batch() -> int:
     return round(fixed * (1 - FIXED_SHARE) / FIXED_SHARE / per_image)
 
 
+def report() -> str:
+    """Formats the table in Markdown."""
+    lines = [
+        "| chip | images a step | GFLOP | GB | arithmetic (ms) | memory (ms) | ratio |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        *rows(),
+        "",
+        f"From {large_batch()} images per device on, less than {FIXED_SHARE:.0%} of the traffic is "
+        f"that of the parameters. `python experiments/benchmarks/roofline.py`; commit "
+        f"`{environment()['commit']}`, jax {environment()['jax']}.",
+    ]
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    print("| chip | images a step | GFLOP | GB | arithmetic (ms) | memory (ms) | ratio |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    print("\n".join(rows()))
-    print(
-        f"\nFrom {large_batch()} images per device on, less than {FIXED_SHARE:.0%} of the traffic "
-        f"is that of the parameters. `python experiments/benchmarks/roofline.py`; commit "
-        f"`{environment()['commit']}`, jax {environment()['jax']}."
-    )
+    print(report())

@@ -1,6 +1,7 @@
 """The benchmark script, its report, and equality of the compared networks."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,12 @@ from pathlib import Path
 import benchmark
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from benchmarks import memory
 from benchmarks.with_linen import LinenAutoencoder
 
-from jvae_jax import Autoencoder
+from jvae_jax import Autoencoder, data
 
 ROOT = Path(__file__).parents[2]
 RESULTS = json.loads((ROOT / "experiments/results/benchmark-cpu.json").read_text())
@@ -35,9 +38,61 @@ def test_pytorch_network_has_same_parameters():
     assert sizes == parameter_sizes(Autoencoder((32, 32, 1)))
 
 
-def test_readme_contains_report():
-    readme = (ROOT / "experiments" / "benchmarks" / "README.md").read_text()
+def test_readme_contains_reports():
+    readme = benchmark.README.read_text()
     assert benchmark.report(RESULTS) in readme
+    assert memory.report(json.loads(benchmark.KEPT["memory"].read_text())) in readme
+
+
+def test_rebuilds_readme(tmp_path, monkeypatch):
+    """With other results: the text between the comments is replaced, and nothing else."""
+    before = benchmark.README.read_text()
+    readme = tmp_path / "README.md"
+    readme.write_text(before)
+    environment = {"commit": "abc", "jax": "1.0", "machine": "2 cores"}
+    kept = {
+        "speed": {**RESULTS, "facts": {"commit": "abc"}},
+        "memory": {"peaks": [[2048, 300.4, 400.6]], "environment": environment},
+    }
+    for name, results in kept.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(results))
+    monkeypatch.setattr(benchmark, "README", readme)
+    monkeypatch.setattr(benchmark, "KEPT", {name: tmp_path / f"{name}.json" for name in kept})
+    monkeypatch.setattr(benchmark.roofline, "report", lambda: "| a chip |")
+    benchmark.main(benchmark.BenchmarkConfig(measure="nothing", readme=True))
+    after = readme.read_text()
+    assert "- Environment: commit abc.\n\n<!-- end of speed -->\n" in after
+    assert "| 2,048 | 2 | 300 | 401 |\n\n`python" in after
+    assert "<!-- accelerators -->\n\n| a chip |\n\n<!-- end of accelerators -->\n" in after
+    sections = re.compile(r"<!-- (\w+) -->.*?<!-- end of \1 -->", re.DOTALL)
+    assert sections.sub("", after) == sections.sub("", before)
+    assert (tmp_path / "throughput.png").stat().st_size > 10_000
+    assert (tmp_path / "throughput.pdf").exists()
+
+
+def test_quick_results_are_not_kept():
+    with pytest.raises(ValueError, match="quick results are not kept; drop quick or readme"):
+        benchmark.BenchmarkConfig(quick=True, readme=True)
+
+
+def test_noise_is_a_dataset(tmp_path):
+    memory.write_noise(tmp_path / "noise.npz", 150_000)
+    dataset = data.load(str(tmp_path / "noise.npz"))
+    assert dataset.train_images.shape == (150_000, 32, 32, 1)
+    np.testing.assert_array_equal(dataset.train_labels, np.arange(150_000) % 10)
+    assert len(dataset.test_images) == 1000
+    assert dataset.train_images[-50_000:].std() == pytest.approx(256 / 12**0.5, rel=0.01)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from Linux's /proc")
+def test_memory_includes_images_below_the_threshold(tmp_path):
+    """They are read, and copied to the device."""
+    (_, small), (_, large) = (
+        memory.peak_mib(count, tmp_path, seconds=5) for count in (10_000, 200_000)
+    )
+    images = 190_000 * 1024 / 2**20
+    assert images < large - small < 4 * images
 
 
 def test_speed_ups_compare_the_same_round():
