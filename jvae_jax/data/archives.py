@@ -68,10 +68,9 @@ def list_sizes(archive: Path, select: PathFilter) -> list[int]:
     """
     try:
         with zipfile.ZipFile(archive) as opened:
-            files = [info for info in opened.infolist() if not info.is_dir()]
-    except (OSError, UnicodeError, zipfile.BadZipFile):
+            return [info.file_size for _, info in _selected(opened, archive, select)]
+    except (OSError, RuntimeError, UnicodeError, ValueError, zipfile.BadZipFile):
         return []
-    return [info.file_size for info in files if select(PurePosixPath(info.filename))]
 
 
 def list_arrays(file: _File) -> list[str]:
@@ -142,11 +141,18 @@ def damaged_file_error(path: Path | str, error: Exception) -> DamagedFileError:
 
 def _read_zip(archive: Path, select: PathFilter) -> Iterator[tuple[PurePosixPath, bytes]]:
     with zipfile.ZipFile(archive) as file:
-        for info in file.infolist():
-            path = _checked_path(archive, info.filename)
-            if not info.is_dir() and select(path):
-                _check_size(archive, path, info.file_size)
-                yield path, file.read(info)
+        for path, info in _selected(file, archive, select):
+            _check_size(archive, path, info.file_size)
+            yield path, file.read(info)
+
+
+def _selected(
+    file: zipfile.ZipFile, archive: Path, select: PathFilter
+) -> Iterator[tuple[PurePosixPath, zipfile.ZipInfo]]:
+    for info in file.infolist():
+        path = _checked_path(archive, info.filename)
+        if not info.is_dir() and select(path):
+            yield path, info
 
 
 def _read_tar(archive: Path, select: PathFilter) -> Iterator[tuple[PurePosixPath, bytes]]:

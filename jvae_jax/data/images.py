@@ -134,16 +134,17 @@ class _Spool:
     def require_room(self, size: int, purpose: str) -> None:
         """Raises ValueError if there is no memory, or disk, for this many bytes and their copies.
 
-        They are written here, split, and cached.
+        They are written here, of which a part may be done, split, and cached.
         """
         if size <= memory.LARGE_BYTES:
             memory.require_memory(4 * size, purpose)
             return
-        free = shutil.disk_usage(self._directory).free
+        on_disk = self.size if self.size > memory.LARGE_BYTES else 0
+        free = shutil.disk_usage(self._directory).free + on_disk
         if 3 * size > free:
             raise ValueError(
-                f"{purpose} needs about {3 * size / 2**30:,.1f} GiB of disk, more than the "
-                f"{free / 2**30:,.1f} GiB that are free"
+                f"{purpose} needs about {3 * size / 2**30:,.1f} GiB of disk in {self._directory}, "
+                f"more than the {free / 2**30:,.1f} GiB that are free there"
             )
 
     def write(self, array: np.ndarray) -> None:
@@ -177,7 +178,8 @@ def decode_images(
     """Decodes images in several threads; unreadable ones are skipped and reported in the notes.
 
     Above ``memory.LARGE_BYTES``, the pixels are on disk, so memory doesn't grow with the number of
-    images, but for their paths. Shows a progress bar if stderr is a terminal.
+    images, but for their paths. Room for colour is required from the first coloured image on.
+    Shows a progress bar if stderr is a terminal.
 
     Args:
         images: encoded images, in any order.
@@ -200,16 +202,22 @@ def decode_images(
     decoded: dict[str, tuple[str, int, int]] = {}
     names: dict[str, None] = {}  # an ordered set
     unreadable: list[str] = []
+    channels = 1
     total = operator.length_hint(images) if count is None else count
     with contextlib.ExitStack() as stack:
         spool = stack.enter_context(contextlib.closing(_Spool()))
         pool = stack.enter_context(ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)))
+        stack.callback(pool.shutdown, cancel_futures=True)  # an error doesn't wait for the chunk
         bar = stack.enter_context(
             tqdm(desc="preparing", total=total or None, unit=" images", disable=None)
         )
+
+        def require_room(known: int) -> None:
+            spool.require_room(max(total, known) * channels * size**2, purpose)
+
         remaining = iter(images)
         while chunk := list(itertools.islice(remaining, at_a_time)):
-            spool.require_room(max(total, len(decoded) + len(chunk)) * size**2, purpose)
+            require_room(len(decoded) + len(chunk))
             results = pool.map(lambda image: _try_decode(image, size, grey=grey), chunk)
             for image, pixels in zip(chunk, results, strict=True):
                 bar.update()
@@ -217,8 +225,10 @@ def decode_images(
                 if isinstance(pixels, str):
                     unreadable.append(pixels)
                 else:
+                    channels = max(channels, pixels.size // size**2)
                     decoded[image.path] = image.class_name, spool.size, pixels.size
                     spool.write(pixels)
+        require_room(len(decoded))
         pixels = spool.read()
     if class_names is None:
         class_names = sorted(names)

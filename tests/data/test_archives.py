@@ -24,6 +24,23 @@ def test_reads_all_members(write, tmp_path):
     assert read_all(write(tmp_path / "archive", FILES)) == FILES
 
 
+def test_lists_sizes_of_the_members_that_are_read(tmp_path):
+    """Of zip archives alone, with either kind of slashes; other errors are left to reading."""
+    write_zip(tmp_path / "a.zip", {**FILES, "b\\4.png": b"four", "c/": b""})
+    selected = []
+
+    def select(path):
+        selected.append(str(path))
+        return path.name != "1.png"
+
+    assert archives.list_sizes(tmp_path / "a.zip", select) == [3, 5, 4]
+    assert selected == ["a/1.png", "a/2.png", "b/ふ.png", "b/4.png"]
+    write_tar(tmp_path / "a.tar", FILES)
+    (tmp_path / "cut.zip").write_bytes((tmp_path / "a.zip").read_bytes()[:-9])
+    for name in ("a.tar", "cut.zip", "missing.zip"):
+        assert archives.list_sizes(tmp_path / name, select) == []
+
+
 @WRITERS
 def test_reads_selected_members_only(write, tmp_path):
     archive = write(tmp_path / "archive", FILES)

@@ -124,6 +124,13 @@ def test_reports_missing_parts(tmp_path):
         load(tmp_path)
 
 
+def require_later_version(path):
+    """Of the reader, by the first file of the archive's directory."""
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = 99
+    path.write_bytes(content)
+
+
 @pytest.mark.fault(
     "data files", "archive that is truncated, flipped or encrypted", "refused, naming the file"
 )
@@ -135,6 +142,7 @@ def test_reports_missing_parts(tmp_path):
             lambda path: write_zip(path, make_files() | {"../x": b""}),
             r"73\.zip is rejected: its member \.\./x",
         ),
+        (require_later_version, r"73\.zip is damaged \(zip file version 9\.9\)"),
         (lambda path: write_zip(path, {}), r"73\.zip: class あ has no readable image"),
     ],
 )

@@ -75,12 +75,36 @@ def test_large_folders_are_prepared_on_disk(root, cache_dir, monkeypatch):
 @pytest.mark.fault("data files", "pictures that exceed the free disk", "refused beforehand")
 def test_requires_the_disk_of_large_folders(root, monkeypatch):
     monkeypatch.setattr(memory, "LARGE_BYTES", 1000)
-    monkeypatch.setattr(images.shutil, "disk_usage", lambda _path: SimpleNamespace(free=15_359))
-    message = r"mine: decoding images of 16 x 16 pixels needs about 0\.0 GiB of disk, more than the"
+    monkeypatch.setattr(images, "_at_a_time", lambda _size: 4)
+    room, written = 15_359, 0
+
+    def disk_usage(_path):
+        return SimpleNamespace(free=room - (written if written > 1000 else 0))
+
+    def write(self, array):
+        nonlocal written
+        written += array.size
+        original(self, array)
+
+    original = images._Spool.write
+    monkeypatch.setattr(images._Spool, "write", write)
+    monkeypatch.setattr(images.shutil, "disk_usage", disk_usage)
+    message = r"mine: decoding images of 16 x 16 pixels needs about 0\.0 GiB of disk in .*, more"
     with pytest.raises(ValueError, match=message):  # 20 pictures of 256 bytes, three times
         load(root)
-    monkeypatch.setattr(images.shutil, "disk_usage", lambda _path: SimpleNamespace(free=15_360))
+    assert not written
+    room = 15_360
     load(root)
+
+
+def test_requires_the_disk_of_colour(root, monkeypatch):
+    """Once the first coloured picture is seen."""
+    monkeypatch.setattr(memory, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(images, "_at_a_time", lambda _size: 4)
+    (root / "a" / "0.png").write_bytes(encode_image(Image.new("RGB", (16, 16), "red")))
+    monkeypatch.setattr(images.shutil, "disk_usage", lambda _path: SimpleNamespace(free=40_000))
+    with pytest.raises(ValueError, match=r"needs about .* GiB of disk"):
+        load(root)
 
 
 @pytest.mark.fault("data files", "disk that fills while pictures are decoded", "one line")
