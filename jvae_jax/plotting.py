@@ -268,7 +268,9 @@ def line_charts(
         axes.set_axis_off()
     for axes, (y_label, series) in zip(grid, charts.items(), strict=False):
         for (name, (x, y)), style in zip(series.items(), styles, strict=False):
-            by_x = {each: [b for a, b in zip(x, y, strict=True) if a == each] for each in x}
+            by_x: dict[float, list[float]] = {}
+            for each, value in zip(x, y, strict=True):
+                by_x.setdefault(each, []).append(value)
             axes.plot(
                 list(by_x),
                 [np.mean(values) for values in by_x.values()],

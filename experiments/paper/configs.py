@@ -218,17 +218,21 @@ class LabelsConfig(StudyConfig):
     """Folder of the runs."""
     draws: int = 10
     """Number of label subsets of 100 or fewer labels; larger numbers of labels have one subset."""
-    num_labels: int | None = None
-    """Only this number of labels, or 0 for all; default: 10, 20, 50, 100, 600, 1000, 3000 and 0."""
+    num_labels: str | int | None = None
+    """Only this number of labels, or all; default: 10, 20, 50, 100, 600, 1000, 3000 and all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, "draws", lambda value: value >= 1, "1 or more")
-        require(self, "num_labels", lambda value: value >= 0, "0 or more")
+        if str(self.num_labels).isdecimal():
+            object.__setattr__(self, "num_labels", int(self.num_labels or 0))
+            require(self, "num_labels", lambda value: value >= 1, "1 or more")
+        elif self.num_labels not in (None, "all"):
+            raise ValueError(f"num_labels must be all or 1 or more, got {self.num_labels}")
 
     def subsets(self) -> list[tuple[int, int | str]]:
         """Seeds and sizes of the label subsets, of which all but the first are small."""
-        counts = NUM_LABELS if self.num_labels is None else (self.num_labels or "all",)
+        counts = NUM_LABELS if self.num_labels is None else (self.num_labels,)
         return [
             (seed, count)
             for seed in range(self.draws)

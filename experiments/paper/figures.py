@@ -270,7 +270,10 @@ def disentanglement(rows: Sequence[Row]) -> plotting.Figure:
 
 
 def labels(rows: Sequence[Row]) -> plotting.Figure:
-    """Errors of q(c|x) and of generated characters over the number of labels."""
+    """Errors of q(c|x) and of generated characters over the number of labels.
+
+    Of each method, the runs of the most epochs are plotted.
+    """
     charts: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for title, metric in (
         ("1 - accuracy", "accuracy"),
@@ -278,10 +281,12 @@ def labels(rows: Sequence[Row]) -> plotting.Figure:
     ):
         charts[title] = {}
         for method in (*LABEL_METHODS, SUPERVISED_BASELINE):
+            trained = [row for row in rows if row["objective"] == method and metric in row]
+            epochs = max((row["epochs"] for row in trained), default=0)
             points = [
                 (float(label_count(row["num_labels"])), max(1 - row[metric], _SMALLEST_ERROR))
-                for row in rows
-                if row["objective"] == method and metric in row
+                for row in trained
+                if row["epochs"] == epochs
             ]
             if points:
                 x, y = zip(*sorted(points), strict=True)

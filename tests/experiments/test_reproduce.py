@@ -85,6 +85,16 @@ def test_settings_caption_lists_epochs_and_seeds():
     assert "mnist, 5, 40 epochs, seed 0, 1, 10,000 test images." in tables.settings(rows)
 
 
+def test_labels_figure_plots_the_runs_of_the_most_epochs():
+    short = row("ours", 0, num_labels=10, accuracy=0.5, conditional_accuracy=0.4)
+    longer = {**short, "epochs": 50, "accuracy": 0.9, "conditional_accuracy": 1.0}
+    more = {**longer, "num_labels": 100, "accuracy": 0.99, "conditional_accuracy": 0.995}
+    figure = reproduce.figures.labels([more, short, longer])
+    accuracy, conditional_accuracy = (axes.lines[0].get_xydata() for axes in figure.axes)
+    np.testing.assert_allclose(accuracy, [[10, 0.1], [100, 0.01]])
+    np.testing.assert_allclose(conditional_accuracy, [[10, 1e-4], [100, 0.005]])
+
+
 def disentanglement_row(objective, seed, capacity_z, score, **metrics):
     factors = reproduce.figures.Morphology._fields
     scores = dict.fromkeys(
