@@ -5,6 +5,7 @@ the test split is reported beside the metrics that depend on it.
 """
 
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,12 +23,19 @@ from jax import Array, lax
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
+from jvae_jax import pretrained
 from jvae_jax.augmentation import random_affine
 from jvae_jax.data import DATA_DIR, Dataset
 from jvae_jax.files import load_arrays, save_arrays
 from jvae_jax.models import layers
 from jvae_jax.models.autoencoder import pad_to_stride
-from jvae_jax.models.inference import EVAL_BATCH_SIZE, in_chunks, map_batches, scale_pixels
+from jvae_jax.models.inference import (
+    CHUNK_BYTES,
+    EVAL_BATCH_SIZE,
+    in_chunks,
+    map_batches,
+    scale_pixels,
+)
 from jvae_jax.numerics import default_numerics
 from jvae_jax.types import Batch, Images, Pixels, PRNGKey, Scalar, Variables
 from jvae_jax.validation import as_images
@@ -45,6 +53,8 @@ _LEARNING_RATE = 3e-3
 _DROPOUT, _SMOOTHING = 0.3, 0.05
 _VERSION = 2
 """Version of the architecture and training procedure; cached classifiers of others are ignored."""
+
+_FOLDER = "eval_classifiers"
 
 _State = tuple[Variables, optax.OptState]
 
@@ -136,6 +146,8 @@ def classify_split(
 def load_or_train(dataset: Dataset, directory: str | Path = DATA_DIR) -> EvalClassifier:
     """Loads the evaluation classifier of a dataset, or trains and caches it.
 
+    That of MNIST at 32 x 32 pixels comes with the package.
+
     Args:
         dataset: training and test images with labels.
         directory: parent of the cache folder, ``eval_classifiers``. A damaged cache file is
@@ -146,9 +158,12 @@ def load_or_train(dataset: Dataset, directory: str | Path = DATA_DIR) -> EvalCla
         OSError: if the classifier can't be cached.
     """
     name = f"{dataset.fingerprint}_{_VERSION}.safetensors"
-    path = Path(directory).expanduser() / "eval_classifiers" / name
-    classifier = _load_cached(path, dataset)
-    if classifier is None:
+    path = Path(directory).expanduser() / _FOLDER / name
+    for cached in (pretrained.PACKAGED / _FOLDER / name, path):
+        classifier = _load_cached(cached, dataset)
+        if classifier is not None:
+            break
+    else:
         logger.info("training the evaluation classifier, once for this dataset")
         classifier = train(dataset)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,20 +189,24 @@ def train(dataset: Dataset, *, steps: int = STEPS) -> EvalClassifier:
     optimizer = optax.adam(optax.cosine_onecycle_schedule(steps, _LEARNING_RATE))
     variables: Any = Network(classes).init(init_key, scale_pixels(dataset.test_images[:1]))
     state = dict(variables), optimizer.init(variables["params"])
-    starts = range(0, steps, _STEPS_PER_DISPATCH)
+    # The images may be memory-mapped: those of a dispatch are read and sent to the device.
+    batch_bytes = _BATCH_SIZE * math.prod(dataset.image_shape)
+    at_a_time = max(1, min(_STEPS_PER_DISPATCH, CHUNK_BYTES // batch_bytes))
+    starts = range(0, steps, at_a_time)
     for start in tqdm(starts, desc="classifier", disable=None):
-        chunk = jnp.arange(start, min(start + _STEPS_PER_DISPATCH, steps))
-        # The images may be memory-mapped: only those of the chunk are sent to the device.
+        started = time.monotonic()
+        chunk = jnp.arange(start, min(start + at_a_time, steps))
         examples = labelled[_draw_examples(train_key, chunk, len(labelled))]
         batches = Batch(dataset.train_images[examples], dataset.train_labels[examples])
         network = Network(classes, train=True)
-        started = time.monotonic()
         state = jax.block_until_ready(
             _train_steps(network, optimizer, state, batches, train_key, chunk)
         )
-        if start == _STEPS_PER_DISPATCH:  # the first dispatch includes compilation
-            seconds = (time.monotonic() - started) * (steps / _STEPS_PER_DISPATCH - 2)
-            logger.info("%d steps, about %s left", steps, timedelta(seconds=round(max(seconds, 0))))
+        done = start + at_a_time
+        if start == at_a_time and done < steps:  # the first dispatch includes compilation
+            seconds = (time.monotonic() - started) / at_a_time * (steps - done)
+            left = timedelta(seconds=round(seconds))
+            logger.info("evaluation classifier: %d of %d steps, %s left", done, steps, left)
     predicted = in_chunks(
         lambda images: np.argmax(_apply(Network(classes), state[0], scale_pixels(images))[0], -1),
         dataset.test_images,

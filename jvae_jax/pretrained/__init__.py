@@ -1,6 +1,7 @@
 """Packaged models: trained models that are shipped with jvae_jax.
 
-Each is a sub-folder of this one as ``jvae export`` writes it; its name is the folder's.
+Each is a sub-folder of this one as ``jvae export`` writes it; its name is the folder's. The folder
+``eval_classifiers`` holds trained evaluation classifiers.
 """
 
 from pathlib import Path

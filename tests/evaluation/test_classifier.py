@@ -119,13 +119,40 @@ def test_accuracy_is_on_labelled_test_images():
     assert classifier.train(dataset, steps=60).accuracy == pytest.approx(10 / 15)
 
 
+def test_large_images_are_sent_a_few_steps_at_a_time(monkeypatch, toy_classifier):
+    """With the same result."""
+    monkeypatch.setattr(classifier, "CHUNK_BYTES", 128 * 64 * 20)
+    lengths = []
+    train_steps = classifier._train_steps
+
+    def spy(*arguments):
+        lengths.append(len(arguments[3].images))
+        return train_steps(*arguments)
+
+    monkeypatch.setattr(classifier, "_train_steps", spy)
+    trained = classifier.train(make_dataset(), steps=60)
+    assert lengths == [20, 20, 20]
+    jax.tree.map(np.testing.assert_array_equal, trained.variables, toy_classifier.variables)
+
+
+@pytest.mark.long
+def test_classifier_of_mnist_comes_with_the_package(mnist_files, tmp_path, monkeypatch):
+    monkeypatch.setattr(classifier, "train", pytest.fail)
+    dataset = data.load("mnist", mnist_files)
+    packaged = classifier.load_or_train(dataset, tmp_path)
+    assert not list(tmp_path.iterdir())
+    predicted, _ = classifier.classify_split(packaged, dataset.test_images)
+    assert np.mean(predicted == dataset.test_labels) == pytest.approx(packaged.accuracy, abs=2e-4)
+    assert packaged.accuracy > 0.995
+
+
 def test_training_says_how_long_it_takes(monkeypatch):
     """By the second of three dispatches, here of six seconds."""
     monkeypatch.setattr(classifier, "_STEPS_PER_DISPATCH", 20)
     monkeypatch.setattr(classifier, "time", SimpleNamespace(monotonic=count(0, 6).__next__))
     with log_messages() as messages:
         classifier.train(make_dataset(), steps=60)
-    assert messages == ["60 steps, about 0:00:06 left"]
+    assert messages == ["evaluation classifier: 40 of 60 steps, 0:00:06 left"]
 
 
 def test_cache(tmp_path, monkeypatch, toy_classifier):
