@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tqdm import tqdm
 
+from jvae_jax.data.images import Spool
 from jvae_jax.data.source import Arrays, PreparedData, Source
 
-_CHUNK = 10_000
+_CHUNK = 1000
 _SPLITS = ("train", "test")
 
 
@@ -84,7 +86,8 @@ def prepare(
         data_dir: directory of the prepared data.
 
     Raises:
-        ValueError: if a file is damaged or isn't the released one.
+        ValueError: if a file is damaged or isn't the released one, or the images exceed the
+            machine's memory or, above ``memory.LARGE_BYTES``, its free disk.
         OSError: if ``data_dir`` can't be written.
     """
     # tensorflow-datasets prints about unknown sizes and the absence of TensorFlow and OpenCV.
@@ -97,14 +100,20 @@ def prepare(
     arrays: Arrays = {}
     for split in _SPLITS:
         examples = builder.as_data_source(split)
-        images = np.empty((len(examples), *source.image_shape), np.uint8)
         labels = np.empty(len(examples), np.int32)
-        bar = tqdm(total=len(examples), desc="reading", unit=" images", disable=None)
-        for start in range(0, len(examples), _CHUNK):
-            chunk = range(start, min(start + _CHUNK, len(examples)))
-            for index, example in zip(chunk, examples.__getitems__(list(chunk)), strict=True):
-                images[index], labels[index] = example["image"], example["label"]
-            bar.update(len(chunk))
-        bar.close()
+        with contextlib.ExitStack() as stack:
+            spool = stack.enter_context(contextlib.closing(Spool()))
+            size = len(examples) * math.prod(source.image_shape)
+            spool.require_room(size, f"reading {len(examples):,} images of {source.name}")
+            bar = stack.enter_context(
+                tqdm(total=len(examples), desc="reading", unit=" images", disable=None)
+            )
+            for start in range(0, len(examples), _CHUNK):
+                chunk = range(start, min(start + _CHUNK, len(examples)))
+                for index, example in zip(chunk, examples.__getitems__(list(chunk)), strict=True):
+                    spool.write(example["image"])
+                    labels[index] = example["label"]
+                bar.update(len(chunk))
+            images = spool.read().reshape(len(examples), *source.image_shape)
         arrays |= {f"{split}_images": images, f"{split}_labels": labels}
     return PreparedData(arrays, builder.notes)

@@ -10,10 +10,10 @@ import PIL.Image
 import pytest
 from helpers import encode_image, stroke_image, write_tar, write_zip
 
-from jvae_jax import data
-from jvae_jax.data import hiragana73
+from jvae_jax import data, memory
+from jvae_jax.data import cache, hiragana73
 from jvae_jax.data.hiragana73 import Hiragana73
-from jvae_jax.data.images import decode_images
+from jvae_jax.data.images import Spool, decode_images
 
 NAMES = Hiragana73.class_names
 
@@ -88,6 +88,23 @@ def test_counts_images_of_zip_archives_before_reading_them(tmp_path, monkeypatch
     write_as_parts(tmp_path)
     load(tmp_path)
     assert counts == [3 * 73]
+
+
+@pytest.mark.parametrize("large", [1000, 20_000])
+def test_large_archives_are_prepared_on_disk(large, prepared, tmp_path, monkeypatch):
+    """What is decoded, what tensorflow-datasets reads back, and the cache file are mapped."""
+    monkeypatch.setattr(cache, "CACHE_DIR", tmp_path / "cache")
+    monkeypatch.setattr(memory, "LARGE_BYTES", large)
+    read = []
+    original = Spool.read
+    monkeypatch.setattr(Spool, "read", lambda spool: read.append(original(spool)) or read[-1])
+    write_as_zip(tmp_path)
+    dataset = load(tmp_path)
+    assert dataset.fingerprint == prepared[1].fingerprint
+    sizes = [3 * 73 * 64, 2 * 73 * 64, 73 * 64, 2 * 73 * 64, 73 * 64]
+    assert [array.size for array in read] == sizes
+    assert [isinstance(array, np.memmap) for array in read] == [size > large for size in sizes]
+    assert isinstance(dataset.train_images.base, np.memmap) == (sizes[1] > large)
 
 
 def test_prepares_changed_archives_again(prepared, tmp_path):

@@ -86,8 +86,8 @@ def test_requires_the_disk_of_large_folders(root, monkeypatch):
         written += array.size
         original(self, array)
 
-    original = images._Spool.write
-    monkeypatch.setattr(images._Spool, "write", write)
+    original = images.Spool.write
+    monkeypatch.setattr(images.Spool, "write", write)
     monkeypatch.setattr(images.shutil, "disk_usage", disk_usage)
     message = r"mine: decoding images of 16 x 16 pixels needs about 0\.0 GiB of disk in .*, more"
     with pytest.raises(ValueError, match=message):  # 20 pictures of 256 bytes, three times
