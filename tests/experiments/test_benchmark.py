@@ -86,21 +86,29 @@ def test_noise_is_a_dataset(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from Linux's /proc")
-def test_memory_includes_images_below_the_threshold(tmp_path):
+def test_memory_includes_images_below_the_threshold(tmp_path, monkeypatch):
     """They are read, and copied to the device."""
+    monkeypatch.setattr(memory, "TRAINED_IMAGES", 7000)
     peaks = []
     for count in (10_000, 200_000):
         folder = tmp_path / str(count)
         folder.mkdir()
-        peaks.append(memory.peak_mib(count, folder, seconds=5)[1])
+        peaks.append(memory.peak_mib(count, folder)[1])
     images = 190_000 * 1024 / 2**20
     assert images < peaks[1] - peaks[0] < 4 * images
+
+
+def test_trained_images_are_those_of_the_progress_bar():
+    bar = "epoch 1/100:   0%|     | {}/1.00G [00:05<9:00, 1.2k images/s]"
+    assert memory.trained_images("starting") == 0
+    for text, number in (("640", 640), ("12.8k", 12_800), ("1.2M", 1_200_000)):
+        assert memory.trained_images(f"\r{bar.format('64')}\r{bar.format(text)}") == number
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from Linux's /proc")
 def test_memory_of_a_failed_training_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "write_noise", lambda path, _count: path.write_bytes(b""))
-    with pytest.raises(RuntimeError, match=r"jvae train ended early:\n.*noise\.npz"):
+    with pytest.raises(RuntimeError, match=r"jvae train ended early:\s.*noise\.npz"):
         memory.peak_mib(10, tmp_path)
 
 
