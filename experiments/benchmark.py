@@ -107,7 +107,12 @@ def plan(quick: bool) -> list[tuple[str, int, list[str]]]:
     if quick:
         return [(task, 64, single_device) for task in ("train", "sample", "evaluate")]
     single_device.append("PyTorch, tuned")
-    training = [*single_device, "jvae_jax, 2 devices", "jvae_jax, 4 devices"]
+    training = [
+        *single_device,
+        "jvae_jax, data on host",
+        "jvae_jax, 2 devices",
+        "jvae_jax, 4 devices",
+    ]
     return [
         ("train", 64, [*training, "linen, loop"]),
         *(("train", batch_size, training) for batch_size in (16, 256, 1024)),

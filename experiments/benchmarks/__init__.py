@@ -16,6 +16,7 @@ TRAIN_IMAGES, TEST_IMAGES = 60_000, 2_000
 """Sizes of the splits. The images are noise: their content doesn't affect speed."""
 IMPLEMENTATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "jvae_jax": ("with_jax", "JaxImplementation", {"devices": 1}),
+    "jvae_jax, data on host": ("with_jax", "JaxImplementation", {"devices": 1, "data_on": "host"}),
     "jvae_jax, 2 devices": ("with_jax", "JaxImplementation", {"devices": 2}),
     "jvae_jax, 4 devices": ("with_jax", "JaxImplementation", {"devices": 4}),
     "linen, jit": ("with_jax", "JaxImplementation", {"linen": True, "loop": False}),

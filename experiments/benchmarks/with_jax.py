@@ -16,23 +16,33 @@ from jvae_jax.generation import characters
 from jvae_jax.sampling import example_keys
 from jvae_jax.training import parallel
 from jvae_jax.training.batching import epoch_order
+from jvae_jax.training.feeding import STEPS_PER_DISPATCH, DataPlace, make_feed
 from jvae_jax.training.provenance import environment
 from jvae_jax.training.step import TrainState, init_state, train_step
 
 
 class JaxImplementation:
-    def __init__(self, *, linen: bool = False, loop: bool = True, devices: int | None = None):
+    def __init__(
+        self,
+        *,
+        linen: bool = False,
+        loop: bool = True,
+        devices: int | None = None,
+        data_on: DataPlace = "device",
+    ):
         """Builds the model and its optimiser.
 
         Args:
             linen: use linen's layers.
             loop: many steps per dispatch, as in the library; else one jitted step per dispatch.
             devices: number of devices; default: all.
+            data_on: where training images lie.
 
         Raises:
             LookupError: if there are fewer devices.
         """
         self.linen, self.loop = linen, loop
+        self.data_on: DataPlace = data_on
         self.devices = jax.devices()[:devices]
         if len(self.devices) < (devices or 1):
             raise LookupError(f"there are fewer than {devices} devices")
@@ -58,11 +68,15 @@ class JaxImplementation:
 
     def train(self, batch_size: int) -> Task:
         state = self._state()
-        data = parallel.replicate(Batch(*noise(TRAIN_IMAGES)), self.devices)
-        order = epoch_order(self.key, 0, TRAIN_IMAGES)
+        data = Batch(*noise(TRAIN_IMAGES))
         if not self.loop:
-            return self._single_steps(state, jax.tree.map(lambda leaf: leaf[0], data), batch_size)
-        order, state = parallel.place((order, state), self.devices)
+            return self._single_steps(state, jax.tree.map(jnp.asarray, data), batch_size)
+        per_dispatch = min(STEPS_PER_DISPATCH, TRAIN_IMAGES // batch_size)
+        feed = make_feed(
+            data, self.devices, self.data_on, "pmap", batch_size=batch_size, steps=per_dispatch
+        )
+        feed.start_epoch(epoch_order(self.key, 0, TRAIN_IMAGES))
+        state = parallel.place(state, self.devices)
         train_steps = parallel.make_train_steps(
             self.objective,
             self.model,
@@ -73,8 +87,13 @@ class JaxImplementation:
 
         def steps(count: int) -> None:
             nonlocal state
-            stop = jnp.int32(int(state.step) + count)
-            state, _ = train_steps(state, data, order, self.key, stop)
+            step = int(state.step)
+            end = step + count
+            while step < end:
+                stop = min(step + per_dispatch, end)
+                examples = feed.load(step, stop)  # while the devices train
+                state, _ = train_steps(state, *examples, self.key, jnp.int32(stop))
+                step = stop
             jax.block_until_ready(state)
 
         return steps
