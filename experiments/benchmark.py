@@ -2,7 +2,7 @@
 
     python experiments/benchmark.py --measure=all --readme
 
-measures memory too, and rebuilds experiments/benchmarks/README.md.
+measures all else in experiments/benchmarks/README.md too, and rebuilds it.
 
 Each implementation runs in its own process. They are timed in alternation, so that changes in the
 machine's load affect all of them.
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import IO, Any, Literal, cast
 
 import jax
 import optax
-from benchmarks import IMPLEMENTATIONS, TEST_IMAGES, TRAIN_IMAGES, memory, roofline
+from benchmarks import IMPLEMENTATIONS, TEST_IMAGES, TRAIN_IMAGES, memory, roofline, step_profile
 from benchmarks.flops import train_step_flops
 
 from jvae_jax import Autoencoder, cli, plotting
@@ -34,6 +35,7 @@ SGEMM_SIZE = 2048
 EXPERIMENTS = Path(__file__).parent
 KEPT = {
     "speed": EXPERIMENTS / "results" / "benchmark-cpu.json",
+    "profile": EXPERIMENTS / "results" / "profile-cpu.json",
     "memory": EXPERIMENTS / "results" / "memory-cpu.json",
 }
 """Files of the results from which README.md is built."""
@@ -49,9 +51,9 @@ class BenchmarkConfig:
 
     quick: bool = False
     """One batch size and few rounds: under a minute."""
-    measure: Literal["speed", "memory", "all", "nothing"] = "speed"
-    """What to measure: speed, memory over the number of training images (on Linux, with 11 GB of
-    disk for temporary files), all, or nothing."""
+    measure: Literal["speed", "profile", "memory", "all", "nothing"] = "speed"
+    """What to measure: speed, a profile of the training step, memory over the number of training
+    images (on Linux, with 11 GB of disk for temporary files), all, or nothing."""
     output: str = "benchmark.json"
     """JSON file to write."""
     readme: bool = False
@@ -291,23 +293,23 @@ def rebuild_readme(accelerators: str) -> None:
     Args:
         accelerators: the table of accelerators.
     """
-    speed = json.loads(KEPT["speed"].read_text(encoding="utf-8"))
-    memories = json.loads(KEPT["memory"].read_text(encoding="utf-8"))
+    kept = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in KEPT.items()}
     text = README.read_text(encoding="utf-8")
-    sections = {
-        "speed": report(speed),
-        "memory": memory.report(memories),
-        "accelerators": accelerators,
-    }
+    sections = {name: REPORTS[name](results) for name, results in kept.items()}
+    sections["accelerators"] = accelerators
     for name, contents in sections.items():
         start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
         head, rest = text.split(start)
         text = f"{head}{start}\n{contents}\n\n{end}{rest.split(end)[1]}"
     for suffix in ("png", "pdf"):
         with atomic_write(README.parent / f"throughput.{suffix}") as file:
-            throughput(speed).savefig(file, format=suffix)
+            throughput(kept["speed"]).savefig(file, format=suffix)
     with atomic_write(README) as file:
         file.write(text.encode())
+
+
+REPORTS = {"speed": report, "profile": step_profile.report, "memory": memory.report}
+"""Functions that format the results of each measurement."""
 
 
 def _speed_up(base: list[float], other: list[float]) -> str:
@@ -321,15 +323,17 @@ def _speed_up(base: list[float], other: list[float]) -> str:
 def main(config: BenchmarkConfig) -> None:
     # First of all: the commit that it names isn't marked as changed by the files written below.
     accelerators = roofline.report() if config.readme else ""
+    measures: dict[str, Callable[[], dict[str, Any]]] = {
+        "profile": step_profile.measure,
+        "memory": memory.measure,
+        "speed": lambda: benchmark(config.quick),
+    }
     measured = {}
-    if config.measure in ("memory", "all"):
-        measured["memory"] = memory.measure()
-        print(memory.report(measured["memory"]))
-        write_json(Path(config.output), measured)
-    if config.measure in ("speed", "all"):
-        measured["speed"] = benchmark(config.quick)
-        print(report(measured["speed"]))
-        write_json(Path(config.output), measured)
+    for name, measure_it in measures.items():
+        if config.measure in (name, "all"):
+            measured[name] = measure_it()
+            print(REPORTS[name](measured[name]))
+            write_json(Path(config.output), measured)
     if config.readme:
         for name, results in measured.items():
             write_json(KEPT[name], results)

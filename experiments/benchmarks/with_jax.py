@@ -120,12 +120,16 @@ class JaxImplementation:
 
     def step_memory(self, batch_size: int) -> float:
         """Temporary memory of a step in MiB, besides its inputs and outputs, as planned by XLA."""
-        batch = Batch(*noise(batch_size))
-        keys = example_keys(self.key, 0, jnp.arange(batch_size))
-        step = jax.jit(train_step, static_argnums=(0, 1, 2))
-        arguments = self.objective, self.model, self.optimizer, self._state(), batch, keys
+        step, arguments = self.step(batch_size)
         planned: Any = step.lower(*arguments).compile().memory_analysis()
         return planned.temp_size_in_bytes / 2**20
+
+    def step(self, batch_size: int) -> tuple[Any, tuple[Any, ...]]:
+        """A jitted training step and its arguments, of which the first three are static."""
+        batch = Batch(*noise(batch_size))
+        keys = example_keys(self.key, 0, jnp.arange(batch_size))
+        arguments = self.objective, self.model, self.optimizer, self._state(), batch, keys
+        return jax.jit(train_step, static_argnums=(0, 1, 2)), arguments
 
     def sample(self, batch_size: int) -> Task:
         variables = self._state().variables

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarks import memory
+from benchmarks import memory, step_profile
 from benchmarks.with_linen import LinenAutoencoder
 
 from jvae_jax import Autoencoder, data
@@ -40,8 +40,8 @@ def test_pytorch_network_has_same_parameters():
 
 def test_readme_contains_reports():
     readme = benchmark.README.read_text()
-    assert benchmark.report(RESULTS) in readme
-    assert memory.report(json.loads(benchmark.KEPT["memory"].read_text())) in readme
+    for name, path in benchmark.KEPT.items():
+        assert benchmark.REPORTS[name](json.loads(path.read_text())) in readme
 
 
 def test_rebuilds_readme(tmp_path, monkeypatch):
@@ -50,8 +50,10 @@ def test_rebuilds_readme(tmp_path, monkeypatch):
     readme = tmp_path / "README.md"
     readme.write_text(before)
     environment = {"commit": "abc", "jax": "1.0", "machine": "2 cores"}
+    milliseconds = {"matrix products": 3.0, "the rest": 1.0}
     kept = {
         "speed": {**RESULTS, "facts": {"commit": "abc"}},
+        "profile": {"milliseconds": milliseconds, "environment": environment},
         "memory": {"peaks": [[2048, 300.4, 400.6]], "environment": environment},
     }
     for name, results in kept.items():
@@ -62,12 +64,36 @@ def test_rebuilds_readme(tmp_path, monkeypatch):
     benchmark.main(benchmark.BenchmarkConfig(measure="nothing", readme=True))
     after = readme.read_text()
     assert "- Environment: commit abc.\n\n<!-- end of speed -->\n" in after
+    assert "| matrix products | 3.0 | 75% |\n| the rest | 1.0 | 25% |\n" in after
     assert "| 2,048 | 2 | 300 | 401 |\n\n`python" in after
     assert "<!-- accelerators -->\n\n| a chip |\n\n<!-- end of accelerators -->\n" in after
     sections = re.compile(r"<!-- (\w+) -->.*?<!-- end of \1 -->", re.DOTALL)
     assert sections.sub("", after) == sections.sub("", before)
     assert (tmp_path / "throughput.png").stat().st_size > 10_000
     assert (tmp_path / "throughput.pdf").exists()
+
+
+def test_kinds_of_operations_are_those_of_the_layers():
+    program = """
+  %dot.1 = f32[8,4]{1,0} dot(%a, %b), metadata={op_name="jit(f)/Trunk_0/Conv_1/dot_general"}
+  ROOT %add-x.2 = f32[8] add(%c, %d), metadata={op_name="jit(f)/Trunk_0/Conv_1/add" id=1}
+  fusion = f32[4] fusion(%e), calls=%g, metadata={op_name="jit(f)/NormReLU_0/reduce_sum"}
+  %negate = f32[4] negate(%e)
+"""
+    names = step_profile.names_in_jax(program)
+    products, norm, copies, rest = step_profile.KINDS
+    kinds = {operation: step_profile.kind_of(name) for operation, name in names.items()}
+    assert kinds == {"dot.1": products, "add-x.2": copies, "fusion": norm}
+    assert step_profile.kind_of("") == rest
+
+
+@pytest.mark.long
+def test_profile_finds_every_kind(monkeypatch):
+    """Most of the work of a step is in its products, at any load of the machine."""
+    monkeypatch.setattr(step_profile, "STEPS", 3)
+    milliseconds = step_profile.measure()["milliseconds"]
+    assert all(duration > 0 for duration in milliseconds.values())
+    assert milliseconds["matrix products"] > milliseconds["batch normalisation and ReLU"]
 
 
 def test_quick_results_are_not_kept():
