@@ -92,7 +92,7 @@ class DecodedImages:
         """
         indices = np.flatnonzero(chosen)
         starts = range(0, len(indices), _at_a_time(self.image_shape[0]))
-        with contextlib.closing(Spool()) as spool:
+        with contextlib.closing(_Spool()) as spool:
             for start in starts:
                 spool.write(self._part(indices[start : start + starts.step]))
             return spool.read().reshape(len(indices), *self.image_shape)
@@ -112,7 +112,7 @@ class DecodedImages:
         return normalize_polarity(images) if channels == 1 else images
 
 
-class Spool:
+class _Spool:
     """Bytes that are written once and then read as an array: in memory, or mapped from a file.
 
     Above ``memory.LARGE_BYTES`` they are in an unnamed temporary file in the cache directory, or
@@ -207,7 +207,7 @@ def decode_images(
     channels = 1
     total = operator.length_hint(images) if count is None else count
     with contextlib.ExitStack() as stack:
-        spool = stack.enter_context(contextlib.closing(Spool()))
+        spool = stack.enter_context(contextlib.closing(_Spool()))
         pool = stack.enter_context(ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)))
         stack.callback(pool.shutdown, cancel_futures=True)  # an error doesn't wait for the chunk
         bar = stack.enter_context(

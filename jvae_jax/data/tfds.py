@@ -3,7 +3,6 @@
 import contextlib
 import io
 import logging
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,32 +13,25 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tqdm import tqdm
 
-from jvae_jax.data.images import Spool
+from jvae_jax import memory
 from jvae_jax.data.source import Arrays, PreparedData, Source
 
-_CHUNK = 1000
+_CHUNK = 10_000
 _SPLITS = ("train", "test")
 
 
 class JvaeImages(tfds.core.GeneratorBasedBuilder):
-    """Builder of the images and labels of a source from its files.
+    """Builder of the images and labels of a source.
 
     Attributes:
-        notes: warnings of the source about its files; empty if they were prepared before.
+        contents: images and labels, which must be set before they are prepared.
     """
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(
-        self,
-        *,
-        source: Source,
-        files: Mapping[str, Path] | None,
-        config: str,
-        data_dir: Path,
-    ) -> None:
-        self._source, self._files = source, files
-        self.notes: tuple[str, ...] = ()
+    def __init__(self, *, source: Source, config: str, data_dir: Path) -> None:
+        self._source = source
+        self.contents = PreparedData({})
         super().__init__(
             config=tfds.core.BuilderConfig(name=config),
             data_dir=data_dir,
@@ -56,9 +48,7 @@ class JvaeImages(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, _: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        data = self._source.read(self._files or {})
-        self.notes = data.notes
-        arrays = data.arrays
+        arrays = self.contents.arrays
         return {
             split: self._generate_examples(arrays[f"{split}_images"], arrays[f"{split}_labels"])
             for split in _SPLITS
@@ -79,6 +69,9 @@ def prepare(
 ) -> PreparedData:
     """Prepares a source in ``data_dir``, unless it is prepared already, and reads the result.
 
+    More than ``memory.LARGE_BYTES`` of images are only read from the files: tensorflow-datasets
+    holds a split in memory or, above 1000 MiB, needs TensorFlow.
+
     Args:
         source: the released dataset.
         files: files by name; None if they are prepared already.
@@ -86,34 +79,31 @@ def prepare(
         data_dir: directory of the prepared data.
 
     Raises:
-        ValueError: if a file is damaged or isn't the released one, or the images exceed the
-            machine's memory or, above ``memory.LARGE_BYTES``, its free disk.
+        ValueError: if a file is damaged or isn't the released one.
         OSError: if ``data_dir`` can't be written.
     """
     # tensorflow-datasets prints about unknown sizes and the absence of TensorFlow and OpenCV.
     tfds.disable_progress_bar()
     logging.getLogger("absl").setLevel(logging.ERROR)
-    builder: Any = JvaeImages(source=source, files=files, config=config, data_dir=data_dir)
+    builder: Any = JvaeImages(source=source, config=config, data_dir=data_dir)
+    if not builder.is_prepared():
+        contents = builder.contents = source.read(files or {})
+        if sum(array.nbytes for array in contents.arrays.values()) > memory.LARGE_BYTES:
+            return contents
     with contextlib.redirect_stdout(io.StringIO()):
         # tensorflow-datasets makes the folder, though it downloads nothing.
         builder.download_and_prepare(download_dir=data_dir / "jvae_images" / "downloads")
     arrays: Arrays = {}
     for split in _SPLITS:
         examples = builder.as_data_source(split)
+        images = np.empty((len(examples), *source.image_shape), np.uint8)
         labels = np.empty(len(examples), np.int32)
-        with contextlib.ExitStack() as stack:
-            spool = stack.enter_context(contextlib.closing(Spool()))
-            size = len(examples) * math.prod(source.image_shape)
-            spool.require_room(size, f"reading {len(examples):,} images of {source.name}")
-            bar = stack.enter_context(
-                tqdm(total=len(examples), desc="reading", unit=" images", disable=None)
-            )
-            for start in range(0, len(examples), _CHUNK):
-                chunk = range(start, min(start + _CHUNK, len(examples)))
-                for index, example in zip(chunk, examples.__getitems__(list(chunk)), strict=True):
-                    spool.write(example["image"])
-                    labels[index] = example["label"]
-                bar.update(len(chunk))
-            images = spool.read().reshape(len(examples), *source.image_shape)
+        bar = tqdm(total=len(examples), desc="reading", unit=" images", disable=None)
+        for start in range(0, len(examples), _CHUNK):
+            chunk = range(start, min(start + _CHUNK, len(examples)))
+            for index, example in zip(chunk, examples.__getitems__(list(chunk)), strict=True):
+                images[index], labels[index] = example["image"], example["label"]
+            bar.update(len(chunk))
+        bar.close()
         arrays |= {f"{split}_images": images, f"{split}_labels": labels}
-    return PreparedData(arrays, builder.notes)
+    return PreparedData(arrays, builder.contents.notes)

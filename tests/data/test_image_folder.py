@@ -86,8 +86,8 @@ def test_requires_the_disk_of_large_folders(root, monkeypatch):
         written += array.size
         original(self, array)
 
-    original = images.Spool.write
-    monkeypatch.setattr(images.Spool, "write", write)
+    original = images._Spool.write
+    monkeypatch.setattr(images._Spool, "write", write)
     monkeypatch.setattr(images.shutil, "disk_usage", disk_usage)
     message = r"mine: decoding images of 16 x 16 pixels needs about 0\.0 GiB of disk in .*, more"
     with pytest.raises(ValueError, match=message):  # 20 pictures of 256 bytes, three times
@@ -103,8 +103,16 @@ def test_requires_the_disk_of_colour(root, monkeypatch):
     monkeypatch.setattr(images, "_at_a_time", lambda _size: 4)
     (root / "a" / "0.png").write_bytes(encode_image(Image.new("RGB", (16, 16), "red")))
     monkeypatch.setattr(images.shutil, "disk_usage", lambda _path: SimpleNamespace(free=40_000))
+    decoded = []
+    decode = images._try_decode
+    monkeypatch.setattr(
+        images,
+        "_try_decode",
+        lambda image, *a, **k: decoded.append(image) or decode(image, *a, **k),
+    )
     with pytest.raises(ValueError, match=r"needs about .* GiB of disk"):
         load(root)
+    assert len(decoded) == 4  # a chunk
 
 
 @pytest.mark.fault("data files", "disk that fills while pictures are decoded", "one line")
