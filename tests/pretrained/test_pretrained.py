@@ -6,12 +6,16 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 import jvae_jax
 from jvae_jax import data, pretrained
+from jvae_jax.evaluation import classifier
 from jvae_jax.export import export
+from jvae_jax.files import load_arrays
 from jvae_jax.pretrained import packaged_models
 from jvae_jax.style_controls import StyleControls
 from jvae_jax.training.run import load_run
@@ -79,6 +83,24 @@ def test_wheel_contains_every_file(packaged):
     names = sorted(f"bars/{path.name}" for path in packaged.iterdir())
     assert len(names) == 6
     assert [name for name in names if any(fnmatch(name, each) for each in patterns)] == names
+
+
+def test_packaged_evaluation_classifier_is_of_this_version():
+    """Another version of the classifier or of the fingerprint would leave it unused."""
+    folder = pretrained.PACKAGED / "eval_classifiers"
+    (path,) = folder.glob("*.safetensors")
+    fingerprint, version = path.stem.split("_")
+    assert len(fingerprint) == len(data.load("mnist_5k").fingerprint)
+    assert int(version) == classifier._VERSION
+    arrays = load_arrays(path)
+    assert 0.99 < arrays.pop("accuracy") < 1
+    network, images = classifier.Network(10), jnp.zeros((1, 32, 32, 1))
+    shapes = jax.eval_shape(network.init, jax.random.key(0), images)
+    expected = {name: leaf.shape for name, leaf in flatten_dict(shapes, sep="/").items()}
+    assert {name: array.shape for name, array in arrays.items()} == expected
+    contents = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = contents["tool"]["setuptools"]["package-data"]["jvae_jax.pretrained"]
+    assert any(fnmatch(f"eval_classifiers/{path.name}", each) for each in patterns)
 
 
 @pytest.mark.parametrize("name", packaged_models())
