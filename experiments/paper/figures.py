@@ -272,7 +272,7 @@ def disentanglement(rows: Sequence[Row]) -> plotting.Figure:
 def labels(rows: Sequence[Row]) -> plotting.Figure:
     """Errors of q(c|x) and of generated characters over the number of labels.
 
-    Of each method, the runs of the most epochs are plotted.
+    Of each method, the runs with the epochs of the most numbers of labels are plotted.
     """
     charts: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for title, metric in (
@@ -282,7 +282,10 @@ def labels(rows: Sequence[Row]) -> plotting.Figure:
         charts[title] = {}
         for method in (*LABEL_METHODS, SUPERVISED_BASELINE):
             trained = [row for row in rows if row["objective"] == method and metric in row]
-            epochs = max((row["epochs"] for row in trained), default=0)
+            counts: dict[int, set[int | str]] = {}
+            for row in trained:
+                counts.setdefault(row["epochs"], set()).add(row["num_labels"])
+            epochs = max(counts, key=lambda each: (len(counts[each]), each), default=0)
             points = [
                 (float(label_count(row["num_labels"])), max(1 - row[metric], _SMALLEST_ERROR))
                 for row in trained

@@ -85,11 +85,16 @@ def test_settings_caption_lists_epochs_and_seeds():
     assert "mnist, 5, 40 epochs, seed 0, 1, 10,000 test images." in tables.settings(rows)
 
 
-def test_labels_figure_plots_the_runs_of_the_most_epochs():
+def test_labels_figure_plots_the_epochs_of_the_most_numbers_of_labels():
+    """The longer runs if there are as many."""
     short = row("ours", 0, num_labels=10, accuracy=0.5, conditional_accuracy=0.4)
+    few = {**short, "num_labels": 100}
     longer = {**short, "epochs": 50, "accuracy": 0.9, "conditional_accuracy": 1.0}
     more = {**longer, "num_labels": 100, "accuracy": 0.99, "conditional_accuracy": 0.995}
-    figure = reproduce.figures.labels([more, short, longer])
+    figure = reproduce.figures.labels([short, few, longer])
+    x = [axes.lines[0].get_xdata().tolist() for axes in figure.axes]
+    assert x == [[10, 100], [10, 100]]
+    figure = reproduce.figures.labels([more, short, few, longer])
     accuracy, conditional_accuracy = (axes.lines[0].get_xydata() for axes in figure.axes)
     np.testing.assert_allclose(accuracy, [[10, 0.1], [100, 0.01]])
     np.testing.assert_allclose(conditional_accuracy, [[10, 1e-4], [100, 0.005]])
