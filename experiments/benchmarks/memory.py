@@ -23,7 +23,7 @@ IMAGES = (100_000, 1_000_000, 2_000_000, 10_000_000)
 """Numbers of training images."""
 PIXELS = 32 * 32
 TRAINED_IMAGES = 20_000
-"""Images trained on, of each number: 312 steps, which are sent to the device 100 at a time."""
+"""Least number of images trained on: 4 dispatches of 100 steps."""
 _CHUNK = 100_000
 _STARTED = " steps (epochs: "
 """Of the line that ``jvae train`` prints before its first step."""
@@ -59,7 +59,7 @@ def trained_images(output: str) -> float:
 
 
 def peak_mib(count: int, folder: Path) -> tuple[float, float]:
-    """Trains on ``count`` images, ``TRAINED_IMAGES`` times one.
+    """Trains on ``count`` images, until ``TRAINED_IMAGES`` have been used.
 
     Args:
         count: number of images in the data.
@@ -71,12 +71,14 @@ def peak_mib(count: int, folder: Path) -> tuple[float, float]:
     Raises:
         RuntimeError: if the training ended earlier.
     """
-    import pty  # Windows has none
+    import pty  # Windows has neither
+    import termios
 
     dataset = folder / "noise.npz"
     write_noise(dataset, count)
     options = [f"--dataset={dataset}", f"--workdir={folder / 'run'}"]
-    main, terminal = pty.openpty()  # of which there is a progress bar
+    main, terminal = pty.openpty()  # on which there is a progress bar, if it has a size
+    termios.tcsetwinsize(terminal, (24, 200))
     process = subprocess.Popen(
         [sys.executable, "-m", "jvae_jax", "train", *options], stdout=terminal, stderr=terminal
     )

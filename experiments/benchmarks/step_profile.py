@@ -18,8 +18,8 @@ STEPS = 100
 KINDS = {
     "matrix products": r"dot_general$",
     "batch normalisation and ReLU": r"NormReLU",
-    "copies and additions of convolutions": r"/Conv",
-    "the rest: sampling, loss, moving average and optimizer": "",
+    "copies and additions of the layers": r"/(Conv|Dense)",
+    "the rest, such as sampling, loss and optimizer": "",
 }
 """Kinds of operations, by a pattern of the name that JAX gives each; the first that matches."""
 _NESTING = ("while", "call", "conditional")

@@ -20,6 +20,8 @@ from jvae_jax.training.feeding import STEPS_PER_DISPATCH, DataPlace, make_feed
 from jvae_jax.training.provenance import environment
 from jvae_jax.training.step import TrainState, init_state, train_step
 
+_HOST_STEPS = 4
+
 
 class JaxImplementation:
     def __init__(
@@ -72,6 +74,10 @@ class JaxImplementation:
         if not self.loop:
             return self._single_steps(state, jax.tree.map(jnp.asarray, data), batch_size)
         per_dispatch = min(STEPS_PER_DISPATCH, TRAIN_IMAGES // batch_size)
+        if self.data_on == "host":
+            # Training gathers the images of 100 steps while it trains on the last ones. Here it is
+            # those of a few, so that they are for steps that are timed.
+            per_dispatch = min(_HOST_STEPS, per_dispatch)
         feed = make_feed(
             data, self.devices, self.data_on, "pmap", batch_size=batch_size, steps=per_dispatch
         )

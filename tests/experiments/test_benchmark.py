@@ -1,5 +1,6 @@
 """The benchmark script, its report, and equality of the compared networks."""
 
+import io
 import json
 import re
 import subprocess
@@ -15,6 +16,7 @@ from benchmarks import memory, step_profile
 from benchmarks.with_linen import LinenAutoencoder
 
 from jvae_jax import Autoencoder, data
+from jvae_jax.training.progress import ProgressReport
 
 ROOT = Path(__file__).parents[2]
 RESULTS = json.loads((ROOT / "experiments/results/benchmark-cpu.json").read_text())
@@ -125,10 +127,19 @@ def test_memory_includes_images_below_the_threshold(tmp_path, monkeypatch):
 
 
 def test_trained_images_are_those_of_the_progress_bar():
-    bar = "epoch 1/100:   0%|     | {}/1.00G [00:05<9:00, 1.2k images/s]"
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
     assert memory.trained_images("starting") == 0
-    for text, number in (("640", 640), ("12.8k", 12_800), ("1.2M", 1_200_000)):
-        assert memory.trained_images(f"\r{bar.format('64')}\r{bar.format(text)}") == number
+    for step, images in ((10, 640), (200, 12_800), (20_000, 1_280_000)):
+        terminal = Terminal()
+        with ProgressReport(
+            epochs=100, steps_per_epoch=156_250, batch_size=64, step=0, stream=terminal
+        ) as progress:
+            progress.steps(5, {"loss": 1.0})
+            progress.steps(step, {"loss": 1.0})
+        assert memory.trained_images(terminal.getvalue()) == pytest.approx(images, rel=0.01)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from Linux's /proc")
