@@ -252,7 +252,7 @@ def _log_summary(run: Run, dataset: Dataset, label_info: LabelInfo, devices: Dev
 
 def _settings_without_effect(
     config: TrainConfig, dataset: Dataset, label_info: LabelInfo
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Returns the settings that differ from their defaults but matter for other labels only."""
     objective, unused = config.objective, {}
     if config.labelled_per_batch(dataset.train_labels) is None:
