@@ -267,24 +267,15 @@ def throughput(results: dict[str, Any]) -> plotting.Figure:
     charts: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for task in ("train", "sample"):
         series = charts.setdefault(f"{task}, images/s", {})
-        for row in results["measurements"]:
+        for row in sorted(results["measurements"], key=lambda row: row["batch_size"]):
             if row["task"] == task and row["implementation"] in THROUGHPUT:
                 x, y = series.setdefault(row["implementation"], ([], []))
                 x += [float(row["batch_size"])] * len(row["seconds"])
                 y += [row["batch_size"] / seconds for seconds in row["seconds"]]
-    sorted_charts = {
-        title: {name: _sorted(*points) for name, points in series.items()}
-        for title, series in charts.items()
-    }
-    figure = plotting.line_charts(sorted_charts, "batch size", logarithmic=True, x_ticks=_TICKS)
+    figure = plotting.line_charts(charts, "batch size", logarithmic=True, x_ticks=_TICKS)
     for axes in figure.axes:
         axes.set_ylim(bottom=0)
     return figure
-
-
-def _sorted(x: list[float], y: list[float]) -> tuple[list[float], list[float]]:
-    points = sorted(zip(x, y, strict=True))
-    return [x for x, _ in points], [y for _, y in points]
 
 
 def rebuild_readme(accelerators: str) -> None:

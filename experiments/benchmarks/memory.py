@@ -125,7 +125,7 @@ def report(results: dict[str, Any]) -> str:
     current = results["environment"]
     lines += [
         "",
-        f"`python experiments/benchmark.py --measure=memory --readme`; commit "
+        f"`python experiments/benchmark.py --measure=memory`; commit "
         f"`{current['commit']}`, jax {current['jax']}, {current['machine']}.",
     ]
     return "\n".join(lines)

@@ -72,7 +72,7 @@ def report(results: dict[str, Any]) -> str:
     current = results["environment"]
     lines += [
         "",
-        f"A step of {BATCH_SIZE} images. `python experiments/benchmark.py --measure=profile "
-        f"--readme`; commit `{current['commit']}`, jax {current['jax']}, {current['machine']}.",
+        f"A step of {BATCH_SIZE} images. `python experiments/benchmark.py --measure=profile`; "
+        f"commit `{current['commit']}`, jax {current['jax']}, {current['machine']}.",
     ]
     return "\n".join(lines)

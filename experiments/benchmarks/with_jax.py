@@ -75,8 +75,7 @@ class JaxImplementation:
             return self._single_steps(state, jax.tree.map(jnp.asarray, data), batch_size)
         per_dispatch = min(STEPS_PER_DISPATCH, TRAIN_IMAGES // batch_size)
         if self.data_on == "host":
-            # Training gathers the images of 100 steps while it trains on the last ones. Here it is
-            # those of a few, so that they are for steps that are timed.
+            # Few steps are timed at a time, fewer than the 100 whose images training gathers.
             per_dispatch = min(_HOST_STEPS, per_dispatch)
         feed = make_feed(
             data, self.devices, self.data_on, "pmap", batch_size=batch_size, steps=per_dispatch

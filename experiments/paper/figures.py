@@ -49,7 +49,8 @@ TITLES = {
     "ours --consistency_weight=100": "ours, consistency weight 100",
     "ours --preset=few_labels": "ours, few_labels preset",
     "cvae --alpha=1000": "CVAE, α = 1000",  # noqa: RUF001  # the Greek letter
-    "cvae --alpha=1000, the preset's options": "CVAE, the preset's options",
+    "cvae --alpha=1000 --marginal_weight=120 --consistency_weight=300 --augmentation_strength=2 "
+    "--neighbours=5": "CVAE, the preset's options",
     SUPERVISED_BASELINE: SUPERVISED_BASELINE,
 }
 """Names of objectives and settings in figures."""

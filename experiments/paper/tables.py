@@ -314,7 +314,11 @@ def labels(rows: Sequence[Row]) -> str:
 
     def table(metric: str) -> list[list[str]]:
         return [
-            [f"`{method}`", str(epochs), *(cell(method, epochs, count, metric) for count in counts)]
+            [
+                f"`{method}`" if method in LABEL_METHODS else method,
+                str(epochs),
+                *(cell(method, epochs, count, metric) for count in counts),
+            ]
             for method, epochs in lines
             if method != SUPERVISED_BASELINE or metric == "accuracy"
         ]
