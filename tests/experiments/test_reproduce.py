@@ -408,7 +408,7 @@ def test_studies_of_ours(small, monkeypatch):
     assert [row["latents"] for row in rows] == [2, 3]
     lines = (output / "likelihood.md").read_text().splitlines()
     assert lines[2].startswith(f"| `vae`, 2 latents | {rows[0]['nll']:.2f} ± ")
-    assert lines[4] == "| convolutional VAE | 81.02 ± 0.05 |  |"
+    assert lines[4] == "| published: convolutional VAE | 81.02 ± 0.05 |  |"
 
     monkeypatch.setattr(reproduce.studies, "PROTOCOL_VARIANTS", {"default": {}})
     reproduce.protocol_variants(reproduce.ProtocolVariantsConfig(**options))
