@@ -253,8 +253,7 @@ def labels(config: LabelsConfig) -> None:
     dataset = config.load()
     eval_classifier = config.eval_classifier(dataset)
     identity = ("dataset", "objective", "epochs", "num_labels", "seed")
-    methods = (studies.SUPERVISED_BASELINE, *studies.LABEL_METHODS)
-    for (seed, count), method in itertools.product(config.subsets(), methods):
+    for (seed, count), method in itertools.product(config.subsets(), config.methods()):
         values = (dataset.name, method, config.epochs, count, seed)
         if _is_kept(config, "labels", dict(zip(identity, values, strict=True))):
             continue

@@ -220,15 +220,25 @@ class LabelsConfig(StudyConfig):
     """Number of label subsets of 100 or fewer labels; larger numbers of labels have one subset."""
     num_labels: str | int | None = None
     """Only this number of labels, or all; default: 10, 20, 50, 100, 600, 1000, 3000 and all."""
+    method: str | None = None
+    """Only this method, by its name in the table; default: all of them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, "draws", lambda value: value >= 1, "1 or more")
+        if not self.methods():
+            names = studies.SUPERVISED_BASELINE, *studies.LABEL_METHODS
+            raise ValueError(f"unknown method {self.method!r}; methods: {', '.join(names)}")
         if str(self.num_labels).isdecimal():
             object.__setattr__(self, "num_labels", int(self.num_labels or 0))
             require(self, "num_labels", lambda value: value >= 1, "1 or more")
         elif self.num_labels not in (None, "all"):
             raise ValueError(f"num_labels must be all or 1 or more, got {self.num_labels}")
+
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods to compare."""
+        names = studies.SUPERVISED_BASELINE, *studies.LABEL_METHODS
+        return tuple(name for name in names if self.method in (None, name))
 
     def subsets(self) -> list[tuple[int, int | str]]:
         """Seeds and sizes of the label subsets, of which all but the first are small."""

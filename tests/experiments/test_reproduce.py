@@ -340,6 +340,9 @@ def test_studies_of_ours(small, monkeypatch):
     assert lines[4].startswith("| `ours` | 1 | ")
     assert lines[4].count("±") == 1
     assert "1 epochs, seed 0, 1, " in lines[-1]
+    assert reproduce.LabelsConfig(method="ours").methods() == ("ours",)
+    with pytest.raises(ValueError, match="unknown method 'our'; methods: supervised baseline, ours"):
+        reproduce.LabelsConfig(method="our")
     kept = [row["accuracy"] for row in rows]
     with monkeypatch.context() as patch:  # kept rows are neither trained nor evaluated
         patch.setattr(reproduce.studies, "train_and_evaluate", None)
