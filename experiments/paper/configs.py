@@ -56,7 +56,7 @@ class StudyConfig(ReportConfig):
         hyperparameters = {field.name for field in fields(OBJECTIVES[objective])}
         default_capacity = getattr(OBJECTIVES[objective](), "capacity_z", None)
         if values.get("capacity_z", default_capacity) is not None:
-            values["capacity_steps"] = self.capacity_steps
+            values.setdefault("capacity_steps", self.capacity_steps)
         given = {name: values.pop(name) for name in hyperparameters & values.keys()}
         return TrainConfig(
             objective=OBJECTIVES[objective](**given),

@@ -60,6 +60,7 @@ def _without(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _FEW: dict[str, Any] = {"num_labels": 100}
+_LOWER_WEIGHTS: dict[str, Any] = {"marginal_weight": 40.0, "consistency_weight": 100.0}
 MODEL_SELECTION: tuple[Setting, ...] = (
     ("ours", _FEW),
     ("ours", {**_FEW, "gamma": 100.0}),
@@ -76,6 +77,14 @@ MODEL_SELECTION: tuple[Setting, ...] = (
     ("cvae", {**_FEW, "alpha": 100.0}),
     ("cvae", {**_FEW, "alpha": 1000.0}),
     ("cvae", {**_FEW, "alpha": 10000.0}),
+    ("ours", {"num_labels": 20, **_CLUSTERS}),
+    ("ours", {"num_labels": 20, **_CLUSTERS, "capacity_steps": 0}),
+    ("ours", {"num_labels": 20, **_CLUSTERS, **_LOWER_WEIGHTS, "capacity_steps": 0}),
+    ("ours", {**_FEW, **_without("neighbours", _CLUSTERS), **_LOWER_WEIGHTS, "capacity_steps": 0}),
+    ("ours", {**_FEW, **_LOWER_WEIGHTS, "augmentation_strength": 2.0}),
+    ("ours", {"num_labels": 10, **_CLUSTERS, "capacity_steps": 0}),
+    ("ours", {"num_labels": 10, **_CLUSTERS}),
+    ("ours", {**_FEW, **_CLUSTERS}),
 )
 """Candidate settings for few labels, compared on a validation split."""
 ABLATIONS: tuple[Setting, ...] = (
