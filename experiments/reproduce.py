@@ -24,6 +24,7 @@ from paper.configs import (
     FineTuningConfig,
     FixedDimensionsConfig,
     FrontierConfig,
+    HiraganaPresetsConfig,
     ImageSizeConfig,
     LabelsConfig,
     LikelihoodConfig,
@@ -86,6 +87,18 @@ def figure3(config: Figure3Config) -> None:
         _save_row(config, "hiragana", row, ("dataset", "objective", "epochs", "seed"))
     grid = figures.figure3([run for run, _ in pairs], dataset, eval_classifier)
     _save_grid(config, "figure3", grid, pairs)
+
+
+def hiragana_presets(config: HiraganaPresetsConfig) -> None:
+    dataset = config.load()
+    eval_classifier = config.eval_classifier(dataset)
+    study = "hiragana-presets"
+    _compare_settings(config, study, studies.HIRAGANA_PRESETS, dataset, eval_classifier)
+    # The finished run is opened again.
+    run_config = _setting_config(config, study, studies.HIRAGANA_PRESET, seed=0)
+    pair = studies.train_and_evaluate(run_config, dataset, eval_classifier)
+    grid = figures.figure3([pair[0]], dataset, eval_classifier)
+    _save_grid(config, "figure3-preset", grid, [pair])
 
 
 def traversals(config: StudyConfig) -> None:
@@ -432,12 +445,21 @@ def _compare_settings(
             setting = {"dataset": dataset.name, "objective": name, "epochs": config.epochs}
             if _is_kept(config, study, {**setting, "seed": seed}):
                 continue
-            folder = f"{study}-{name.replace(' --', '-')}-{config.epochs}-epochs-{seed}"
-            run_config = config.train_config(objective, folder, seed=seed, **values)
+            run_config = _setting_config(config, study, (objective, values), seed)
             run, row = studies.train_and_evaluate(run_config, dataset, eval_classifier)
             row = {**row, **measure(run, dataset), "objective": name}
             _save_row(config, study, row, ("dataset", "objective", "epochs", "seed"))
     _print_table(config, study)
+
+
+def _setting_config(
+    config: StudyConfig, study: str, setting: studies.Setting, seed: int
+) -> TrainConfig:
+    """Configuration of a run of ``_compare_settings``."""
+    objective, values = setting
+    name = studies.setting_name(objective, values).replace(" --", "-")
+    folder = f"{study}-{name}-{config.epochs}-epochs-{seed}"
+    return config.train_config(objective, folder, seed=seed, **values)
 
 
 def _is_kept(config: ReportConfig, name: str, identity: studies.Row) -> bool:
@@ -478,6 +500,11 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
     "table1": (table1, Table1Config, "Table 1: six objectives, several seeds."),
     "figure2": (figure2, StudyConfig, "Figure 2: samples of ours and Joint-VAE; rows share c."),
     "figure3": (figure3, Figure3Config, "Figure 3: samples of similar hiragana."),
+    "hiragana-presets": (
+        hiragana_presets,
+        HiraganaPresetsConfig,
+        "The best preset on hiragana, with the consistency loss, and with ten labels of a class.",
+    ),
     "traversals": (traversals, StudyConfig, "Traversals of each dimension of z."),
     "reconstructions": (
         reconstructions,

@@ -108,6 +108,18 @@ class Figure3Config(StudyConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HiraganaPresetsConfig(Table1Config):
+    """Options of the presets on hiragana."""
+
+    dataset: str = "hiragana73"
+    """Dataset to train on."""
+    runs: str = "runs/hiragana-presets"
+    """Folder of the runs."""
+    seeds: int = 1
+    """Runs of each setting."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FixedDimensionsConfig(StudyConfig):
     """Options of the study of fixed dimensions of z."""
 

@@ -258,7 +258,19 @@ def test_table1_and_figures(small, monkeypatch, capsys):
         getattr(reproduce, name)(study)
     monkeypatch.setattr(reproduce.figures, "LOOK_ALIKES", ("ac",))
     reproduce.figure3(reproduce.Figure3Config(**options))
-    shapes = {"figure2": 2, "traversals": 2, "reconstructions": 1, "figure3": 3}
+    preset = "ours", {"consistency_weight": 30.0}
+    monkeypatch.setattr(reproduce.studies, "HIRAGANA_PRESET", preset)
+    monkeypatch.setattr(reproduce.studies, "HIRAGANA_PRESETS", (("ours", {}), preset))
+    reproduce.hiragana_presets(reproduce.HiraganaPresetsConfig(**options))
+    rows = reproduce.studies.load_rows(output / "hiragana-presets.json")
+    assert [row["objective"] for row in rows] == ["ours", "ours --consistency_weight=30"]
+    shapes = {
+        "figure2": 2,
+        "traversals": 2,
+        "reconstructions": 1,
+        "figure3": 3,
+        "figure3-preset": 2,
+    }
     for name, panels in shapes.items():
         contents = json.loads((output / f"{name}.json").read_text())
         assert {len(row) for row in contents["panels"]} == {panels}
@@ -341,7 +353,7 @@ def test_studies_of_ours(small, monkeypatch):
     assert lines[4].count("±") == 1
     assert "1 epochs, seed 0, 1, " in lines[-1]
     assert reproduce.LabelsConfig(method="ours").methods() == ("ours",)
-    with pytest.raises(ValueError, match="unknown method 'our'; methods: supervised baseline, ours"):
+    with pytest.raises(ValueError, match="unknown method 'our'; methods: supervised"):
         reproduce.LabelsConfig(method="our")
     kept = [row["accuracy"] for row in rows]
     with monkeypatch.context() as patch:  # kept rows are neither trained nor evaluated
