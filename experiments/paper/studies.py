@@ -82,9 +82,6 @@ MODEL_SELECTION: tuple[Setting, ...] = (
     ("ours", {"num_labels": 20, **_CLUSTERS, **_LOWER_WEIGHTS, "capacity_steps": 0}),
     ("ours", {**_FEW, **_without("neighbours", _CLUSTERS), **_LOWER_WEIGHTS, "capacity_steps": 0}),
     ("ours", {**_FEW, **_LOWER_WEIGHTS, "augmentation_strength": 2.0}),
-    ("ours", {"num_labels": 10, **_CLUSTERS, "capacity_steps": 0}),
-    ("ours", {"num_labels": 10, **_CLUSTERS}),
-    ("ours", {**_FEW, **_CLUSTERS}),
 )
 """Candidate settings for few labels, compared on a validation split."""
 ABLATIONS: tuple[Setting, ...] = (
