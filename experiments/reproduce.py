@@ -503,7 +503,7 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
     "hiragana-presets": (
         hiragana_presets,
         HiraganaPresetsConfig,
-        "The best preset on hiragana, with the consistency loss, and with ten labels of a class.",
+        "Ours on hiragana, with the best preset and consistency, and with ten labels a class.",
     ),
     "traversals": (traversals, StudyConfig, "Traversals of each dimension of z."),
     "reconstructions": (

@@ -138,11 +138,9 @@ PRESET_SELECTION: tuple[Setting, ...] = (
     ("ours", {**_HELD, "conditional_encoder": True, "information_weight": 10.0}),
 )
 """Candidate settings for good samples at 16 nats, compared on a validation split."""
-_BEST = PRESETS["best"].changes()
-HIRAGANA_PRESET: Setting = ("ours", {**_BEST, "consistency_weight": 100.0})
-"""The preset with the best samples, and the consistency loss of ``MODEL_SELECTION``."""
+HIRAGANA_PRESET: Setting = ("ours", {**PRESETS["best"].changes(), "consistency_weight": 100.0})
+"""The settings of the packaged kana, and the consistency loss of ``MODEL_SELECTION``."""
 HIRAGANA_PRESETS: tuple[Setting, ...] = (
-    ("ours", _BEST),
     HIRAGANA_PRESET,
     ("ours", {"num_labels": 730, "conditional_encoder": True, "consistency_weight": 100.0}),
 )
