@@ -539,7 +539,7 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], type, str]] = {
     "clusters": (
         clusters,
         SettingsConfig,
-        "Joint-VAE without labels and ours with ten, with the selected settings.",
+        "Joint-VAE without labels, with the selected settings.",
     ),
     "frontier": (
         frontier,

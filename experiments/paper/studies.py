@@ -108,11 +108,8 @@ CLUSTER_SELECTION: tuple[Setting, ...] = (
     ("joint_vae", {**_CLUSTERS, "neighbours": 10}),
 )
 """Settings that may make Joint-VAE's c the class, compared on a validation split."""
-CLUSTERS: tuple[Setting, ...] = (
-    ("joint_vae", _CLUSTERS),
-    ("ours", {"num_labels": 10, **_CLUSTERS}),
-)
-"""Settings of the study without labels or with a label of each class, of ``CLUSTER_SELECTION``."""
+CLUSTERS: tuple[Setting, ...] = (("joint_vae", _CLUSTERS),)
+"""Settings of the study without labels, of ``CLUSTER_SELECTION``."""
 LABEL_METHODS: dict[str, Setting] = {
     "ours": ("ours", {}),
     "ours --consistency_weight=100": ("ours", {"consistency_weight": 100.0}),

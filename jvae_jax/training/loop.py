@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from jvae_jax.data import Dataset
-from jvae_jax.data.neighbours import nearest_images
+from jvae_jax.data.neighbours import mutual_neighbours, nearest_images
 from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.metrics import Evaluation, mean_test_terms
 from jvae_jax.files import atomic_write, write_json
@@ -515,7 +515,7 @@ def _kept_nearest_images(run: Run, dataset: Dataset) -> np.ndarray:
         if kept.shape == (len(dataset.train_images), count) and kept.dtype == np.int32:
             return kept
     logger.info("finding the %d nearest of %d training images", count, len(dataset.train_images))
-    nearest = nearest_images(dataset.train_images, count)
+    nearest = mutual_neighbours(nearest_images(dataset.train_images, count))
     with atomic_write(path) as file:
         np.save(file, nearest)
     return nearest

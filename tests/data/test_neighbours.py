@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from jvae_jax import data
 from jvae_jax.data import neighbours
-from jvae_jax.data.neighbours import nearest_images
+from jvae_jax.data.neighbours import mutual_neighbours, nearest_images
 
 
 @pytest.fixture
@@ -42,3 +43,30 @@ def test_an_image_is_not_its_own_neighbour_among_equal_ones():
 def test_needs_more_images_than_neighbours(images, count):
     with pytest.raises(ValueError, match=f"neighbours must be from 1 to 29, got {count}"):
         nearest_images(images, count)
+
+
+def test_keeps_mutual_neighbours():
+    """On a line, at 0, 1, 3, 4.5 and 20: the last one is near nobody, and 1 and 3 are near most."""
+    nearest = np.array([[1, 2], [0, 2], [3, 1], [2, 1], [3, 2]], np.int32)
+    kept = mutual_neighbours(nearest)
+    np.testing.assert_array_equal(kept, [[1, 1], [0, 2], [3, 1], [2, 2], [4, 4]])
+    assert kept.dtype == np.int32
+
+
+def test_mutual_neighbours_agree_with_a_loop(images):
+    nearest = nearest_images(images, 5)
+    for index, kept in enumerate(mutual_neighbours(nearest)):
+        mutual = [other for other in nearest[index] if index in nearest[other]]
+        np.testing.assert_array_equal(kept, np.resize(mutual or [index], 5))
+
+
+@pytest.mark.long
+def test_mutual_neighbours_are_of_the_same_class_more_often(mnist_files):
+    dataset = data.load("mnist", str(mnist_files))
+    nearest = nearest_images(dataset.train_images, 5)
+    labels = dataset.train_labels
+
+    def errors(nearest):
+        return (labels[nearest] != labels[:, None]).mean()
+
+    assert errors(mutual_neighbours(nearest)) < errors(nearest) / 2

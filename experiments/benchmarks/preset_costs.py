@@ -1,0 +1,54 @@
+"""What a training step costs with each preset."""
+
+import statistics
+import time
+from typing import Any
+
+from benchmarks.with_jax import JaxImplementation
+from jvae_jax import PRESETS
+from jvae_jax.training.provenance import environment
+
+BATCH_SIZE = 64
+ROUNDS = 9
+STEPS = 50
+_PAPER = "paper"
+
+
+def measure() -> dict[str, Any]:
+    """Times training with each preset, in alternation.
+
+    Processor time is that of all cores together; it depends less on what else runs than the time
+    that passes.
+    """
+    tasks = {
+        name: JaxImplementation(devices=1, objective=objective).train(BATCH_SIZE)
+        for name, objective in PRESETS.items()
+    }
+    for task in tasks.values():
+        task(STEPS)  # compiles
+    milliseconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(ROUNDS):
+        for name, task in tasks.items():
+            start = time.process_time()
+            task(STEPS)
+            milliseconds[name].append(1000 * (time.process_time() - start) / STEPS)
+    return {"milliseconds": milliseconds, "environment": environment()}
+
+
+def report(results: dict[str, Any]) -> str:
+    """Formats the results in Markdown."""
+    lines = ["| preset | ms | times the paper's |", "| --- | ---: | ---: |"]
+    for name, durations in results["milliseconds"].items():
+        pairs = zip(durations, results["milliseconds"][_PAPER], strict=True)
+        ratios = [duration / paper for duration, paper in pairs]
+        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        ratio = f"{middle:.2f} ({low:.2f} to {high:.2f})"
+        lines.append(f"| `{name}` | {statistics.median(durations):.1f} | {ratio} |")
+    current = results["environment"]
+    lines += [
+        "",
+        f"Processor time of a step of {BATCH_SIZE} images. "
+        f"`python experiments/benchmark.py --measure=presets`; commit `{current['commit']}`, "
+        f"jax {current['jax']}, {current['machine']}.",
+    ]
+    return "\n".join(lines)
