@@ -23,7 +23,15 @@ from typing import IO, Any, Literal, cast
 
 import jax
 import optax
-from benchmarks import IMPLEMENTATIONS, TEST_IMAGES, TRAIN_IMAGES, memory, roofline, step_profile
+from benchmarks import (
+    IMPLEMENTATIONS,
+    TEST_IMAGES,
+    TRAIN_IMAGES,
+    memory,
+    preset_costs,
+    roofline,
+    step_profile,
+)
 from benchmarks.flops import train_step_flops
 
 from jvae_jax import Autoencoder, cli, plotting
@@ -36,6 +44,7 @@ EXPERIMENTS = Path(__file__).parent
 KEPT = {
     "speed": EXPERIMENTS / "results" / "benchmark-cpu.json",
     "profile": EXPERIMENTS / "results" / "profile-cpu.json",
+    "presets": EXPERIMENTS / "results" / "presets-cpu.json",
     "memory": EXPERIMENTS / "results" / "memory-cpu.json",
 }
 """Files of the results from which README.md is built."""
@@ -51,9 +60,10 @@ class BenchmarkConfig:
 
     quick: bool = False
     """One batch size and few rounds: under a minute."""
-    measure: Literal["speed", "profile", "memory", "all", "nothing"] = "speed"
-    """What to measure: speed, a profile of the training step, memory over the number of training
-    images (on Linux, with 11 GB of disk for temporary files), all, or nothing."""
+    measure: Literal["speed", "profile", "presets", "memory", "all", "nothing"] = "speed"
+    """What to measure: speed, a profile of the training step, what a step costs with each preset,
+    memory over the number of training images (on Linux, with 11 GB of disk for temporary files),
+    all, or nothing."""
     output: str = "benchmark.json"
     """JSON file to write."""
     readme: bool = False
@@ -299,7 +309,12 @@ def rebuild_readme(accelerators: str) -> None:
         file.write(text.encode())
 
 
-REPORTS = {"speed": report, "profile": step_profile.report, "memory": memory.report}
+REPORTS = {
+    "speed": report,
+    "profile": step_profile.report,
+    "presets": preset_costs.report,
+    "memory": memory.report,
+}
 """Functions that format the results of each measurement."""
 
 
@@ -317,6 +332,7 @@ def main(config: BenchmarkConfig) -> None:
         "speed": lambda: benchmark(config.quick),
         "memory": memory.measure,
         "profile": step_profile.measure,
+        "presets": preset_costs.measure,
     }
     measured = {}
     for name, measure_it in measures.items():

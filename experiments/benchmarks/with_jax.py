@@ -5,12 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
 from benchmarks import TEST_IMAGES, TRAIN_IMAGES, Task, noise
 from benchmarks.with_linen import LinenAutoencoder
-from jvae_jax import Autoencoder, Batch, Ours
+from jvae_jax import PRESETS, Autoencoder, Batch, Objective
 from jvae_jax.evaluation.metrics import mean_test_terms
 from jvae_jax.generation import characters
 from jvae_jax.sampling import example_keys
@@ -31,6 +32,7 @@ class JaxImplementation:
         loop: bool = True,
         devices: int | None = None,
         data_on: DataPlace = "device",
+        objective: Objective = PRESETS["paper"],
     ):
         """Builds the model and its optimiser.
 
@@ -39,6 +41,7 @@ class JaxImplementation:
             loop: many steps per dispatch, as in the library; else one jitted step per dispatch.
             devices: number of devices; default: all.
             data_on: where training images lie.
+            objective: the training objective; linen's layers have the paper's network only.
 
         Raises:
             LookupError: if there are fewer devices.
@@ -48,9 +51,11 @@ class JaxImplementation:
         self.devices = jax.devices()[:devices]
         if len(self.devices) < (devices or 1):
             raise LookupError(f"there are fewer than {devices} devices")
-        self.model: Any = (LinenAutoencoder if linen else Autoencoder)((32, 32, 1))
+        self.objective = objective
+        self.model: Any = LinenAutoencoder((32, 32, 1))
+        if not linen:
+            self.model = Autoencoder((32, 32, 1), conditional=objective.conditional)
         self.optimizer = optax.adam(1e-3)
-        self.objective = Ours()
         self.key = jax.random.key(0)
 
     def facts(self) -> dict[str, str]:
@@ -80,7 +85,9 @@ class JaxImplementation:
         feed = make_feed(
             data, self.devices, self.data_on, "pmap", batch_size=batch_size, steps=per_dispatch
         )
-        feed.start_epoch(epoch_order(self.key, 0, TRAIN_IMAGES))
+        order = epoch_order(self.key, 0, TRAIN_IMAGES)
+        neighbours = np.asarray(order) if self.objective.neighbour_count() else None
+        feed.start_epoch(order, neighbours)
         state = parallel.place(state, self.devices)
         train_steps = parallel.make_train_steps(
             self.objective,
@@ -159,7 +166,8 @@ class JaxImplementation:
         return evaluations
 
     def _state(self) -> TrainState:
-        return init_state(self.model, self.optimizer, self.key)
+        state = init_state(self.model, self.optimizer, self.key)
+        return state._replace(multipliers=self.objective.initial_multipliers() or None)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarks import memory, step_profile
+from benchmarks import memory, preset_costs, step_profile
 from benchmarks.with_linen import LinenAutoencoder
 
-from jvae_jax import Autoencoder, data
+from jvae_jax import PRESETS, Autoencoder, data
 from jvae_jax.training.progress import ProgressReport
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +56,10 @@ def test_rebuilds_readme(tmp_path, monkeypatch):
     kept = {
         "speed": {**RESULTS, "facts": {"commit": "abc"}},
         "profile": {"milliseconds": milliseconds, "environment": environment},
+        "presets": {
+            "milliseconds": {"paper": [2.0, 4.0, 3.0], "best": [4.0, 10.0, 9.0]},
+            "environment": environment,
+        },
         "memory": {"peaks": [[2048, 300.4, 400.6]], "environment": environment},
     }
     for name, results in kept.items():
@@ -67,6 +71,9 @@ def test_rebuilds_readme(tmp_path, monkeypatch):
     after = readme.read_text()
     assert "- Environment: commit abc.\n\n<!-- end of speed -->\n" in after
     assert "| matrix products | 3.0 | 75% |\n| the rest | 1.0 | 25% |\n" in after
+    assert (
+        "| `paper` | 3.0 | 1.00 (1.00 to 1.00) |\n| `best` | 9.0 | 2.50 (2.25 to 2.75) |" in after
+    )
     assert "| 2,048 | 2 | 300 | 401 |\n\n`python" in after
     assert "<!-- accelerators -->\n\n| a chip |\n\n<!-- end of accelerators -->\n" in after
     sections = re.compile(r"<!-- (\w+) -->.*?<!-- end of \1 -->", re.DOTALL)
@@ -96,6 +103,19 @@ def test_profile_finds_every_kind(monkeypatch):
     milliseconds = step_profile.measure()["milliseconds"]
     assert all(duration > 0 for duration in milliseconds.values())
     assert milliseconds["matrix products"] > milliseconds["batch normalisation and ReLU"]
+
+
+@pytest.mark.long
+def test_presets_cost_more_than_the_papers_settings(monkeypatch):
+    monkeypatch.setattr(preset_costs, "ROUNDS", 3)
+    monkeypatch.setattr(preset_costs, "STEPS", 3)
+    costs = {
+        name: sorted(durations)[1]
+        for name, durations in preset_costs.measure()["milliseconds"].items()
+    }
+    assert costs.keys() == PRESETS.keys()
+    assert costs["paper"] < costs["few_labels"] < 5 * costs["paper"]
+    assert costs["paper"] < costs["best"] < 5 * costs["paper"]
 
 
 def test_quick_results_are_not_kept():
