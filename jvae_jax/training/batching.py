@@ -46,12 +46,12 @@ def balanced_order(
 def random_neighbours(
     key: Array, epoch: int | Array, nearest: Int[Array, "examples count"]
 ) -> Int[Array, "examples"]:
-    """Chooses one of the nearest images of each example for an epoch.
+    """Chooses one of the images near each example for an epoch.
 
     Args:
         key: random key of the run.
         epoch: number of the epoch, folded into the key.
-        nearest: see :func:`~jvae_jax.data.neighbours.nearest_images`.
+        nearest: see :func:`~jvae_jax.data.neighbours.mutual_neighbours`.
 
     Returns:
         The index of a neighbour of each example.

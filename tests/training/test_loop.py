@@ -13,7 +13,7 @@ import pytest
 from helpers import SMALL, assert_same_result, log_messages, make_dataset
 from PIL import Image
 
-from jvae_jax.data.neighbours import nearest_images
+from jvae_jax.data.neighbours import mutual_neighbours
 from jvae_jax.objectives import OBJECTIVES, AnnealedVAE, JointVAE, Ours
 from jvae_jax.training import checkpoints, loop, run_writer
 from jvae_jax.training.config import TrainConfig
@@ -133,8 +133,8 @@ def test_resumes_with_the_neighbours_that_the_folder_keeps(tmp_path, monkeypatch
     interrupt_in_epoch(3, tmp_path / "resumed", monkeypatch, objective=objective, num_labels=6)
     kept = np.load(tmp_path / "resumed" / "neighbours.npy")
     assert kept.shape == (len(make_dataset().train_labels), 3)
-    reverse = lambda images, count: nearest_images(images, count)[:, ::-1]  # noqa: E731
-    monkeypatch.setattr(loop, "nearest_images", reverse)
+    reverse = lambda nearest: mutual_neighbours(nearest)[:, ::-1]  # noqa: E731
+    monkeypatch.setattr(loop, "mutual_neighbours", reverse)
     resumed = fit(replace(config, workdir=str(tmp_path / "resumed")), make_dataset())
     assert_same_result(resumed, whole)
     # Found again if the file is damaged, for the epochs that follow.
