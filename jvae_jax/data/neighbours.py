@@ -55,15 +55,15 @@ def nearest_images(images: Pixels, count: int) -> Int[np.ndarray, "images count"
 def mutual_neighbours(nearest: Int[np.ndarray, "images count"]) -> Int[np.ndarray, "images count"]:
     """Keeps those nearest images of each image that have it among theirs, too.
 
-    They are more often of its class than the others are: an image in a dense region, such as one
-    that resembles several classes, is near many, but these aren't all near it.
+    These are more often of its class than the others are. An image that resembles several classes
+    is among the nearest of many images, of which few are among its own.
 
     Args:
         nearest: indices of the nearest images of each, see :func:`nearest_images`.
 
     Returns:
-        The mutual ones of each image, repeated until its row is full. An image without any is its
-        own neighbour.
+        The mutual ones of each image, nearest first, and repeated until its row is full. An image
+        without any is its own neighbour.
 
     References:
         Qin et al., *Hello neighbor: accurate object retrieval with k-reciprocal nearest
@@ -71,9 +71,10 @@ def mutual_neighbours(nearest: Int[np.ndarray, "images count"]) -> Int[np.ndarra
     """
     images, count = nearest.shape
     itself = np.arange(images, dtype=nearest.dtype)[:, None]
-    is_mutual = (nearest[nearest] == itself[:, :, None]).any(axis=-1)
+    # A column at a time, since all of them need memory for the square of their number.
+    columns = [(nearest[column] == itself).any(axis=1) for column in nearest.T]
+    is_mutual = np.stack(columns, axis=1)
     mutual = is_mutual.sum(axis=1, keepdims=True)
     mutual_first = np.argsort(~is_mutual, axis=1, kind="stable")
-    columns = np.arange(count) % np.maximum(mutual, 1)
-    columns = np.take_along_axis(mutual_first, columns, axis=1)
-    return np.where(mutual > 0, np.take_along_axis(nearest, columns, axis=1), itself)
+    repeated = np.take_along_axis(mutual_first, np.arange(count) % np.maximum(mutual, 1), axis=1)
+    return np.where(mutual > 0, np.take_along_axis(nearest, repeated, axis=1), itself)

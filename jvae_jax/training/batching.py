@@ -44,21 +44,21 @@ def balanced_order(
 
 @jax.jit
 def random_neighbours(
-    key: Array, epoch: int | Array, nearest: Int[Array, "examples count"]
+    key: Array, epoch: int | Array, neighbours: Int[Array, "examples count"]
 ) -> Int[Array, "examples"]:
     """Chooses one of the images near each example for an epoch.
 
     Args:
         key: random key of the run.
         epoch: number of the epoch, folded into the key.
-        nearest: see :func:`~jvae_jax.data.neighbours.mutual_neighbours`.
+        neighbours: of each example, see :func:`~jvae_jax.data.neighbours.mutual_neighbours`.
 
     Returns:
         The index of a neighbour of each example.
     """
     key = jax.random.fold_in(key, epoch)
-    columns = jax.random.randint(key, (len(nearest), 1), 0, nearest.shape[1])
-    return jnp.take_along_axis(nearest, columns, axis=1)[:, 0]
+    columns = jax.random.randint(key, (len(neighbours), 1), 0, neighbours.shape[1])
+    return jnp.take_along_axis(neighbours, columns, axis=1)[:, 0]
 
 
 @partial(jax.jit, static_argnames=("batch_size", "labelled_per_batch"))

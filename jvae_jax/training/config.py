@@ -214,8 +214,8 @@ class TrainConfig:
         )
         estimate = 5 * parameter_bytes(network)
         copies = 2 if self.objective.neighbour_count() else 1
-        # Indices and distances while they are searched.
-        estimate += 20 * len(dataset.train_labels) * self.objective.neighbour_count()
+        # Indices and distances while they are searched and the mutual ones are kept.
+        estimate += 40 * len(dataset.train_labels) * self.objective.neighbour_count()
         if lies_on_host(self.data_on, dataset.train_images):
             steps = min(STEPS_PER_DISPATCH, len(dataset.train_labels) // self.batch_size)
             examples = steps * self.batch_size // jax.process_count()

@@ -492,20 +492,20 @@ def _advice(run: Run) -> str:
     )
 
 
-def _nearest_images(run: Run, dataset: Dataset, label_info: LabelInfo) -> np.ndarray | None:
-    """Returns the nearest images of each training image, if the objective uses any."""
+def _neighbours_of_images(run: Run, dataset: Dataset, label_info: LabelInfo) -> np.ndarray | None:
+    """Returns the neighbours of each training image, if the objective uses any."""
     objective = run.config.objective
     if not objective.neighbour_count() or (objective.uses_labels and label_info.all_labelled):
         return None
     nearest = np.zeros((len(dataset.train_images), objective.neighbour_count()), np.int32)
     with distributed.fail_together():
         if distributed.is_first():
-            nearest = _kept_nearest_images(run, dataset)
+            nearest = _kept_neighbours(run, dataset)
     return np.asarray(distributed.broadcast_from_first(nearest))
 
 
-def _kept_nearest_images(run: Run, dataset: Dataset) -> np.ndarray:
-    """Returns the nearest images that the run's folder keeps, or finds and keeps them.
+def _kept_neighbours(run: Run, dataset: Dataset) -> np.ndarray:
+    """Returns the neighbours that the run's folder keeps, or finds and keeps them.
 
     Kept because equal distances are ordered differently by other numbers of threads.
     """
@@ -547,7 +547,7 @@ class _Trainer:
             mapping=run.config.parallel,
         )
         self._labels = dataset.train_labels
-        self._nearest = _nearest_images(run, dataset, label_info)
+        self._nearest = _neighbours_of_images(run, dataset, label_info)
         self._labelled_per_batch = run.config.labelled_per_batch(dataset.train_labels)
         self._dispatches = 0
 

@@ -8,7 +8,7 @@ samples.png               generated characters: rows fix c, columns fix z
 curves.png                every term over epochs, train and test, when training ends or stops
 evaluation.json           metrics on the whole test split; evaluation-best.json of the best
                           checkpoint, if it was evaluated
-neighbours.npy            nearest training images of each, if the objective uses them
+neighbours.npy            mutual neighbours of each training image, if the objective uses any
 confusion.png             confusion matrix of generated characters, if they were evaluated
 profile/                  profiler trace, if requested
 tensorboard/, wandb/      records for TensorBoard and Weights & Biases, if requested

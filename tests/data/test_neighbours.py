@@ -46,7 +46,7 @@ def test_needs_more_images_than_neighbours(images, count):
 
 
 def test_keeps_mutual_neighbours():
-    """On a line, at 0, 1, 3, 4.5 and 20: the last one is near nobody, and 1 and 3 are near most."""
+    """On a line, at 0, 1, 3, 4.5 and 20; none has the last one among its two nearest."""
     nearest = np.array([[1, 2], [0, 2], [3, 1], [2, 1], [3, 2]], np.int32)
     kept = mutual_neighbours(nearest)
     np.testing.assert_array_equal(kept, [[1, 1], [0, 2], [3, 1], [2, 2], [4, 4]])
