@@ -55,8 +55,9 @@ class StudyConfig(ReportConfig):
         """
         hyperparameters = {field.name for field in fields(OBJECTIVES[objective])}
         default_capacity = getattr(OBJECTIVES[objective](), "capacity_z", None)
-        if values.get("capacity_z", default_capacity) is not None:
-            values.setdefault("capacity_steps", self.capacity_steps)
+        has_capacity = values.get("capacity_z", default_capacity) is not None
+        if has_capacity and values.get("capacity_steps") is None:
+            values["capacity_steps"] = self.capacity_steps
         given = {name: values.pop(name) for name in hyperparameters & values.keys()}
         return TrainConfig(
             objective=OBJECTIVES[objective](**given),
@@ -108,12 +109,12 @@ class Figure3Config(StudyConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HiraganaPresetsConfig(Table1Config):
-    """Options of the presets on hiragana."""
+class HiraganaSettingsConfig(Table1Config):
+    """Options of the settings for hiragana."""
 
     dataset: str = "hiragana73"
     """Dataset to train on."""
-    runs: str = "runs/hiragana-presets"
+    runs: str = "runs/hiragana-settings"
     """Folder of the runs."""
     seeds: int = 1
     """Runs of each setting."""
@@ -239,8 +240,8 @@ class LabelsConfig(StudyConfig):
         super().__post_init__()
         require(self, "draws", lambda value: value >= 1, "1 or more")
         if not self.methods():
-            names = studies.SUPERVISED_BASELINE, *studies.LABEL_METHODS
-            raise ValueError(f"unknown method {self.method!r}; methods: {', '.join(names)}")
+            names = ", ".join(_label_methods())
+            raise ValueError(f"unknown method {self.method!r}; methods: {names}")
         if str(self.num_labels).isdecimal():
             object.__setattr__(self, "num_labels", int(self.num_labels or 0))
             require(self, "num_labels", lambda value: value >= 1, "1 or more")
@@ -249,8 +250,7 @@ class LabelsConfig(StudyConfig):
 
     def methods(self) -> tuple[str, ...]:
         """Names of the methods to compare."""
-        names = studies.SUPERVISED_BASELINE, *studies.LABEL_METHODS
-        return tuple(name for name in names if self.method in (None, name))
+        return tuple(name for name in _label_methods() if self.method in (None, name))
 
     def subsets(self) -> list[tuple[int, int | str]]:
         """Seeds and sizes of the label subsets, of which all but the first are small."""
@@ -261,6 +261,10 @@ class LabelsConfig(StudyConfig):
             for count in counts
             if seed == 0 or (isinstance(count, int) and count <= MAX_REPEATED_NUM_LABELS)
         ]
+
+
+def _label_methods() -> tuple[str, ...]:
+    return studies.SUPERVISED_BASELINE, *studies.LABEL_METHODS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,8 +89,8 @@ REPORTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
     "hiragana": lambda path, contents: _save_table(path, tables.table1(contents["rows"])),
     "figure2": _write_grid,
     "figure3": _write_grid,
-    "figure3-preset": _write_grid,
-    "hiragana-presets": lambda path, contents: _save_table(
+    "figure3-best-preset": _write_grid,
+    "hiragana-settings": lambda path, contents: _save_table(
         path, tables.settings(contents["rows"], metrics=tables.SAMPLE_METRICS)
     ),
     "traversals": _write_traversals,

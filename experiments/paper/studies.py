@@ -135,13 +135,12 @@ PRESET_SELECTION: tuple[Setting, ...] = (
     ("ours", {**_HELD, "conditional_encoder": True, "information_weight": 10.0}),
 )
 """Candidate settings for good samples at 16 nats, compared on a validation split."""
-HIRAGANA_PRESET: Setting = ("ours", {**PRESETS["best"].changes(), "consistency_weight": 100.0})
-"""The settings of the packaged kana, and the consistency loss of ``MODEL_SELECTION``."""
-HIRAGANA_PRESETS: tuple[Setting, ...] = (
-    HIRAGANA_PRESET,
+HIRAGANA_SETTINGS: tuple[Setting, ...] = (
+    ("ours", {**PRESETS["best"].changes(), "consistency_weight": 100.0}),
     ("ours", {"num_labels": 730, "conditional_encoder": True, "consistency_weight": 100.0}),
 )
-"""Settings for hiragana, the last with ten labels of each class."""
+"""Settings for hiragana: those of the packaged kana with the consistency loss of
+``MODEL_SELECTION``, and that loss with ten labels of each class."""
 CAPACITIES = (2.0, 5.0, 10.0, 16.0, 25.0)
 """Capacities C_z of the frontier, in nats."""
 FRONTIER = ("ours", "ours --preset=best", "cvae")

@@ -1,7 +1,7 @@
 """Studies on small runs; tables from synthetic rows."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -233,6 +233,15 @@ def test_traversals_are_named_by_the_factor_that_changes():
     assert not second.row_names
 
 
+def test_capacity_steps_are_those_of_the_setting_or_of_the_study():
+    study = reproduce.FrontierConfig(capacity_steps=7)
+    config = study.train_config("ours", "run", **asdict(PRESETS["best"]))
+    assert config.objective.capacity_steps == 7
+    config = study.train_config("ours", "run", capacity_steps=0)
+    assert config.objective.capacity_steps == 0
+    assert study.train_config("cvae", "run").objective == OBJECTIVES["cvae"]()
+
+
 @pytest.mark.long
 def test_table1_and_figures(small, monkeypatch, capsys):
     options, output = small
@@ -258,18 +267,18 @@ def test_table1_and_figures(small, monkeypatch, capsys):
         getattr(reproduce, name)(study)
     monkeypatch.setattr(reproduce.figures, "LOOK_ALIKES", ("ac",))
     reproduce.figure3(reproduce.Figure3Config(**options))
-    preset = "ours", {"consistency_weight": 30.0}
-    monkeypatch.setattr(reproduce.studies, "HIRAGANA_PRESET", preset)
-    monkeypatch.setattr(reproduce.studies, "HIRAGANA_PRESETS", (("ours", {}), preset))
-    reproduce.hiragana_presets(reproduce.HiraganaPresetsConfig(**options))
-    rows = reproduce.studies.load_rows(output / "hiragana-presets.json")
-    assert [row["objective"] for row in rows] == ["ours", "ours --consistency_weight=30"]
+    settings = ("ours", {"consistency_weight": 30.0}), ("ours", {})
+    monkeypatch.setattr(reproduce.studies, "HIRAGANA_SETTINGS", settings)
+    for _ in range(2):  # the second time, its rows are kept
+        reproduce.hiragana_settings(reproduce.HiraganaSettingsConfig(**options))
+        rows = reproduce.studies.load_rows(output / "hiragana-settings.json")
+        assert [row["objective"] for row in rows] == ["ours --consistency_weight=30", "ours"]
     shapes = {
         "figure2": 2,
         "traversals": 2,
         "reconstructions": 1,
         "figure3": 3,
-        "figure3-preset": 2,
+        "figure3-best-preset": 2,
     }
     for name, panels in shapes.items():
         contents = json.loads((output / f"{name}.json").read_text())
@@ -355,6 +364,12 @@ def test_studies_of_ours(small, monkeypatch):
     assert reproduce.LabelsConfig(method="ours").methods() == ("ours",)
     with pytest.raises(ValueError, match="unknown method 'our'; methods: supervised"):
         reproduce.LabelsConfig(method="our")
+    one = reproduce.LabelsConfig(
+        draws=2, method="ours", **{**options, "output": str(output / "one")}
+    )
+    reproduce.labels(one)
+    only = reproduce.studies.load_rows(output / "one" / "labels.json")
+    assert [row["objective"] for row in only] == 3 * ["ours"]
     kept = [row["accuracy"] for row in rows]
     with monkeypatch.context() as patch:  # kept rows are neither trained nor evaluated
         patch.setattr(reproduce.studies, "train_and_evaluate", None)
