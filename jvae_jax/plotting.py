@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 from matplotlib import font_manager
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
@@ -299,15 +300,24 @@ def line_charts(
             axes.yaxis.set_major_formatter("{x:g}")
         axes.tick_params(labelsize=_FONT_POINTS - 2)
         axes.spines[["top", "right"]].set_visible(False)
-    lines = max((axes.get_lines() for axes in figure.axes), key=len)
-    figure.legend(
-        loc="outside lower center",
-        handles=lines,
-        ncols=len(lines),
-        fontsize=_FONT_POINTS - 2,
-        frameon=False,
-    )
+    _add_legend(figure, max((axes.get_lines() for axes in figure.axes), key=len))
     return figure
+
+
+def _add_legend(figure: Figure, lines: Sequence[Artist]) -> None:
+    """Adds a legend below the charts, in as many columns as fit into the figure's width."""
+    for columns in range(len(lines), 0, -1):
+        legend = figure.legend(
+            loc="outside lower center",
+            handles=lines,
+            ncols=columns,
+            fontsize=_FONT_POINTS - 2,
+            frameon=False,
+        )
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            figure.set_figheight(figure.get_figheight() + 0.15 * (-(-len(lines) // columns) - 1))
+            return
+        legend.remove()
 
 
 def heat_maps(

@@ -103,6 +103,19 @@ def test_line_charts_plot_every_series():
     assert [text.get_text() for text in legend.get_texts()] == ["one", "two"]
 
 
+@pytest.mark.parametrize(("length", "columns"), [(2, 6), (20, 3), (80, 1)])
+def test_a_legend_fits_into_the_figure(length, columns):
+    series = {letter * length: ([1.0, 2.0], [0.5, 0.25]) for letter in "abcdef"}
+    figure = plotting.line_charts({"MSE": series, "accuracy": series}, "labels")
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    left = {round(text.get_window_extent().x0) for text in legend.get_texts()}
+    assert len(left) == columns
+    assert (0 <= box.x0 and box.x1 <= figure.bbox.width) or columns == 1
+    assert box.y1 < figure.axes[0].get_tightbbox().y0
+
+
 def test_line_charts_average_values_of_one_x():
     charts = {"error": {"one": ([10.0, 10.0, 10.0, 100.0], [0.5, 0.1, 0.3, 0.2])}}
     (axes,) = plotting.line_charts(charts, "labels").axes
