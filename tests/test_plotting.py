@@ -112,7 +112,7 @@ def test_a_legend_fits_into_the_figure(length, columns):
     box = legend.get_window_extent()
     left = {round(text.get_window_extent().x0) for text in legend.get_texts()}
     assert len(left) == columns
-    assert (0 <= box.x0 and box.x1 <= figure.bbox.width) or columns == 1
+    assert (box.x0 >= 0 and box.x1 <= figure.bbox.width) or columns == 1
     assert box.y1 < figure.axes[0].get_tightbbox().y0
 
 
