@@ -316,11 +316,10 @@ def test_usage_of_categories(posterior, information, marginal_kl):
     assert usage["marginal_kl_c"] == pytest.approx(marginal_kl, abs=1e-12)
 
 
-def test_settings_without_labels_are_the_preset():
+def test_settings_for_few_labels_are_the_preset():
     preset = PRESETS["few_labels"].changes()
-    without, with_ten = reproduce.studies.CLUSTERS
-    assert without == ("joint_vae", preset)
-    assert with_ten == ("ours", {"num_labels": 10, **preset})
+    assert reproduce.studies.CLUSTERS == (("joint_vae", preset),)
+    assert reproduce.studies.LABEL_METHODS["ours --preset=few_labels"] == ("ours", preset)
 
 
 @pytest.mark.long
