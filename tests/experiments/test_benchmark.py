@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -97,12 +98,21 @@ def test_kinds_of_operations_are_those_of_the_layers():
 
 
 @pytest.mark.long
-def test_profile_finds_every_kind(monkeypatch):
-    """Much of a step is in its products, even with the little that tests let XLA optimize."""
-    monkeypatch.setattr(step_profile, "STEPS", 3)
-    milliseconds = step_profile.measure()["milliseconds"]
+def test_profile_finds_every_kind():
+    """Most of the work of an optimized step is in its products, at any load of the machine."""
+    code = """
+import json
+from benchmarks import step_profile
+step_profile.STEPS = 3
+print(json.dumps(step_profile.measure()["milliseconds"]))
+"""
+    flags = os.environ["XLA_FLAGS"].replace("--xla_backend_optimization_level=0", "")
+    environment = {**os.environ, "XLA_FLAGS": flags}
+    folder = ROOT / "experiments"
+    printed = subprocess.check_output([sys.executable, "-c", code], cwd=folder, env=environment)
+    milliseconds = json.loads(printed)
     assert all(duration > 0 for duration in milliseconds.values())
-    assert milliseconds["matrix products"] > sum(milliseconds.values()) / 5
+    assert milliseconds["matrix products"] > milliseconds["batch normalisation and ReLU"]
 
 
 @pytest.mark.long
