@@ -241,7 +241,11 @@ def report(results: dict[str, Any]) -> str:
     operations = train_step_flops(Autoencoder((32, 32, 1)), 64)
     step = statistics.median(rows["train", 64][BASE])
     first, second = results["first_start"], results["second_start"]
-    facts = ", ".join(f"{name} {value}" for name, value in results["facts"].items())
+    facts = ", ".join(
+        f"{name} {value}"
+        for name, value in results["facts"].items()
+        if name.islower() and not name.startswith("jax_")  # without compiler flags
+    )
     lines += [
         "",
         f"- Throughput of {SGEMM_SIZE}x{SGEMM_SIZE} matrix products: {rate / 1e9:.0f} GFLOP/s. A "
