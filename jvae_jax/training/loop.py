@@ -497,11 +497,11 @@ def _neighbours_of_images(run: Run, dataset: Dataset, label_info: LabelInfo) -> 
     objective = run.config.objective
     if not objective.neighbour_count() or (objective.uses_labels and label_info.all_labelled):
         return None
-    nearest = np.zeros((len(dataset.train_images), objective.neighbour_count()), np.int32)
+    neighbours = np.zeros((len(dataset.train_images), objective.neighbour_count()), np.int32)
     with distributed.fail_together():
         if distributed.is_first():
-            nearest = _kept_neighbours(run, dataset)
-    return np.asarray(distributed.broadcast_from_first(nearest))
+            neighbours = _kept_neighbours(run, dataset)
+    return np.asarray(distributed.broadcast_from_first(neighbours))
 
 
 def _kept_neighbours(run: Run, dataset: Dataset) -> np.ndarray:
@@ -515,10 +515,10 @@ def _kept_neighbours(run: Run, dataset: Dataset) -> np.ndarray:
         if kept.shape == (len(dataset.train_images), count) and kept.dtype == np.int32:
             return kept
     logger.info("finding the %d nearest of %d training images", count, len(dataset.train_images))
-    nearest = mutual_neighbours(nearest_images(dataset.train_images, count))
+    neighbours = mutual_neighbours(nearest_images(dataset.train_images, count))
     with atomic_write(path) as file:
-        np.save(file, nearest)
-    return nearest
+        np.save(file, neighbours)
+    return neighbours
 
 
 class _Trainer:
@@ -547,7 +547,7 @@ class _Trainer:
             mapping=run.config.parallel,
         )
         self._labels = dataset.train_labels
-        self._nearest = _neighbours_of_images(run, dataset, label_info)
+        self._all_neighbours = _neighbours_of_images(run, dataset, label_info)
         self._labelled_per_batch = run.config.labelled_per_batch(dataset.train_labels)
         self._dispatches = 0
 
@@ -627,10 +627,10 @@ class _Trainer:
 
     def _neighbours(self, epoch: int) -> np.ndarray | None:
         """Returns a neighbour of each training image for the epoch, if the objective uses any."""
-        if self._nearest is None:
+        if self._all_neighbours is None:
             return None
         key = self._run.key("neighbours")
-        return np.asarray(random_neighbours(key, epoch, self._nearest))
+        return np.asarray(random_neighbours(key, epoch, self._all_neighbours))
 
     @contextmanager
     def _profiled(self) -> Iterator[None]:
