@@ -109,9 +109,14 @@ class Objective:
         changes = self.changes().items()
         return [f"--{name}" if value is True else f"--{name}={value}" for name, value in changes]
 
-    def resolve(self, total_steps: float) -> "Objective":
-        """Returns the objective with defaults that depend on the length of the run filled in."""
-        del total_steps
+    def resolve(self, total_steps: float, epochs: int = 0) -> "Objective":
+        """Returns the objective with defaults that depend on the length of the run filled in.
+
+        Args:
+            total_steps: training steps of the run.
+            epochs: epochs of the run.
+        """
+        del total_steps, epochs
         return self
 
     def initial_multipliers(self) -> Multipliers:
@@ -244,10 +249,12 @@ class _CapacityObjective(Objective):
         has_multipliers = self.penalty == "multiplier" and self.capacity_z is not None
         return {"multiplier_z": jnp.zeros(())} if has_multipliers else {}
 
-    def resolve(self, total_steps: float) -> "Objective":
+    def resolve(self, total_steps: float, epochs: int = 0) -> "Objective":
+        resolved = super().resolve(total_steps, epochs)
         if self.capacity_z is None or self.capacity_steps is not None:
-            return self
-        return replace(self, capacity_steps=default_capacity_steps(total_steps))
+            return resolved
+        capacity_steps: Any = default_capacity_steps(total_steps)
+        return replace(resolved, capacity_steps=capacity_steps)
 
     def _capacity(self, final: float, step: int | Array) -> Scalar:
         steps = CAPACITY_STEPS if self.capacity_steps is None else self.capacity_steps
@@ -312,6 +319,31 @@ class _ConsistencyObjective(Objective):
 
 
 @dataclass(frozen=True, kw_only=True)
+class _LabelObjective(Objective):
+    """Base class of the objectives that use labels."""
+
+    uses_labels: ClassVar[bool] = True
+
+    unsupervised_epochs: int = 0
+    """Epochs at the start in which no label is used, if only a part of the images is labelled; -1:
+    half of all epochs, rounded down. The values of c are then permuted to agree best with the
+    labelled images and their neighbours, and labels are used from there on. With one or two labels
+    of each class, which the classifier would otherwise fit by themselves, c then still is the
+    class. Not in the paper."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, "unsupervised_epochs", lambda value: value >= -1, "-1 or more")
+
+    def resolve(self, total_steps: float, epochs: int = 0) -> "Objective":
+        resolved = super().resolve(total_steps, epochs)
+        if self.unsupervised_epochs >= 0:
+            return resolved
+        unsupervised_epochs: Any = epochs // 2
+        return replace(resolved, unsupervised_epochs=unsupervised_epochs)
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnnealedVAE(_CapacityObjective):
     """beta-VAE with an annealed capacity of z, eq. 7."""
 
@@ -339,12 +371,11 @@ class AnnealedVAE(_CapacityObjective):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CVAE(_ConsistencyObjective, _CapacityObjective):
+class CVAE(_LabelObjective, _ConsistencyObjective, _CapacityObjective):
     """Conditional VAE with a classifier for unlabelled images, eq. 5."""
 
     name: ClassVar[str] = "cvae"
     conditional: ClassVar[bool] = True
-    uses_labels: ClassVar[bool] = True
 
     alpha: float = 1.0
     """Weight of the classifier's cross-entropy. The paper gives no value; 1000 works well with few
@@ -477,11 +508,10 @@ class JointVAE(_ConsistencyObjective, AnnealedVAE):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ours(JointVAE):
+class Ours(_LabelObjective, JointVAE):
     """Joint-VAE with a label-specific prior of c, eq. 10: the paper's objective."""
 
     name: ClassVar[str] = "ours"
-    uses_labels: ClassVar[bool] = True
 
     capacity_c: float = 0.0
     """Final capacity C_c of labelled examples, in nats."""
@@ -546,6 +576,7 @@ PRESETS: dict[str, Objective] = {
         consistency_weight=300.0,
         augmentation_strength=2.0,
         neighbours=5,
+        unsupervised_epochs=-1,
     ),
 }
 """Settings of ``ours`` by name: the paper's, those with the best samples at 16 nats, and those for

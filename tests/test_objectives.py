@@ -51,11 +51,23 @@ def test_defaults_are_the_papers():
     assert {fields.pop("reconstruction_loss") for fields in values.values()} == {"bernoulli_nll"}
     assert values == {
         "vae": {},
-        "cvae": {**annealed, **consistency, "alpha": 1.0, "beta": 1.0, "capacity_z": None},
+        "cvae": {
+            **annealed,
+            **consistency,
+            "alpha": 1.0,
+            "beta": 1.0,
+            "capacity_z": None,
+            "unsupervised_epochs": 0,
+        },
         "beta_vae": {"beta": 30.0},
         "annealed_vae": annealed,
         "joint_vae": joint,
-        "ours": {**joint, "capacity_c": 0.0, "unlabelled_capacity_c": 5.0},
+        "ours": {
+            **joint,
+            "capacity_c": 0.0,
+            "unlabelled_capacity_c": 5.0,
+            "unsupervised_epochs": 0,
+        },
     }
 
 
@@ -84,6 +96,14 @@ def test_short_runs_ramp_over_the_same_fraction(steps, expected):
         assert objective(capacity_steps=7).resolve(steps) == objective(capacity_steps=7)
     for objective in (VAE, CVAE, BetaVAE):
         assert objective().resolve(steps) == objective()
+
+
+@pytest.mark.parametrize("objective", [CVAE, Ours])
+@pytest.mark.parametrize(("given", "epochs", "expected"), [(-1, 5, 2), (-1, 1, 0), (3, 5, 3)])
+def test_unsupervised_epochs_are_half_of_all(objective, given, epochs, expected):
+    resolved = objective(unsupervised_epochs=given).resolve(93_750.0, epochs)
+    assert resolved.unsupervised_epochs == expected
+    assert resolved.capacity_steps == objective().resolve(93_750.0).capacity_steps
 
 
 @pytest.mark.parametrize("name", ["annealed_vae", "joint_vae", "ours"])
@@ -227,7 +247,7 @@ def test_hyperparameters_are_parameters_of_the_loss_function(name):
     parameters = inspect.signature(getattr(losses, name)).parameters
     fields = {field.name for field in dataclasses.fields(OBJECTIVES[name])}
     others = {"augmentation_strength", "capacity_steps", "conditional_encoder", "neighbours"}
-    assert fields - others - {"penalty"} <= set(parameters)
+    assert fields - others - {"penalty", "unsupervised_epochs"} <= set(parameters)
 
 
 FLAGS = {
@@ -254,7 +274,7 @@ def test_accepts_zero_for_all_weights_and_capacities(name):
     names = {field.name for field in dataclasses.fields(objective)}
     names -= {"conditional_encoder", "penalty", "reconstruction_loss", "temperature"}
     names -= {"augmentation_strength"}  # has no effect without a consistency_weight
-    integers = {"capacity_steps", "neighbours"}
+    integers = {"capacity_steps", "neighbours", "unsupervised_epochs"}
     zeros = {each: 0 if each in integers else 0.0 for each in names}
     assert dataclasses.asdict(objective(**zeros)).items() >= zeros.items()
 

@@ -48,6 +48,7 @@ TITLES = {
     "ours --preset=best": "ours, best preset",
     "ours --consistency_weight=100": "ours, consistency weight 100",
     "ours --preset=few_labels": "ours, few_labels preset",
+    "ours --preset=few_labels --unsupervised_epochs=0": "ours, the preset, labels from the start",
     "cvae --alpha=1000": "CVAE, α = 1000",  # noqa: RUF001  # the Greek letter
     "cvae --alpha=1000 --marginal_weight=120 --consistency_weight=300 --augmentation_strength=2 "
     "--neighbours=5": "CVAE, the preset's options",

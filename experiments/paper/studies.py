@@ -113,7 +113,8 @@ CLUSTERS: tuple[Setting, ...] = (("joint_vae", _CLUSTERS),)
 LABEL_METHODS: dict[str, Setting] = {
     "ours": ("ours", {}),
     "ours --consistency_weight=100": ("ours", {"consistency_weight": 100.0}),
-    "ours --preset=few_labels": ("ours", _CLUSTERS),
+    "ours --preset=few_labels": ("ours", {**_CLUSTERS, "unsupervised_epochs": -1}),
+    "ours --preset=few_labels --unsupervised_epochs=0": ("ours", _CLUSTERS),
     "cvae --alpha=1000": ("cvae", {"alpha": 1000.0}),
     "cvae --alpha=1000 --marginal_weight=120 --consistency_weight=300 --augmentation_strength=2 "
     "--neighbours=5": ("cvae", {"alpha": 1000.0, **_without("conditional_encoder", _CLUSTERS)}),

@@ -139,6 +139,12 @@ class TrainConfig:
             raise ValueError(
                 f"{self.objective.name} uses no labels, so num_labels has no effect; leave it out"
             )
+        unsupervised_epochs = getattr(self.objective, "unsupervised_epochs", 0)
+        if unsupervised_epochs >= self.epochs:
+            raise ValueError(
+                f"unsupervised_epochs must be below epochs, {self.epochs}, as no label would be "
+                f"used, got {unsupervised_epochs}"
+            )
         if self.balance_classes and not self.objective.uses_labels:
             raise ValueError(f"{self.objective.name} uses no labels, so it can't balance classes")
         if self.balance_classes and self.num_labels != "all":
@@ -184,8 +190,10 @@ class TrainConfig:
         )
         resolved = replace(
             self,
-            objective=self.objective.resolve(
-                0.0 if self.init_from else self.epochs * steps_per_epoch
+            objective=(
+                self.objective.resolve(0.0)
+                if self.init_from
+                else self.objective.resolve(self.epochs * steps_per_epoch, self.epochs)
             ),
             dataset=dataset.name,
             image_size=dataset.image_shape[0],
@@ -262,6 +270,18 @@ class TrainConfig:
             return None
         count = round(self.batch_size * self.labelled_batch_fraction)
         return min(max(1, count), self.batch_size - 1)
+
+    def unsupervised_epochs(self, labels: Int[np.ndarray, "examples"]) -> int:
+        """Returns the number of epochs at the start in which no label is used.
+
+        Args:
+            labels: labels of the training images; -1 means unlabelled.
+
+        Returns:
+            0 if the objective has no such epochs, or all images or none are labelled.
+        """
+        labelled = np.mean(labels >= 0)
+        return getattr(self.objective, "unsupervised_epochs", 0) if 0 < labelled < 1 else 0
 
     def make_network(self, *, image_shape: tuple[int, int, int], classes: int) -> Autoencoder:
         """Returns the network that the objective trains."""

@@ -16,8 +16,9 @@ from jax import Array
 from jvae_jax.data import Dataset
 from jvae_jax.data.neighbours import mutual_neighbours, nearest_images
 from jvae_jax.evaluation.classifier import EvalClassifier
-from jvae_jax.evaluation.metrics import Evaluation, mean_test_terms
+from jvae_jax.evaluation.metrics import Evaluation, match_categories, mean_test_terms
 from jvae_jax.files import atomic_write, write_json
+from jvae_jax.generation.characters import encode
 from jvae_jax.numerics import default_numerics
 from jvae_jax.objectives import CVAE, Ours
 from jvae_jax.trained_model import category_names
@@ -45,13 +46,16 @@ from jvae_jax.training.run import (
 )
 from jvae_jax.training.run_writer import RunWriter
 from jvae_jax.training.step import TrainState, metric_names
-from jvae_jax.training.transfer import transfer_variables
+from jvae_jax.training.transfer import permute_categories, transfer_variables
 from jvae_jax.types import Batch, Devices, LabelInfo, Variables
 
 logger = logging.getLogger(__name__)
 
 _NOT_STARTED = -1
-"""Capacity steps of a run that isn't there yet."""
+"""Value of a setting of a run that isn't there yet."""
+_BY_LENGTH: dict[str, Any] = {"capacity_steps": None, "unsupervised_epochs": -1}
+"""Settings of objectives that by default follow from the length of the run, which a run that is
+trained for longer keeps, and the values that stand for the default."""
 _ELBO_TERMS = ("reconstruction", "kl_z", "kl_c")
 """Terms of the negative ELBO."""
 
@@ -115,8 +119,10 @@ def fit(
     with distributed.fail_together():
         parallel.check_batch(config.batch_size, len(dataset.train_labels), len(devices))
         run = plan_run(config.resolve(dataset), dataset)
-        capacity_steps = _started_capacity_steps(run, config) if is_first else _NOT_STARTED
-    run = _with_capacity_steps(run, distributed.maximum(capacity_steps))
+        started = _started_settings(run, config) if is_first else {}
+    run = _with_settings(
+        run, {name: distributed.maximum(started.get(name, _NOT_STARTED)) for name in _BY_LENGTH}
+    )
     training_data = training_view(run.config, dataset)
     distributed.check_equal(_shared_settings(config, run, devices))
     with ExitStack() as closing:
@@ -138,7 +144,7 @@ def fit(
         label_info = run.config.label_info(training_data)
         if is_first:
             _log_summary(run, training_data, label_info, devices)
-        state = _train(run, training_data, state, label_info, devices, on_samples)
+        state = _train(run, training_data, state, devices, on_samples)
         with distributed.fail_together():
             if is_first:
                 logger.info("evaluating on %d test images", run.data.test_examples)
@@ -284,6 +290,8 @@ def _log_labels(run: Run, dataset: Dataset) -> None:
         per_class,
         in_batch,
     )
+    if unsupervised_epochs := config.unsupervised_epochs(dataset.train_labels):
+        logger.info("labels are used after the first %d epochs", unsupervised_epochs)
     if unlabelled := [run.data.class_names[index] for index in run.unlabelled_classes]:
         logger.warning(
             "no training image of these classes is labelled, so c is unsupervised for them: %s",
@@ -313,40 +321,47 @@ def _shared_settings(config: TrainConfig, run: Run, devices: Devices) -> dict[st
     }
 
 
-def _started_capacity_steps(run: Run, config: TrainConfig) -> int:
-    """Returns the capacity steps with which the run in the folder was started.
+def _started_settings(run: Run, config: TrainConfig) -> dict[str, int]:
+    """Returns the settings ``_BY_LENGTH`` with which the run in the folder was started.
 
     Args:
-        run: the planned run, whose default capacity steps follow from its number of epochs.
+        run: the planned run, in which these follow from its number of epochs.
         config: configuration before it was resolved.
 
     Returns:
-        ``_NOT_STARTED`` unless the folder contains a run with as many epochs or fewer, and the
-        configuration leaves its capacity steps open.
+        Those that the configuration leaves open; none unless the folder contains a run with as many
+        epochs or fewer.
     """
     started = started_run(run)
-    is_open = getattr(config.objective, "capacity_steps", 0) is None
-    if started is None or started.config.epochs > run.config.epochs or not is_open:
-        return _NOT_STARTED
-    capacity_steps = getattr(started.config.objective, "capacity_steps", None)
-    return _NOT_STARTED if capacity_steps is None else capacity_steps
+    if started is None or started.config.epochs > run.config.epochs:
+        return {}
+    of_started = {name: getattr(started.config.objective, name, None) for name in _BY_LENGTH}
+    return {
+        name: value
+        for name, value in of_started.items()
+        if value is not None and getattr(config.objective, name, value) == _BY_LENGTH[name]
+    }
 
 
-def _with_capacity_steps(run: Run, capacity_steps: int) -> Run:
-    """Replaces the run's capacity steps, if it has any, unless ``_NOT_STARTED`` is given."""
-    default = getattr(run.config.objective, "capacity_steps", None)
-    if default is None or capacity_steps in (_NOT_STARTED, default):
-        return run
-    logger.warning(
-        "capacities increase over %d steps, as when the run was started, where %d epochs would "
-        "take %d; for that, choose another --workdir",
-        capacity_steps,
-        run.config.epochs,
-        default,
-    )
-    values: dict[str, Any] = {"capacity_steps": capacity_steps}
-    objective = replace(run.config.objective, **values)
-    return replace(run, config=replace(run.config, objective=objective))
+def _with_settings(run: Run, values: Mapping[str, int]) -> Run:
+    """Replaces settings of the run's objective, but for those that are ``_NOT_STARTED``."""
+    objective = run.config.objective
+    kept = {
+        name: value
+        for name, value in values.items()
+        if value != _NOT_STARTED and getattr(objective, name, value) != value
+    }
+    for name, value in kept.items():
+        logger.warning(
+            "%s is %d, as when the run was started, where %d epochs would have %d; for that, "
+            "choose another --workdir",
+            name,
+            value,
+            run.config.epochs,
+            getattr(objective, name),
+        )
+    changes: dict[str, Any] = kept
+    return replace(run, config=replace(run.config, objective=replace(objective, **changes)))
 
 
 def _open(
@@ -421,21 +436,28 @@ def _train(
     run: Run,
     dataset: Dataset,
     state: TrainState,
-    label_info: LabelInfo,
     devices: Devices,
     on_samples: Callable[[Path], None] | None,
 ) -> TrainState:
     """Trains from a saved state to the end of the run, or until a signal asks to stop."""
     save_every = run.config.save_every or 1
-    trainer = _Trainer(run, dataset, label_info, devices)
     steps_per_epoch = run.steps_per_epoch
     step = int(state.step)
+    unsupervised_epochs = run.config.unsupervised_epochs(dataset.train_labels)
+    neighbours = _neighbours_of_images(run, dataset)
+    trainer = None
     # Only the first process writes, so it alone can fail in these blocks.
     with distributed.fail_together():
         writer = RunWriter(run, step, on_samples)
     with stop_on_signals() as stop, writer:
         sums = writer.metric_sums
         for epoch in range(step // steps_per_epoch + 1, run.config.epochs + 1):
+            if trainer is None or epoch == unsupervised_epochs + 1:
+                is_unsupervised = epoch <= unsupervised_epochs
+                view = _without_labels(dataset) if is_unsupervised else dataset
+                trainer = _Trainer(run, view, neighbours, devices)
+            if unsupervised_epochs and step == unsupervised_epochs * steps_per_epoch:
+                state = _matched_to_labels(run, dataset, neighbours, state)
             state, sums = trainer.train_epoch(state, epoch, sums, writer, stop)
             step = int(state.step)
             if step < epoch * steps_per_epoch:
@@ -452,9 +474,9 @@ def _train(
                 run.network,
                 variables,
                 step,
-                dataset.test_split,
+                trainer.dataset.test_split,
                 run.key("test"),
-                label_info,
+                trainer.label_info,
             )
             _check_test_terms(run, epoch, test_terms)
             with distributed.fail_together():
@@ -492,10 +514,10 @@ def _advice(run: Run) -> str:
     )
 
 
-def _neighbours_of_images(run: Run, dataset: Dataset, label_info: LabelInfo) -> np.ndarray | None:
+def _neighbours_of_images(run: Run, dataset: Dataset) -> np.ndarray | None:
     """Returns the neighbours of each training image, if the objective uses any."""
     objective = run.config.objective
-    if not objective.neighbour_count() or (objective.uses_labels and label_info.all_labelled):
+    if not objective.neighbour_count() or (objective.uses_labels and dataset.all_labelled):
         return None
     neighbours = np.zeros((len(dataset.train_images), objective.neighbour_count()), np.int32)
     with distributed.fail_together():
@@ -521,10 +543,58 @@ def _kept_neighbours(run: Run, dataset: Dataset) -> np.ndarray:
     return neighbours
 
 
+def _without_labels(dataset: Dataset) -> Dataset:
+    return replace(
+        dataset,
+        train_labels=np.full_like(dataset.train_labels, -1),
+        test_labels=np.full_like(dataset.test_labels, -1),
+    )
+
+
+def _matched_to_labels(
+    run: Run, dataset: Dataset, neighbours: np.ndarray | None, state: TrainState
+) -> TrainState:
+    """Permutes the values of c so that they agree best with the labels.
+
+    Args:
+        run: the run.
+        dataset: the dataset as training sees it.
+        neighbours: neighbours of each training image, which count as of its class, if there are
+            any.
+        state: state of training without labels.
+    """
+    labelled = np.flatnonzero(dataset.train_labels >= 0)
+    images, labels = labelled, dataset.train_labels[labelled]
+    if neighbours is not None:
+        images = np.concatenate([labelled, neighbours[labelled].ravel()])
+        labels = np.concatenate([labels, labels.repeat(neighbours.shape[1])])
+    classes = len(dataset.class_names)
+    category_to_class = np.zeros(classes, np.int64)
+    if distributed.is_first():
+        posterior = encode(run.network, state.average, dataset.train_images[images])
+        if posterior.logits is None:
+            raise TypeError("a network without classes has no values of c to match")
+        most_probable = np.argmax(posterior.logits, axis=-1)
+        category_to_class = match_categories(most_probable, labels, classes, range(classes))
+        agreeing = np.mean(category_to_class[most_probable] == labels)
+        logger.info(
+            "matched c to the labels: it agrees with %.1f percent of the %d labelled images%s",
+            100 * agreeing,
+            len(labelled),
+            "" if neighbours is None else " and their neighbours",
+        )
+    category_to_class = np.asarray(distributed.broadcast_from_first(category_to_class))
+    return permute_categories(run.network, run.optimizer, state, np.argsort(category_to_class))
+
+
 class _Trainer:
     """A run's training data and compiled steps, on its devices."""
 
-    def __init__(self, run: Run, dataset: Dataset, label_info: LabelInfo, devices: Devices) -> None:
+    def __init__(
+        self, run: Run, dataset: Dataset, neighbours: np.ndarray | None, devices: Devices
+    ) -> None:
+        self.dataset = dataset
+        self.label_info = run.config.label_info(dataset)
         self._run = run
         self._names = metric_names(run.config.objective)
         self._devices = devices
@@ -541,13 +611,13 @@ class _Trainer:
             run.network,
             run.optimizer,
             batch_size=run.config.batch_size,
-            label_info=label_info,
+            label_info=self.label_info,
             ema_decay=run.config.ema_decay,
             devices=devices,
             mapping=run.config.parallel,
         )
         self._labels = dataset.train_labels
-        self._all_neighbours = _neighbours_of_images(run, dataset, label_info)
+        self._all_neighbours = neighbours
         self._labelled_per_batch = run.config.labelled_per_batch(dataset.train_labels)
         self._dispatches = 0
 

@@ -75,7 +75,7 @@ _IGNORED_ON_RESUME = (
     "log",
 )
 """Fields that may change when a run is resumed, and differ between processes."""
-_SET_BY_EPOCHS = ("capacity_steps", "save_every")
+_SET_BY_EPOCHS = ("capacity_steps", "unsupervised_epochs", "save_every")
 """Settings that by default follow from epochs and batch_size, which say more if they differ."""
 _WRITTEN_FILES = (
     ".lock",

@@ -1,4 +1,4 @@
-"""Initial weights of a network from a model that was trained on other classes."""
+"""Weights by class: those of a model that was trained on other classes, and permuted ones."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,10 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Int
 
 from jvae_jax.models.autoencoder import Autoencoder
+from jvae_jax.training.step import TrainState
 from jvae_jax.types import Variables
+
+_NO_AXIS = -1
+"""Axis of the classes of a variable that has none."""
 
 
 def transfer_variables(
@@ -54,6 +60,40 @@ def transfer_variables(
     }
     # Copies, since a training step reuses the memory of its arguments.
     return unflatten_dict({name: jnp.array(array) for name, array in result.items()})
+
+
+def permute_categories(
+    network: Autoencoder,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    categories: Int[np.ndarray, "classes"],
+) -> TrainState:
+    """Permutes the values of c in a state of training.
+
+    Args:
+        network: unbound linen module, with classes.
+        optimizer: the optimizer that made the state; its moments are permuted too.
+        state: state of training.
+        categories: for each value of c after the permutation, that before it.
+
+    Returns:
+        A state whose model does the same with permuted values of c.
+    """
+    class_axes = _class_axes(network)
+    axes = {name: class_axes.get(name, _NO_AXIS) for name in flatten_dict(state.variables)}
+    tree_of_axes = unflatten_dict(axes)
+
+    def permute(array: Any, axis: int) -> np.ndarray:
+        array = np.asarray(array)
+        return array if axis == _NO_AXIS else _by_class(array, array, axis, list(categories))
+
+    return state._replace(
+        variables=jax.tree.map(permute, state.variables, tree_of_axes),
+        average=jax.tree.map(permute, state.average, tree_of_axes),
+        opt_state=optax.tree_utils.tree_map_params(
+            optimizer, permute, state.opt_state, tree_of_axes["params"]
+        ),
+    )
 
 
 def _structure(network: Autoencoder) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from paper import configs, tables
 from jvae_jax import data, load, plotting, trained_model
 from jvae_jax.evaluation import classifier
 from jvae_jax.handwriting import metrics
-from jvae_jax.objectives import OBJECTIVES, PRESETS
+from jvae_jax.objectives import OBJECTIVES, PRESETS, Ours
 from jvae_jax.types import Posterior
 
 
@@ -87,10 +87,11 @@ def test_settings_caption_lists_epochs_and_seeds():
 
 def test_methods_of_the_labels_study_are_their_flags():
     methods = dict(reproduce.studies.LABEL_METHODS)
-    preset = methods.pop("ours --preset=few_labels")
-    assert OBJECTIVES[preset[0]](**preset[1]) == PRESETS["few_labels"]
+    assert methods.keys() < reproduce.figures.TITLES.keys()
+    for name, changes in (("", {}), (" --unsupervised_epochs=0", {"unsupervised_epochs": 0})):
+        objective, settings = methods.pop(f"ours --preset=few_labels{name}")
+        assert OBJECTIVES[objective](**settings) == replace(PRESETS["few_labels"], **changes)
     assert [reproduce.studies.setting_name(*setting) for setting in methods.values()] == [*methods]
-    assert {"ours --preset=few_labels", *methods} < reproduce.figures.TITLES.keys()
 
 
 def test_labels_figure_plots_the_epochs_of_the_most_numbers_of_labels():
@@ -316,11 +317,10 @@ def test_usage_of_categories(posterior, information, marginal_kl):
     assert usage["marginal_kl_c"] == pytest.approx(marginal_kl, abs=1e-12)
 
 
-def test_settings_for_few_labels_are_the_preset():
-    preset = PRESETS["few_labels"].changes()
-    (without_labels,) = reproduce.studies.CLUSTERS
-    assert without_labels == ("joint_vae", preset)
-    assert reproduce.studies.LABEL_METHODS["ours --preset=few_labels"] == ("ours", preset)
+def test_settings_without_labels_are_those_of_the_preset():
+    ((objective, settings),) = reproduce.studies.CLUSTERS
+    assert objective == "joint_vae"
+    assert Ours(**settings, unsupervised_epochs=-1) == PRESETS["few_labels"]
 
 
 @pytest.mark.long
