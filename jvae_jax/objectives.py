@@ -326,10 +326,10 @@ class _LabelObjective(Objective):
 
     unsupervised_epochs: int = 0
     """Epochs at the start in which no label is used, if only a part of the images is labelled; -1:
-    half of all epochs, rounded down. The values of c are then permuted to agree best with the
-    labelled images and their neighbours, and labels are used from there on. With one or two labels
-    of each class, which the classifier would otherwise fit by themselves, c then still is the
-    class. Not in the paper."""
+    half of all epochs, rounded down, or none with --init_from. The values of c are then permuted to
+    agree best with the labelled images and their neighbours, and labels are used from there on.
+    This helps with one or two labels of each class, which a classifier may fit by themselves. Not
+    in the paper."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

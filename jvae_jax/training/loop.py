@@ -266,7 +266,7 @@ def _settings_without_effect(
     if isinstance(objective, Ours) and label_info.all_labelled:
         unused["unlabelled_capacity_c"] = objective, Ours
     if isinstance(objective, (CVAE, Ours)) and label_info.all_labelled:
-        unused["neighbours"] = objective, type(objective)
+        unused["neighbours"] = unused["unsupervised_epochs"] = objective, type(objective)
     return {
         name: getattr(values, name)
         for name, (values, defaults) in unused.items()
@@ -403,7 +403,7 @@ def _initial_state(run: Run) -> TrainState:
     except ValueError as error:
         config = source.config
         flags = [f"--objective={config.objective.name}", *config.objective.flags()]
-        flags = [flag for flag in flags if not flag.startswith("--capacity_steps=")]
+        flags = [flag for flag in flags if flag[2:].split("=")[0] not in _BY_LENGTH]
         sizes = ("latents", "fixed_latents", "depth", "image_size")
         flags += [f"--{name}={getattr(config, name)}" for name in sizes]
         raise ValueError(
@@ -569,13 +569,14 @@ def _matched_to_labels(
         images = np.concatenate([labelled, neighbours[labelled].ravel()])
         labels = np.concatenate([labels, labels.repeat(neighbours.shape[1])])
     classes = len(dataset.class_names)
-    category_to_class = np.zeros(classes, np.int64)
+    category_to_class = np.zeros(classes, np.int32)
     if distributed.is_first():
         posterior = encode(run.network, state.average, dataset.train_images[images])
         if posterior.logits is None:
             raise TypeError("a network without classes has no values of c to match")
-        most_probable = np.argmax(posterior.logits, axis=-1)
-        category_to_class = match_categories(most_probable, labels, classes, range(classes))
+        most_probable = np.argmax(np.asarray(posterior.logits), axis=-1)
+        matched = match_categories(most_probable, labels, classes, range(classes))
+        category_to_class = matched.astype(np.int32)
         agreeing = np.mean(category_to_class[most_probable] == labels)
         logger.info(
             "matched c to the labels: it agrees with %.1f percent of the %d labelled images%s",

@@ -85,7 +85,7 @@ def permute_categories(
 
     def permute(array: Any, axis: int) -> np.ndarray:
         array = np.asarray(array)
-        return array if axis == _NO_AXIS else _by_class(array, array, axis, list(categories))
+        return array if axis == _NO_AXIS else _by_class(array, array, axis, categories.tolist())
 
     return state._replace(
         variables=jax.tree.map(permute, state.variables, tree_of_axes),

@@ -104,19 +104,43 @@ def test_resumed_run_equals_uninterrupted_run(reference, epoch, tmp_path, monkey
     assert_same_result(resumed, run)
 
 
+FEW_LABELS = replace(
+    SMALL,
+    objective=Ours(consistency_weight=30.0, neighbours=3, unsupervised_epochs=-1),
+    num_labels=3,
+)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("epoch", [2, 3, 4])
+def test_resumes_exactly_before_and_after_c_is_matched(epoch, tmp_path, monkeypatch):
+    """From the end of epoch 1, without labels, of epoch 2, where c is matched, and of epoch 3."""
+    with log_messages() as messages:
+        whole = fit(replace(FEW_LABELS, workdir=str(tmp_path / "whole")), make_dataset())
+    assert "labels are used after the first 2 epochs" in messages
+    changes = {"objective": FEW_LABELS.objective, "num_labels": 3}
+    interrupt_in_epoch(epoch, tmp_path / "resumed", monkeypatch, **changes)
+    with log_messages() as messages:
+        resumed = fit(replace(FEW_LABELS, workdir=str(tmp_path / "resumed")), make_dataset())
+    assert any("matched c to the labels" in message for message in messages) == (epoch < 4)
+    assert_same_result(resumed, whole)
+
+
 @pytest.mark.long
 def test_run_with_more_epochs_continues_the_finished_one(tmp_path):
     """Its capacity schedule stays, where the default of the longer run would take 6 steps."""
-    short = replace(SMALL, epochs=2, workdir=str(tmp_path / "grown"))
+    short = replace(FEW_LABELS, epochs=2, workdir=str(tmp_path / "grown"))
     fit(short, make_dataset())
     with log_messages() as messages:
         grown = fit(replace(short, epochs=4), make_dataset())
     assert any("grows from 2 to 4 epochs" in message for message in messages)
-    assert (
-        "capacities increase over 3 steps, as when the run was started, where 4 epochs would "
-        "take 6; for that, choose another --workdir"
-    ) in messages
-    whole = replace(SMALL, objective=Ours(capacity_steps=3), workdir=str(tmp_path / "whole"))
+    for name, kept, default in (("capacity_steps", 3, 6), ("unsupervised_epochs", 1, 2)):
+        assert (
+            f"{name} is {kept}, as when the run was started, where 4 epochs would have {default}; "
+            "for that, choose another --workdir"
+        ) in messages
+    objective = replace(FEW_LABELS.objective, capacity_steps=3, unsupervised_epochs=1)
+    whole = replace(FEW_LABELS, objective=objective, workdir=str(tmp_path / "whole"))
     expected = fit(whole, make_dataset())
     assert_same_result(grown, expected)
     assert_same_result(fit(replace(short, epochs=4), make_dataset()), expected)
@@ -194,12 +218,16 @@ def test_warns_of_settings_without_effect(tmp_path, monkeypatch):
         raise InterruptedTestError
 
     monkeypatch.setattr(loop, "_train", train)
-    objective = Ours(unlabelled_capacity_c=3.0)
+    objective = Ours(unlabelled_capacity_c=3.0, unsupervised_epochs=1)
     config = replace(
-        SMALL, epochs=1, objective=objective, labelled_batch_fraction=0.5, fixed_latents=2
+        SMALL, epochs=2, objective=objective, labelled_batch_fraction=0.5, fixed_latents=2
     )
     expected = {
-        "all": {"labelled_batch_fraction of 0.5", "unlabelled_capacity_c of 3"},
+        "all": {
+            "labelled_batch_fraction of 0.5",
+            "unlabelled_capacity_c of 3",
+            "unsupervised_epochs of 1",
+        },
         30: {"labelled_batch_fraction of 0.5"},
         6: set(),
     }

@@ -1,6 +1,7 @@
 """Semi-supervised training: batches, weighted losses, and hidden labels."""
 
 import itertools
+import json
 from dataclasses import replace
 
 import jax
@@ -207,6 +208,26 @@ def test_labels_have_no_effect_without_supervision(objective, num_labels, tmp_pa
         for name, data in (("true", dataset), ("wrong", wrong))
     ]
     jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+@pytest.mark.long
+def test_labels_have_no_effect_in_unsupervised_epochs(tmp_path):
+    """With c that is then matched to the labels."""
+    dataset = make_dataset(train=120)
+    rotated = ((dataset.train_labels + 1) % 3).astype(np.int32)
+    objective = replace(PRESETS["few_labels"], neighbours=3)
+    config = replace(SMALL, objective=objective, num_labels=3, epochs=9)
+    terms, labelled = {}, {}
+    for name, labels in (("true", dataset.train_labels), ("rotated", rotated)):
+        data = replace(dataset, train_labels=labels)
+        run = fit(replace(config, workdir=str(tmp_path / name)), data)
+        terms[name] = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
+        predicted = np.argmax(run.model.encode(dataset.train_images).logits, axis=-1)
+        labelled[name] = predicted == labels
+    assert terms["true"][:4] == terms["rotated"][:4]
+    assert terms["true"][4] != terms["rotated"][4]
+    assert labelled["true"].mean() > 0.95
+    assert labelled["rotated"].mean() > 0.95
 
 
 @pytest.mark.long

@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from helpers import SMALL, log_messages, make_dataset
 from random_models import random_model
@@ -13,7 +14,8 @@ from random_models import random_model
 from jvae_jax.models.autoencoder import Autoencoder
 from jvae_jax.objectives import OBJECTIVES, Ours
 from jvae_jax.training.loop import fit
-from jvae_jax.training.transfer import transfer_variables
+from jvae_jax.training.step import TrainState
+from jvae_jax.training.transfer import permute_categories, transfer_variables
 
 
 def initial_variables(network):
@@ -44,6 +46,31 @@ def test_classes_keep_their_weights_in_another_order(conditional):
         np.testing.assert_allclose(posterior.mean, expected.mean, atol=1e-5)
     kernels = [tree["params"]["decoder"]["Dense_0"]["kernel"] for tree in (variables, initial)]
     np.testing.assert_array_equal(kernels[0][3::2], kernels[1][3::2])
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_categories_are_permuted(conditional):
+    """In the weights, their average and the optimizer's moments; the model is the same but for
+    them."""
+    model = random_model(Autoencoder((8, 8, 1), 2, 3, conditional=conditional))
+    variables, optimizer = model.variables, optax.adam(1e-3)
+    initial = optimizer.init(variables["params"])
+    adam = initial[0]._replace(count=jnp.int32(7), mu=variables["params"], nu=variables["params"])
+    state = TrainState(jnp.int32(5), variables, variables, (adam, *initial[1:]))
+    categories = np.array([2, 0, 1])
+    permuted = permute_categories(model.network, optimizer, state, categories)
+    assert (permuted.step, permuted.opt_state[0].count) == (5, 7)
+    for tree in (permuted.average["params"], permuted.opt_state[0].mu, permuted.opt_state[0].nu):
+        jax.tree.map(np.testing.assert_array_equal, tree, permuted.variables["params"])
+    other = replace(model, variables=permuted.variables)
+    images = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 1), np.uint8)
+    posterior, expected = other.encode(images), model.encode(images)
+    np.testing.assert_allclose(posterior.logits, expected.logits[:, categories], atol=1e-5)
+    np.testing.assert_allclose(posterior.mean, expected.mean, atol=1e-5)
+    z = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
+    np.testing.assert_allclose(
+        other.decode(z, np.arange(3)), model.decode(z, categories), atol=1e-6
+    )
 
 
 def test_without_classes_all_weights_are_taken():
