@@ -138,10 +138,20 @@ PRESET_SELECTION: tuple[Setting, ...] = (
 """Candidate settings for good samples at 16 nats, compared on a validation split."""
 HIRAGANA_SETTINGS: tuple[Setting, ...] = (
     ("ours", {**PRESETS["best"].changes(), "consistency_weight": 100.0}),
-    ("ours", {"num_labels": 730, "conditional_encoder": True, "consistency_weight": 100.0}),
+    (
+        "ours",
+        {
+            "num_labels": 730,
+            "conditional_encoder": True,
+            "consistency_weight": 100.0,
+            "augmentation_strength": 2.0,
+            "capacity_steps": 0,
+        },
+    ),
 )
 """Settings for hiragana: those of the packaged kana with the consistency loss of
-``MODEL_SELECTION``, and that loss with ten labels of each class."""
+``MODEL_SELECTION``, and that loss with ten labels of each class, under a stronger augmentation and
+with capacities at their final values from the first step."""
 CAPACITIES = (2.0, 5.0, 10.0, 16.0, 25.0)
 """Capacities C_z of the frontier, in nats."""
 FRONTIER = ("ours", "ours --preset=best", "cvae")
