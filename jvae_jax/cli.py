@@ -412,3 +412,7 @@ def _set_compilation_cache() -> None:
     except (OSError, RuntimeError):  # there may be no home folder
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        # By default only programs that took a second to compile are kept; a command has dozens that
+        # took less.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

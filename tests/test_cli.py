@@ -306,21 +306,30 @@ def test_prints_log_messages_once(capsys):
 @pytest.fixture
 def cache_dir():
     """Returns the current compilation cache; restores it at the end."""
-    before = jax.config.jax_compilation_cache_dir
+    options = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+    before = {name: getattr(jax.config, name) for name in options}
     yield lambda: jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", before)
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 def test_caches_compiled_programs_per_machine(cache_dir, tmp_path, monkeypatch, capsys):
-    """JAX_COMPILATION_CACHE_DIR takes precedence."""
+    """However fast they compiled. JAX's environment variables take precedence."""
+    option = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+    min_seconds = lambda: getattr(jax.config, option.lower())  # noqa: E731
+    jax.config.update(option.lower(), 5.0)
     monkeypatch.setenv("HOME", str(tmp_path))
     before = cache_dir()
     assert run_and_exit(lambda _config: None, capsys=capsys) == (0, "")
-    assert cache_dir() == before
+    assert (cache_dir(), min_seconds()) == (before, 5.0)
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv(option, "5")
     assert run_and_exit(lambda _config: None, capsys=capsys) == (0, "")
     (folder,) = tmp_path.glob(".cache/jvae_jax/compiled/*")
-    assert cache_dir() == str(folder)
+    assert (cache_dir(), min_seconds()) == (str(folder), 5.0)
+    monkeypatch.delenv(option)
+    assert run_and_exit(lambda _config: None, capsys=capsys) == (0, "")
+    assert (cache_dir(), min_seconds()) == (str(folder), 0.0)
 
 
 @pytest.mark.fault("environment", "home folder that is a file", "commands work without a cache")
