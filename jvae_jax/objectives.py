@@ -109,12 +109,12 @@ class Objective:
         changes = self.changes().items()
         return [f"--{name}" if value is True else f"--{name}={value}" for name, value in changes]
 
-    def resolve(self, total_steps: float, epochs: int = 0) -> "Objective":
+    def resolve(self, total_steps: float, epochs: int) -> "Objective":
         """Returns the objective with defaults that depend on the length of the run filled in.
 
         Args:
-            total_steps: training steps of the run.
-            epochs: epochs of the run.
+            total_steps: training steps of the run; 0 if it starts from a trained model.
+            epochs: its epochs, likewise.
         """
         del total_steps, epochs
         return self
@@ -249,7 +249,7 @@ class _CapacityObjective(Objective):
         has_multipliers = self.penalty == "multiplier" and self.capacity_z is not None
         return {"multiplier_z": jnp.zeros(())} if has_multipliers else {}
 
-    def resolve(self, total_steps: float, epochs: int = 0) -> "Objective":
+    def resolve(self, total_steps: float, epochs: int) -> "Objective":
         resolved = super().resolve(total_steps, epochs)
         if self.capacity_z is None or self.capacity_steps is not None:
             return resolved
@@ -325,17 +325,16 @@ class _LabelObjective(Objective):
     uses_labels: ClassVar[bool] = True
 
     unsupervised_epochs: int = 0
-    """Epochs at the start in which no label is used, if only a part of the images is labelled; -1:
+    """Epochs at the start in which no label is used, if some but not all images are labelled; -1:
     half of all epochs, rounded down, or none with --init_from. The values of c are then permuted to
-    agree best with the labelled images and their neighbours, and labels are used from there on.
-    This helps with one or two labels of each class, which a classifier may fit by themselves. Not
-    in the paper."""
+    agree best with the labels, which with --neighbours count for neighbouring images too. Helps
+    with one or two labels of each class, which a network may memorize. Not in the paper."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, "unsupervised_epochs", lambda value: value >= -1, "-1 or more")
 
-    def resolve(self, total_steps: float, epochs: int = 0) -> "Objective":
+    def resolve(self, total_steps: float, epochs: int) -> "Objective":
         resolved = super().resolve(total_steps, epochs)
         if self.unsupervised_epochs >= 0:
             return resolved

@@ -92,10 +92,10 @@ def test_ramp():
 def test_short_runs_ramp_over_the_same_fraction(steps, expected):
     assert default_capacity_steps(steps) == expected
     for objective in (AnnealedVAE, JointVAE, Ours):
-        assert objective().resolve(steps) == objective(capacity_steps=expected)
-        assert objective(capacity_steps=7).resolve(steps) == objective(capacity_steps=7)
+        assert objective().resolve(steps, 1) == objective(capacity_steps=expected)
+        assert objective(capacity_steps=7).resolve(steps, 1) == objective(capacity_steps=7)
     for objective in (VAE, CVAE, BetaVAE):
-        assert objective().resolve(steps) == objective()
+        assert objective().resolve(steps, 1) == objective()
 
 
 @pytest.mark.parametrize("objective", [CVAE, Ours])
@@ -103,7 +103,7 @@ def test_short_runs_ramp_over_the_same_fraction(steps, expected):
 def test_unsupervised_epochs_are_half_of_all(objective, given, epochs, expected):
     resolved = objective(unsupervised_epochs=given).resolve(93_750.0, epochs)
     assert resolved.unsupervised_epochs == expected
-    assert resolved.capacity_steps == objective().resolve(93_750.0).capacity_steps
+    assert resolved.capacity_steps == objective().resolve(93_750.0, epochs).capacity_steps
 
 
 @pytest.mark.parametrize("name", ["annealed_vae", "joint_vae", "ours"])

@@ -45,7 +45,7 @@ FIXED_SHARE = 0.1
 def step_cost(batch_size: int) -> tuple[float, float]:
     """Operations, and bytes read and written, of a training step of the paper's ``ours``."""
     config = TrainConfig()
-    objective = config.objective.resolve(config.epochs * 1000.0)
+    objective = config.objective.resolve(config.epochs * 1000.0, config.epochs)
     network = config.make_network(image_shape=(32, 32, 1), classes=10)
     optimizer = optax.adam(config.learning_rate)
     images: Any = jax.ShapeDtypeStruct((batch_size, 32, 32, 1), np.uint8)

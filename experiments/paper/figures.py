@@ -55,8 +55,8 @@ TITLES = {
     SUPERVISED_BASELINE: SUPERVISED_BASELINE,
 }
 """Names of objectives and settings in figures."""
-LOOK_ALIKES = ("いり", "はほま", "ぬめ", "ぱぴぷぺぽ")
-"""Groups of similar hiragana: those of the paper's figure 3, and the rare ones of hiragana73."""
+HIRAGANA_GROUPS = ("いり", "はほま", "ぬめ", "ぱぴぷぺぽ")
+"""Similar hiragana, as in the paper's figure 3, and the five of which hiragana73 has few images."""
 
 _SMALLEST_ERROR = 1e-4
 """Error rate that is plotted, logarithmically, if there is none: one of 10,000 images."""
@@ -89,7 +89,7 @@ def figure3(runs: Sequence[Run], dataset: Dataset, eval_classifier: EvalClassifi
         eval_classifier: classifier whose most confused classes are the last group.
     """
     names = dataset.class_names
-    available = [group for group in LOOK_ALIKES if set(group) <= set(names)]
+    available = [group for group in HIRAGANA_GROUPS if set(group) <= set(names)]
     groups = [[names.index(name) for name in group] for group in available]
     groups.append(most_confused(eval_classifier, dataset))
     return [

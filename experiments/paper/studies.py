@@ -119,8 +119,9 @@ LABEL_METHODS: dict[str, Setting] = {
     "cvae --alpha=1000 --marginal_weight=120 --consistency_weight=300 --augmentation_strength=2 "
     "--neighbours=5": ("cvae", {"alpha": 1000.0, **_without("conditional_encoder", _CLUSTERS)}),
 }
-"""Methods of the few-label study: the paper's, the best of ``MODEL_SELECTION`` for 100 labels, and
-the preset, whose options that the CVAE has are tried with it too."""
+"""Methods of the few-label study: the paper's, the best of ``MODEL_SELECTION`` for 100 labels, the
+preset, and the preset with labels from the first epoch. The CVAE has the preset's options but for
+``conditional_encoder``, as it always is, and ``unsupervised_epochs``, which didn't help it."""
 _HELD: dict[str, Any] = {"capacity_z": 16.0, "penalty": "multiplier"}
 PRESET_SELECTION: tuple[Setting, ...] = (
     ("cvae", {"beta": 30.0, **_HELD}),

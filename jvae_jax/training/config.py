@@ -54,7 +54,8 @@ class TrainConfig:
     init_from: str | None = None
     """Model with whose weights the run starts: the name of a packaged model, hf://OWNER/NAME, or
     the folder of a run or of an exported model. Classes are matched by their names; new ones start
-    at random, and capacities at their final values unless --capacity_steps says otherwise."""
+    at random. Capacities start at their final values unless --capacity_steps says otherwise, and
+    labels are used from the first epoch unless --unsupervised_epochs does."""
     seed: int = 0
     """Random seed of the initial weights, the order of examples and all noise."""
     epochs: int = 100
@@ -191,7 +192,7 @@ class TrainConfig:
         resolved = replace(
             self,
             objective=(
-                self.objective.resolve(0.0)
+                self.objective.resolve(0.0, 0)
                 if self.init_from
                 else self.objective.resolve(self.epochs * steps_per_epoch, self.epochs)
             ),
@@ -270,18 +271,6 @@ class TrainConfig:
             return None
         count = round(self.batch_size * self.labelled_batch_fraction)
         return min(max(1, count), self.batch_size - 1)
-
-    def unsupervised_epochs(self, labels: Int[np.ndarray, "examples"]) -> int:
-        """Returns the number of epochs at the start in which no label is used.
-
-        Args:
-            labels: labels of the training images; -1 means unlabelled.
-
-        Returns:
-            0 if the objective has no such epochs, or all images or none are labelled.
-        """
-        labelled = np.mean(labels >= 0)
-        return getattr(self.objective, "unsupervised_epochs", 0) if 0 < labelled < 1 else 0
 
     def make_network(self, *, image_shape: tuple[int, int, int], classes: int) -> Autoencoder:
         """Returns the network that the objective trains."""

@@ -33,6 +33,7 @@ from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.distributed import StopRequest, stop_on_signals
 from jvae_jax.training.provenance import environment, numeric_environment
 from jvae_jax.training.run import (
+    DEFAULT_BY_LENGTH,
     Run,
     check_folder,
     load_run,
@@ -53,9 +54,8 @@ logger = logging.getLogger(__name__)
 
 _NOT_STARTED = -1
 """Value of a setting of a run that isn't there yet."""
-_BY_LENGTH: dict[str, Any] = {"capacity_steps": None, "unsupervised_epochs": -1}
-"""Settings of objectives that by default follow from the length of the run, which a run that is
-trained for longer keeps, and the values that stand for the default."""
+_MATCHED_AT_A_TIME = 10_000
+"""Images on the device while values of c are matched to labels."""
 _ELBO_TERMS = ("reconstruction", "kl_z", "kl_c")
 """Terms of the negative ELBO."""
 
@@ -76,7 +76,8 @@ def fit(
 
     A run that is interrupted at any moment and resumed by the same call ends with the same
     parameters, optimizer state and metrics, bit for bit, as one that was not. With more epochs, the
-    call trains an existing run for longer; capacities then rise over as many steps as before. After
+    call trains an existing run for longer; capacities then rise over as many steps as before, and
+    as many epochs use no label. After
     SIGINT or SIGTERM the steps in flight are finished and saved first; a second signal ends the
     process at once. JAX's options for random bits, types and promotion are fixed, see
     :func:`jvae_jax.numerics.default_numerics`.
@@ -121,7 +122,8 @@ def fit(
         run = plan_run(config.resolve(dataset), dataset)
         started = _started_settings(run, config) if is_first else {}
     run = _with_settings(
-        run, {name: distributed.maximum(started.get(name, _NOT_STARTED)) for name in _BY_LENGTH}
+        run,
+        {name: distributed.maximum(started.get(name, _NOT_STARTED)) for name in DEFAULT_BY_LENGTH},
     )
     training_data = training_view(run.config, dataset)
     distributed.check_equal(_shared_settings(config, run, devices))
@@ -186,7 +188,7 @@ def evaluate_run(
         ValueError: if the run was trained on other data.
     """
     run.check_data(dataset)
-    metrics = run.make_model(variables).evaluate(dataset, eval_classifier)
+    metrics = run.make_model(variables, step=step).evaluate(dataset, eval_classifier)
     evaluation = {"step": step, **metrics, **(extra_metrics or {}), "environment": environment()}
     previous = run.evaluation(filename)
     kept = {name: value for name, value in previous.items() if name not in evaluation}
@@ -266,7 +268,9 @@ def _settings_without_effect(
     if isinstance(objective, Ours) and label_info.all_labelled:
         unused["unlabelled_capacity_c"] = objective, Ours
     if isinstance(objective, (CVAE, Ours)) and label_info.all_labelled:
-        unused["neighbours"] = unused["unsupervised_epochs"] = objective, type(objective)
+        unused["neighbours"] = objective, type(objective)
+    if isinstance(objective, (CVAE, Ours)) and (dataset.train_labels >= 0).all():
+        unused["unsupervised_epochs"] = objective, type(objective)
     return {
         name: getattr(values, name)
         for name, (values, defaults) in unused.items()
@@ -290,8 +294,8 @@ def _log_labels(run: Run, dataset: Dataset) -> None:
         per_class,
         in_batch,
     )
-    if unsupervised_epochs := config.unsupervised_epochs(dataset.train_labels):
-        logger.info("labels are used after the first %d epochs", unsupervised_epochs)
+    if run.unsupervised_epochs:
+        logger.info("labels are used after the first %d epochs", run.unsupervised_epochs)
     if unlabelled := [run.data.class_names[index] for index in run.unlabelled_classes]:
         logger.warning(
             "no training image of these classes is labelled, so c is unsupervised for them: %s",
@@ -322,24 +326,26 @@ def _shared_settings(config: TrainConfig, run: Run, devices: Devices) -> dict[st
 
 
 def _started_settings(run: Run, config: TrainConfig) -> dict[str, int]:
-    """Returns the settings ``_BY_LENGTH`` with which the run in the folder was started.
+    """Returns the settings ``DEFAULT_BY_LENGTH`` with which the run in the folder was started.
 
     Args:
         run: the planned run, in which these follow from its number of epochs.
         config: configuration before it was resolved.
 
     Returns:
-        Those that the configuration leaves open; none unless the folder contains a run with as many
-        epochs or fewer.
+        Those that the configuration leaves open; none unless the folder contains a run of the same
+        objective with as many epochs or fewer.
     """
-    started = started_run(run)
+    started, objective = started_run(run), config.objective
     if started is None or started.config.epochs > run.config.epochs:
         return {}
-    of_started = {name: getattr(started.config.objective, name, None) for name in _BY_LENGTH}
+    if started.config.objective.name != objective.name:
+        return {}
     return {
-        name: value
-        for name, value in of_started.items()
-        if value is not None and getattr(config.objective, name, value) == _BY_LENGTH[name]
+        name: getattr(started.config.objective, name)
+        for name, default in DEFAULT_BY_LENGTH.items()
+        if getattr(run.config.objective, name, None) is not None
+        and getattr(objective, name) == default
     }
 
 
@@ -349,7 +355,7 @@ def _with_settings(run: Run, values: Mapping[str, int]) -> Run:
     kept = {
         name: value
         for name, value in values.items()
-        if value != _NOT_STARTED and getattr(objective, name, value) != value
+        if value != _NOT_STARTED and getattr(objective, name) != value
     }
     for name, value in kept.items():
         logger.warning(
@@ -403,7 +409,7 @@ def _initial_state(run: Run) -> TrainState:
     except ValueError as error:
         config = source.config
         flags = [f"--objective={config.objective.name}", *config.objective.flags()]
-        flags = [flag for flag in flags if flag[2:].split("=")[0] not in _BY_LENGTH]
+        flags = [flag for flag in flags if flag[2:].split("=")[0] not in DEFAULT_BY_LENGTH]
         sizes = ("latents", "fixed_latents", "depth", "image_size")
         flags += [f"--{name}={getattr(config, name)}" for name in sizes]
         raise ValueError(
@@ -443,20 +449,22 @@ def _train(
     save_every = run.config.save_every or 1
     steps_per_epoch = run.steps_per_epoch
     step = int(state.step)
-    unsupervised_epochs = run.config.unsupervised_epochs(dataset.train_labels)
     neighbours = _neighbours_of_images(run, dataset)
-    trainer = None
+    trainer = _Trainer(run, neighbours, devices)
+    unlabelled = _without_labels(dataset) if run.unsupervised_epochs else dataset
+    first_epoch = step // steps_per_epoch + 1
     # Only the first process writes, so it alone can fail in these blocks.
     with distributed.fail_together():
         writer = RunWriter(run, step, on_samples)
     with stop_on_signals() as stop, writer:
         sums = writer.metric_sums
-        for epoch in range(step // steps_per_epoch + 1, run.config.epochs + 1):
-            if trainer is None or epoch == unsupervised_epochs + 1:
-                is_unsupervised = epoch <= unsupervised_epochs
-                view = _without_labels(dataset) if is_unsupervised else dataset
-                trainer = _Trainer(run, view, neighbours, devices)
-            if unsupervised_epochs and step == unsupervised_epochs * steps_per_epoch:
+        for epoch in range(first_epoch, run.config.epochs + 1):
+            is_unsupervised = epoch <= run.unsupervised_epochs
+            view = unlabelled if is_unsupervised else dataset
+            label_info = run.config.label_info(view)
+            if epoch in (first_epoch, run.unsupervised_epochs + 1):
+                trainer.set_data(view, label_info)
+            if run.unsupervised_epochs and step == run.unsupervised_epochs * steps_per_epoch:
                 state = _matched_to_labels(run, dataset, neighbours, state)
             state, sums = trainer.train_epoch(state, epoch, sums, writer, stop)
             step = int(state.step)
@@ -474,16 +482,21 @@ def _train(
                 run.network,
                 variables,
                 step,
-                trainer.dataset.test_split,
+                view.test_split,
                 run.key("test"),
-                trainer.label_info,
+                label_info,
             )
             _check_test_terms(run, epoch, test_terms)
             with distributed.fail_together():
                 writer.write_epoch(epoch, step, train_terms, test_terms)
             is_last = epoch == run.config.epochs
             if stop.synchronize() or is_last or epoch % save_every == 0:
-                negative_elbo = sum(test_terms.get(name, 0.0) for name in _ELBO_TERMS)
+                # The negative ELBO of other epochs has the label's prior of c.
+                negative_elbo = (
+                    math.inf
+                    if is_unsupervised
+                    else sum(test_terms.get(name, 0.0) for name in _ELBO_TERMS)
+                )
                 # Before the checkpoint: an epoch with a checkpoint isn't trained again, so its
                 # samples wouldn't be rewritten.
                 with distributed.fail_together():
@@ -559,9 +572,12 @@ def _matched_to_labels(
     Args:
         run: the run.
         dataset: the dataset as training sees it.
-        neighbours: neighbours of each training image, which count as of its class, if there are
-            any.
+        neighbours: neighbours of each training image, (images, neighbours), to which the label of
+            the image is given as well, or None.
         state: state of training without labels.
+
+    Returns:
+        The state with permuted values of c.
     """
     labelled = np.flatnonzero(dataset.train_labels >= 0)
     images, labels = labelled, dataset.train_labels[labelled]
@@ -570,20 +586,23 @@ def _matched_to_labels(
         labels = np.concatenate([labels, labels.repeat(neighbours.shape[1])])
     classes = len(dataset.class_names)
     category_to_class = np.zeros(classes, np.int32)
-    if distributed.is_first():
-        posterior = encode(run.network, state.average, dataset.train_images[images])
-        if posterior.logits is None:
-            raise TypeError("a network without classes has no values of c to match")
-        most_probable = np.argmax(np.asarray(posterior.logits), axis=-1)
-        matched = match_categories(most_probable, labels, classes, range(classes))
-        category_to_class = matched.astype(np.int32)
-        agreeing = np.mean(category_to_class[most_probable] == labels)
-        logger.info(
-            "matched c to the labels: it agrees with %.1f percent of the %d labelled images%s",
-            100 * agreeing,
-            len(labelled),
-            "" if neighbours is None else " and their neighbours",
-        )
+    variables = jax.device_get(state.average)
+    with distributed.fail_together():
+        if distributed.is_first():
+            chunks = np.array_split(images, -(-len(images) // _MATCHED_AT_A_TIME))
+            logits = [
+                np.asarray(encode(run.network, variables, dataset.train_images[chunk]).logits)
+                for chunk in chunks
+            ]
+            most_probable = np.argmax(np.concatenate(logits), axis=-1)
+            matched = match_categories(most_probable, labels, classes, range(classes))
+            category_to_class = matched.astype(np.int32)
+            logger.info(
+                "matched c to the labels: it agrees with %.1f percent of the %d labelled images%s",
+                100 * np.mean(category_to_class[most_probable] == labels),
+                len(labelled),
+                "" if neighbours is None else " and their neighbours",
+            )
     category_to_class = np.asarray(distributed.broadcast_from_first(category_to_class))
     return permute_categories(run.network, run.optimizer, state, np.argsort(category_to_class))
 
@@ -591,17 +610,21 @@ def _matched_to_labels(
 class _Trainer:
     """A run's training data and compiled steps, on its devices."""
 
-    def __init__(
-        self, run: Run, dataset: Dataset, neighbours: np.ndarray | None, devices: Devices
-    ) -> None:
-        self.dataset = dataset
-        self.label_info = run.config.label_info(dataset)
+    def __init__(self, run: Run, neighbours: np.ndarray | None, devices: Devices) -> None:
         self._run = run
         self._names = metric_names(run.config.objective)
         self._devices = devices
+        self._all_neighbours = neighbours
+        self._feed: Any = None
+        self._dispatches = 0
+
+    def set_data(self, dataset: Dataset, label_info: LabelInfo) -> None:
+        """Sets the data to train on; those set before are removed from the devices first."""
+        run = self._run
+        self._feed = None
         self._feed = feeding.make_feed(
             Batch(dataset.train_images, dataset.train_labels),
-            devices,
+            self._devices,
             run.config.data_on,
             run.config.parallel,
             batch_size=run.config.batch_size,
@@ -612,15 +635,13 @@ class _Trainer:
             run.network,
             run.optimizer,
             batch_size=run.config.batch_size,
-            label_info=self.label_info,
+            label_info=label_info,
             ema_decay=run.config.ema_decay,
-            devices=devices,
+            devices=self._devices,
             mapping=run.config.parallel,
         )
         self._labels = dataset.train_labels
-        self._all_neighbours = neighbours
         self._labelled_per_batch = run.config.labelled_per_batch(dataset.train_labels)
-        self._dispatches = 0
 
     def train_epoch(
         self,

@@ -75,7 +75,10 @@ _IGNORED_ON_RESUME = (
     "log",
 )
 """Fields that may change when a run is resumed, and differ between processes."""
-_SET_BY_EPOCHS = ("capacity_steps", "unsupervised_epochs", "save_every")
+DEFAULT_BY_LENGTH: dict[str, Any] = {"capacity_steps": None, "unsupervised_epochs": -1}
+"""Hyperparameters whose default depends on the length of the run, with the value that means the
+default. A run that is trained for longer keeps them."""
+_SET_BY_EPOCHS = (*DEFAULT_BY_LENGTH, "save_every")
 """Settings that by default follow from epochs and batch_size, which say more if they differ."""
 _WRITTEN_FILES = (
     ".lock",
@@ -135,15 +138,26 @@ class Run:
         """
         if (self.workdir / WEIGHTS).is_file():
             return self.make_model(self._exported_weights())
-        return self.make_model(self.load_state(checkpoint).average)
+        state = self.load_state(checkpoint)
+        return self.make_model(state.average, step=int(state.step))
 
-    def make_model(self, variables: Variables) -> TrainedModel:
-        """Returns the run's network with the given variables."""
+    def make_model(self, variables: Variables, *, step: int | None = None) -> TrainedModel:
+        """Returns the run's network with the given variables.
+
+        Args:
+            variables: moving average of the trained variables.
+            step: their training step; by default the last. As long as no label was used, no value
+                of c is a class.
+        """
+        is_unsupervised = (
+            step is not None and step <= self.unsupervised_epochs * self.steps_per_epoch
+        )
+        all_classes = tuple(range(len(self.data.class_names)))
         return TrainedModel(
             network=self.network,
             variables=variables,
             class_names=self.data.class_names,
-            unlabelled_classes=self.unlabelled_classes,
+            unlabelled_classes=all_classes if is_unsupervised else self.unlabelled_classes,
             name=f"{self.config.objective.name}, {self.data_name}",
             trained_on=f"{self.data.train_examples:,} "
             + CONTENTS.get(self.config.dataset, "images"),
@@ -191,6 +205,15 @@ class Run:
         if not self.config.objective.uses_labels:
             return tuple(range(len(self.data.class_names)))
         return tuple(label for label, count in enumerate(self.data.labels_per_class) if count == 0)
+
+    @property
+    def unsupervised_epochs(self) -> int:
+        """Number of epochs at the start in which no label is used: that of the objective, or 0 if
+        all training images or none are labelled.
+        """
+        labelled = sum(self.data.labels_per_class)
+        is_part = 0 < labelled < self.data.train_examples
+        return getattr(self.config.objective, "unsupervised_epochs", 0) if is_part else 0
 
     def check_data(self, dataset: Dataset) -> None:
         """Raises ValueError unless the run was trained on this dataset."""

@@ -145,7 +145,7 @@ class RunWriter:
         from jvae_jax import plotting
 
         run = self._run
-        model = run.make_model(variables)
+        model = run.make_model(variables, step=step)
         figure = plotting.sample_grid(model, run.key("samples"))
         with atomic_write(run.workdir / "samples.png") as file:
             figure.savefig(file, format="png")

@@ -1,4 +1,4 @@
-"""Weights by class: those of a model that was trained on other classes, and permuted ones."""
+"""Weights that belong to a class: taken from a trained model, and permuted."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -74,10 +74,11 @@ def permute_categories(
         network: unbound linen module, with classes.
         optimizer: the optimizer that made the state; its moments are permuted too.
         state: state of training.
-        categories: for each value of c after the permutation, that before it.
+        categories: index before the permutation of each value of c, a permutation of
+            ``range(classes)``.
 
     Returns:
-        A state whose model does the same with permuted values of c.
+        The state of the same model with its values of c renumbered, on the host.
     """
     class_axes = _class_axes(network)
     axes = {name: class_axes.get(name, _NO_AXIS) for name in flatten_dict(state.variables)}

@@ -266,7 +266,7 @@ def test_table1_and_figures(small, monkeypatch, capsys):
     monkeypatch.setattr(reproduce, "TRAVERSED_LABELS", (0, 2))
     for name in ("figure2", "traversals", "reconstructions"):
         getattr(reproduce, name)(study)
-    monkeypatch.setattr(reproduce.figures, "LOOK_ALIKES", ("ac",))
+    monkeypatch.setattr(reproduce.figures, "HIRAGANA_GROUPS", ("ac",))
     reproduce.figure3(reproduce.Figure3Config(**options))
     settings = ("ours", {"consistency_weight": 30.0}), ("ours", {})
     monkeypatch.setattr(reproduce.studies, "HIRAGANA_SETTINGS", settings)

@@ -116,16 +116,6 @@ def test_labelled_examples_per_batch(batch_size, fraction, expected):
     assert config.labelled_per_batch(labels) == expected
 
 
-def test_labels_are_used_from_the_first_epoch_if_all_are_there_or_none():
-    config = TrainConfig(objective=Ours(unsupervised_epochs=2))
-    some = np.where(np.arange(100) < 5, 0, -1)
-    assert config.unsupervised_epochs(some) == 2
-    assert config.unsupervised_epochs(np.zeros(100, int)) == 0
-    assert config.unsupervised_epochs(np.full(100, -1)) == 0
-    assert TrainConfig().unsupervised_epochs(some) == 0
-    assert TrainConfig(objective=JointVAE()).unsupervised_epochs(some) == 0
-
-
 def test_batches_are_uniform_from_the_labelled_fraction_on():
     labels = np.where(np.arange(100) < 25, 0, -1)
     assert TrainConfig().labelled_per_batch(labels) is None

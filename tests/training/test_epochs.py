@@ -260,6 +260,64 @@ def test_best_checkpoint_has_lowest_negative_elbo(recorder, config):
     assert int(run.load_state().step) == 30
 
 
+@pytest.fixture
+def matched(monkeypatch):
+    """Steps at which c is matched to the labels."""
+    steps = []
+
+    def record(_run, _dataset, _neighbours, state):
+        steps.append(int(state.step))
+        return state
+
+    monkeypatch.setattr(loop, "_matched_to_labels", record)
+    return steps
+
+
+def few_labels(config):
+    objective = Ours(unsupervised_epochs=2)
+    return replace(config, num_labels=6, seed=5, save_every=1, objective=objective)
+
+
+def test_labels_are_used_after_the_unsupervised_epochs(recorder, config, matched):
+    """The best checkpoint is then one of the others."""
+    dataset = make_dataset()
+    recorder.test_terms = lambda step: {"reconstruction": float(step)}
+    run = fit(few_labels(config), dataset)
+    kept = keep_labels(dataset.train_labels, 6, 5)
+    assert matched == [12]
+    for epoch, (dispatch, test) in enumerate(zip(recorder.dispatches, recorder.tests, strict=True)):
+        is_unsupervised = epoch < 2
+        labels = np.full(48, -1) if is_unsupervised else kept
+        np.testing.assert_array_equal(dispatch.labels, [labels, labels])
+        labelled_per_batch = (kept[dispatch.order] >= 0).reshape(6, 8).sum(axis=1)
+        assert is_unsupervised or set(labelled_per_batch) == {2}
+        expected = np.full(20, -1) if is_unsupervised else dataset.test_labels
+        np.testing.assert_array_equal(test.split.labels, expected)
+        fraction = None if is_unsupervised else 0.125
+        assert test.label_info == LabelInfo(labelled_fraction=fraction)
+    assert [elbo for _, elbo, _ in recorder.saved] == [math.inf, math.inf, 18.0, 24.0, 30.0]
+    assert int(run.load_state("best").step) == 18
+
+
+@pytest.mark.parametrize(
+    ("stopped_at", "before", "after"),
+    [(10, [], [12]), (12, [], [12]), (14, [12], []), (18, [12], [])],
+)
+def test_c_is_matched_once(recorder, config, matched, monkeypatch, stopped_at, before, after):
+    """At the end of the second epoch, wherever the run is stopped and resumed."""
+    monkeypatch.setattr(feeding, "STEPS_PER_DISPATCH", 2)
+    recorder.signals[stopped_at] = signal.SIGTERM
+    with pytest.raises(SystemExit):
+        fit(few_labels(config), make_dataset())
+    assert matched == before
+    del recorder.dispatches[:], matched[:]
+    fit(few_labels(config), make_dataset())
+    assert matched == after
+    first = recorder.dispatches[0]
+    assert first.steps[0] == stopped_at
+    assert (first.labels >= 0).any() == (stopped_at >= 12)
+
+
 @pytest.mark.parametrize(
     ("signal_number", "exception"),
     [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)],

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ from jvae_jax.training import checkpoints, loop, run_writer
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.distributed import stop_on_signals
 from jvae_jax.training.loop import DivergedError, fit
-from jvae_jax.training.run import load_run
+from jvae_jax.training.run import load_run, plan_run
 from jvae_jax.training.step import TrainState
 
 
@@ -102,6 +103,46 @@ def test_resumed_run_equals_uninterrupted_run(reference, epoch, tmp_path, monkey
     assert any(resumption in message for message in messages) == (epoch > 1)
     assert sample_paths == [tmp_path / "run" / "samples.png"] * (4 - (epoch - 1))
     assert_same_result(resumed, run)
+
+
+@pytest.mark.parametrize("has_neighbours", [False, True])
+def test_c_is_matched_to_labels_and_those_of_neighbours(monkeypatch, has_neighbours):
+    """c is 1, 2, 3, 0 for the classes 0 to 3, but for the labelled images of two, whose neighbours
+    are right. Without them, these two are exchanged."""
+    order = np.array([1, 2, 3, 0])
+    dataset = make_dataset(classes=4, train=40)
+    classes = dataset.train_labels.copy()
+    labelled = np.array([np.flatnonzero(classes == label)[0] for label in range(4)])
+    labels = np.full_like(classes, -1)
+    labels[labelled] = np.arange(4)
+    categories = order[classes]
+    categories[labelled[[2, 3]]] = order[[3, 2]]
+    images = np.zeros_like(dataset.train_images)
+    images[:, 0, 0, 0] = categories
+    run = plan_run(SMALL.resolve(dataset), dataset)
+    monkeypatch.setattr(loop, "_MATCHED_AT_A_TIME", 3)
+    monkeypatch.setattr(
+        loop,
+        "encode",
+        lambda _network, _variables, images: SimpleNamespace(logits=np.eye(4)[images[:, 0, 0, 0]]),
+    )
+    permutations = []
+
+    def permute(_network, _optimizer, state, categories):
+        permutations.append(categories)
+        return state
+
+    monkeypatch.setattr(loop, "permute_categories", permute)
+    neighbours = np.array([np.flatnonzero(classes == label)[1:4] for label in classes])
+    loop._matched_to_labels(
+        run,
+        replace(dataset, train_images=images, train_labels=labels),
+        neighbours if has_neighbours else None,
+        run.initial_state(),
+    )
+    # The value of c that becomes each class.
+    expected = order if has_neighbours else order[[0, 1, 3, 2]]
+    np.testing.assert_array_equal(permutations, [expected])
 
 
 FEW_LABELS = replace(

@@ -25,7 +25,7 @@ def programs(traced):
 
 
 def trace_training(objective: Objective):
-    config = TrainConfig(objective=objective.resolve(10.0))
+    config = TrainConfig(objective=objective.resolve(10.0, 1))
     network = config.make_network(image_shape=(32, 32, 1), classes=10)
     optimizer = optax.adam(1e-3)
     devices = jax.devices()

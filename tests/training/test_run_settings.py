@@ -11,7 +11,7 @@ from helpers import SMALL, make_dataset
 from safetensors.numpy import save_file
 
 from jvae_jax import data
-from jvae_jax.objectives import VAE, JointVAE, Ours
+from jvae_jax.objectives import CVAE, VAE, JointVAE, Ours
 from jvae_jax.trained_model import TrainedModel
 from jvae_jax.training.checkpoints import CheckpointError, CheckpointWriter
 from jvae_jax.training.loop import evaluate_run
@@ -79,6 +79,30 @@ def test_unlabelled_classes(tmp_path):
     assert make_run(tmp_path, plan_run).unlabelled_classes == ()
     for objective in (JointVAE(), VAE()):
         assert make_run(tmp_path, plan_run, objective=objective).unlabelled_classes == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"num_labels": 6}, 2),
+        ({"num_labels": 0}, 0),
+        ({"num_labels": "all"}, 0),
+        ({"num_labels": 6, "objective": Ours()}, 0),
+        ({"objective": JointVAE()}, 0),
+        ({"num_labels": 6, "objective": CVAE(unsupervised_epochs=-1), "epochs": 7}, 3),
+        ({"num_labels": 6, "objective": Ours(unsupervised_epochs=-1), "init_from": "digits"}, 0),
+    ],
+)
+def test_unsupervised_epochs_need_labels_that_are_used_later(tmp_path, changes, expected):
+    settings = {"objective": Ours(unsupervised_epochs=2), "epochs": 4} | changes
+    assert make_run(tmp_path, plan_run, **settings).unsupervised_epochs == expected
+
+
+def test_categories_have_no_names_before_labels_are_used(tmp_path):
+    objective = Ours(unsupervised_epochs=2)
+    run = make_run(tmp_path, plan_run, objective=objective, num_labels=6, epochs=4)
+    for step, names in ((0, "c0 c1 c2"), (12, "c0 c1 c2"), (13, "a b c"), (None, "a b c")):
+        assert run.make_model({}, step=step).category_names == tuple(names.split())
 
 
 def test_network_fits_data_and_config(tmp_path):

@@ -54,14 +54,26 @@ def test_categories_are_permuted(conditional):
     them."""
     model = random_model(Autoencoder((8, 8, 1), 2, 3, conditional=conditional))
     variables, optimizer = model.variables, optax.adam(1e-3)
+
+    def times(factor, tree):
+        return jax.tree.map(lambda leaf: factor * np.asarray(leaf), tree)
+
     initial = optimizer.init(variables["params"])
-    adam = initial[0]._replace(count=jnp.int32(7), mu=variables["params"], nu=variables["params"])
-    state = TrainState(jnp.int32(5), variables, variables, (adam, *initial[1:]))
+    adam = initial[0]._replace(
+        count=jnp.int32(7), mu=times(4, variables["params"]), nu=times(8, variables["params"])
+    )
+    multipliers = {"multiplier_z": jnp.float32(3.0)}
+    state = TrainState(
+        jnp.int32(5), variables, times(2, variables), (adam, *initial[1:]), multipliers
+    )
     categories = np.array([2, 0, 1])
     permuted = permute_categories(model.network, optimizer, state, categories)
     assert (permuted.step, permuted.opt_state[0].count) == (5, 7)
-    for tree in (permuted.average["params"], permuted.opt_state[0].mu, permuted.opt_state[0].nu):
-        jax.tree.map(np.testing.assert_array_equal, tree, permuted.variables["params"])
+    assert permuted.multipliers == multipliers
+    params, moments = permuted.variables["params"], permuted.opt_state[0]
+    jax.tree.map(np.testing.assert_array_equal, permuted.average, times(2, permuted.variables))
+    jax.tree.map(np.testing.assert_array_equal, moments.mu, times(4, params))
+    jax.tree.map(np.testing.assert_array_equal, moments.nu, times(8, params))
     other = replace(model, variables=permuted.variables)
     images = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 1), np.uint8)
     posterior, expected = other.encode(images), model.encode(images)
