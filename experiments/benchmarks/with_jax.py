@@ -21,7 +21,8 @@ from jvae_jax.training.feeding import STEPS_PER_DISPATCH, DataPlace, make_feed
 from jvae_jax.training.provenance import environment
 from jvae_jax.training.step import TrainState, init_state, train_step
 
-_HOST_STEPS = 4
+_HOST_IMAGES = 5120
+"""Images of a dispatch that sends them, about as many as are timed at a time."""
 
 
 class JaxImplementation:
@@ -80,8 +81,7 @@ class JaxImplementation:
             return self._single_steps(state, jax.tree.map(jnp.asarray, data), batch_size)
         per_dispatch = min(STEPS_PER_DISPATCH, TRAIN_IMAGES // batch_size)
         if self.data_on == "host":
-            # Few steps are timed at a time, fewer than the 100 whose images training gathers.
-            per_dispatch = min(_HOST_STEPS, per_dispatch)
+            per_dispatch = min(per_dispatch, max(1, _HOST_IMAGES // batch_size))
         feed = make_feed(
             data, self.devices, self.data_on, "pmap", batch_size=batch_size, steps=per_dispatch
         )
@@ -97,15 +97,16 @@ class JaxImplementation:
             devices=self.devices,
         )
 
+        examples = feed.load(0, per_dispatch)
+
         def steps(count: int) -> None:
-            nonlocal state
+            nonlocal state, examples
             step = int(state.step)
             end = step + count
             while step < end:
-                stop = min(step + per_dispatch, end)
-                examples = feed.load(step, stop)  # while the devices train
-                state, _ = train_steps(state, *examples, self.key, jnp.int32(stop))
-                step = stop
+                step = min(step + per_dispatch, end)
+                state, _ = train_steps(state, *examples, self.key, jnp.int32(step))
+                examples = feed.load(step, step + per_dispatch)  # while the devices train
             jax.block_until_ready(state)
 
         return steps

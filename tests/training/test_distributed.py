@@ -119,6 +119,20 @@ def test_two_processes_match_one_device(tmp_path):
 
 
 @pytest.mark.long
+def test_first_process_matches_c_to_labels(tmp_path):
+    """As one process with as many devices does, up to rounding, which Adam amplifies."""
+    flags = ["--num_labels=10", "--unsupervised_epochs=1", "--epochs=2"]
+    assert wait_all(start_processes(tmp_path, *flags, "--workdir=two")) == [0, 0]
+    matched = "matched c to the labels"
+    assert [matched in output_of(tmp_path, number) for number in (0, 1)] == [True, False]
+    assert wait_all(start_processes(tmp_path, *flags, "--workdir=one", count=1, devices=4)) == [0]
+    runs = [load_run(tmp_path / name) for name in ("one", "two")]
+    images = runs[0].load_dataset().test_images
+    one, two = (np.argmax(run.model.encode(images).logits, axis=-1) for run in runs)
+    assert np.mean(one == two) > 0.95
+
+
+@pytest.mark.long
 def test_shard_map_and_host_data_change_nothing(tmp_path, uninterrupted):
     """Bit for bit, with two processes, and with eight devices of one."""
     other = ["--parallel=shard_map", "--data_on=host"]
