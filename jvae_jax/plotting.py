@@ -259,10 +259,15 @@ def line_charts(
 
     Returns:
         The figure.
+
+    Raises:
+        ValueError: if a chart has more series than there are styles of lines, 8.
     """
     columns = columns or len(charts)
     rows = -(-len(charts) // columns)
-    styles = ("o-", "s--", "^:", "D-.", "v-", "P--")
+    styles = ("o-", "s--", "^:", "D-.", "v-", "P--", "X:", "*-.")
+    if (most := max(map(len, charts.values()))) > len(styles):
+        raise ValueError(f"a chart must have at most {len(styles)} series, got {most}")
     figure = Figure(figsize=(2.6 * columns, 2.0 * rows + 0.3), dpi=200, layout="constrained")
     grid = np.ravel(figure.subplots(rows, columns, squeeze=False))
     for axes in grid[len(charts) :]:

@@ -103,6 +103,16 @@ def test_line_charts_plot_every_series():
     assert [text.get_text() for text in legend.get_texts()] == ["one", "two"]
 
 
+def test_line_charts_draw_each_series_in_its_own_style():
+    series = {str(number): ([1.0, 2.0], [0.5, 0.25]) for number in range(9)}
+    with pytest.raises(ValueError, match="at most 8 series, got 9"):
+        plotting.line_charts({"MSE": series}, "labels")
+    del series["8"]
+    (axes,) = plotting.line_charts({"MSE": series}, "labels").axes
+    assert [line.get_label() for line in axes.lines] == list(series)
+    assert len({(line.get_marker(), line.get_linestyle()) for line in axes.lines}) == 8
+
+
 @pytest.mark.parametrize(("length", "columns"), [(2, 6), (20, 3), (80, 1)])
 def test_a_legend_fits_into_the_figure(length, columns):
     series = {letter * length: ([1.0, 2.0], [0.5, 0.25]) for letter in "abcdef"}
