@@ -149,9 +149,8 @@ class Run:
             step: their training step; by default the last. As long as no label was used, no value
                 of c is a class.
         """
-        is_unsupervised = (
-            step is not None and step <= self.unsupervised_epochs * self.steps_per_epoch
-        )
+        unsupervised_steps = self.unsupervised_epochs * self.steps_per_epoch
+        is_unsupervised = step is not None and step <= unsupervised_steps > 0
         all_classes = tuple(range(len(self.data.class_names)))
         return TrainedModel(
             network=self.network,
