@@ -143,7 +143,7 @@ class TrainConfig:
         unsupervised_epochs = getattr(self.objective, "unsupervised_epochs", 0)
         if unsupervised_epochs >= self.epochs:
             raise ValueError(
-                f"unsupervised_epochs must be below epochs, {self.epochs}, as no label would be "
+                f"unsupervised_epochs must be below epochs, {self.epochs}, so that labels are "
                 f"used, got {unsupervised_epochs}"
             )
         if self.balance_classes and not self.objective.uses_labels:

@@ -295,7 +295,7 @@ def _log_labels(run: Run, dataset: Dataset) -> None:
         in_batch,
     )
     if run.unsupervised_epochs:
-        logger.info("labels are used after the first %d epochs", run.unsupervised_epochs)
+        logger.info("labels are used from epoch %d on", run.unsupervised_epochs + 1)
     if unlabelled := [run.data.class_names[index] for index in run.unlabelled_classes]:
         logger.warning(
             "no training image of these classes is labelled, so c is unsupervised for them: %s",

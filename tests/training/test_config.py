@@ -250,7 +250,7 @@ def test_every_field_has_help(config_class):
         ({"objective": VAE(), "num_labels": 9}, "vae uses no labels"),
         (
             {"objective": Ours(unsupervised_epochs=5), "epochs": 5},
-            "unsupervised_epochs must be below epochs, 5, as no label would be used, got 5",
+            "unsupervised_epochs must be below epochs, 5, so that labels are used, got 5",
         ),
         (
             {"labelled_batch_fraction": 1.0},

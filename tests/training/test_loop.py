@@ -158,7 +158,7 @@ def test_resumes_exactly_before_and_after_c_is_matched(epoch, tmp_path, monkeypa
     """From the end of epoch 1, without labels, of epoch 2, where c is matched, and of epoch 3."""
     with log_messages() as messages:
         whole = fit(replace(FEW_LABELS, workdir=str(tmp_path / "whole")), make_dataset())
-    assert "labels are used after the first 2 epochs" in messages
+    assert "labels are used from epoch 3 on" in messages
     changes = {"objective": FEW_LABELS.objective, "num_labels": 3}
     interrupt_in_epoch(epoch, tmp_path / "resumed", monkeypatch, **changes)
     with log_messages() as messages:
