@@ -149,8 +149,8 @@ class Run:
             step: their training step; by default the last. As long as no label was used, no value
                 of c is a class.
         """
-        unsupervised_steps = self.unsupervised_epochs * self.steps_per_epoch
-        is_unsupervised = step is not None and step <= unsupervised_steps > 0
+        last_step = self.unsupervised_epochs * self.steps_per_epoch
+        is_unsupervised = self.unsupervised_epochs > 0 and step is not None and step <= last_step
         all_classes = tuple(range(len(self.data.class_names)))
         return TrainedModel(
             network=self.network,
