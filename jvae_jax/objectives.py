@@ -18,7 +18,7 @@ import optax
 from jax import Array
 
 from jvae_jax import losses, sampling
-from jvae_jax.augmentation import random_affine
+from jvae_jax.augmentation import random_deformation
 from jvae_jax.types import (
     Images,
     Keys,
@@ -272,6 +272,9 @@ class _ConsistencyObjective(Objective):
     augmentation_strength: float = 1.0
     """Strength of the augmentation: 1 is shear, scale and rotation of up to 15 percent, and shifts
     of up to a sixteenth of the side."""
+    elastic_strength: float = 0.0
+    """Strength of an elastic deformation in the augmentation: 1 is displacements with a standard
+    deviation of a thirty-second of the side."""
     neighbours: int = 0
     """Number of nearest training images of each one, of which the mutual ones are kept: those that
     have it among their nearest. The consistency loss augments a random one of them, if there is
@@ -284,7 +287,7 @@ class _ConsistencyObjective(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options = ("augmentation_strength", "neighbours")
+        options = ("augmentation_strength", "elastic_strength", "neighbours")
         for name in ("consistency_weight", "marginal_weight", *options):
             require(self, name, lambda value: value >= 0, "0 or more")
         unused = [name for name in options if getattr(self, name) != getattr(type(self), name)]
@@ -312,8 +315,9 @@ class _ConsistencyObjective(Objective):
             if context.neighbours is not None:
                 labelled = (labels >= 0)[:, None, None, None]
                 near = jnp.where(labelled, images, context.neighbours)
-            key, strength = context.keys.augmentation, self.augmentation_strength
-            options["augmented_images"] = random_affine(key, near, strength)
+            options["augmented_images"] = random_deformation(
+                context.keys.augmentation, near, self.augmentation_strength, self.elastic_strength
+            )
             options["consistency_weight"] = self.consistency_weight
         return options
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jvae_jax import losses
-from jvae_jax.augmentation import random_affine
+from jvae_jax.augmentation import random_deformation
 from jvae_jax.objectives import (
     CVAE,
     OBJECTIVES,
@@ -35,6 +35,7 @@ def test_defaults_are_the_papers():
     consistency = {
         "consistency_weight": 0.0,
         "augmentation_strength": 1.0,
+        "elastic_strength": 0.0,
         "neighbours": 0,
         "marginal_weight": 0.0,
     }
@@ -246,8 +247,9 @@ def test_loss_returns_declared_terms(objective):
 def test_hyperparameters_are_parameters_of_the_loss_function(name):
     parameters = inspect.signature(getattr(losses, name)).parameters
     fields = {field.name for field in dataclasses.fields(OBJECTIVES[name])}
-    others = {"augmentation_strength", "capacity_steps", "conditional_encoder", "neighbours"}
-    assert fields - others - {"penalty", "unsupervised_epochs"} <= set(parameters)
+    others = {"augmentation_strength", "capacity_steps", "conditional_encoder", "elastic_strength"}
+    others |= {"neighbours", "penalty", "unsupervised_epochs"}
+    assert fields - others <= set(parameters)
 
 
 FLAGS = {
@@ -429,9 +431,17 @@ def test_loss_takes_multipliers():
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), actual, expected)
 
 
-def test_consistency_loss_compares_with_augmented_images():
+@pytest.mark.parametrize("strengths", [(1.0, 0.0), (2.0, 0.0), (0.5, 1.5)])
+def test_consistency_loss_compares_with_augmented_images(strengths):
     keys = per_example_keys()
-    objective = Ours(**OURS, consistency_weight=4.0, reconstruction_loss="squared_error")
+    strength, elastic_strength = strengths
+    objective = Ours(
+        **OURS,
+        consistency_weight=4.0,
+        augmentation_strength=strength,
+        elastic_strength=elastic_strength,
+        reconstruction_loss="squared_error",
+    )
     loss, terms = objective.loss(linear_model(), IMAGES, LABELS, step=STEP, keys=keys)
     expected, _ = direct_loss(
         "ours",
@@ -444,7 +454,8 @@ def test_consistency_loss_compares_with_augmented_images():
         temperature=0.5,
     )
     logits = linear_model().encode(IMAGES).logits
-    augmented = linear_model().encode(random_affine(keys.augmentation, IMAGES)).logits
+    augmented_images = random_deformation(keys.augmentation, IMAGES, *strengths)
+    augmented = linear_model().encode(augmented_images).logits
     targets = np.where((LABELS >= 0)[:, None], np.eye(3)[LABELS], jax.nn.softmax(logits))
     consistency = -(targets * jax.nn.log_softmax(augmented)).sum(axis=1)
     np.testing.assert_allclose(terms.consistency, consistency, rtol=1e-4)
@@ -461,7 +472,7 @@ def test_consistency_loss_compares_unlabelled_images_with_neighbours():
             linear_model(), IMAGES, LABELS, step=STEP, keys=keys, neighbours=neighbours
         )
         near = jnp.where(labelled[:, None, None, None], IMAGES, neighbours)
-        augmented = linear_model().encode(random_affine(keys.augmentation, near)).logits
+        augmented = linear_model().encode(random_deformation(keys.augmentation, near)).logits
         targets = np.where(labelled[:, None], np.eye(3)[LABELS], jax.nn.softmax(logits))
         consistency = -(targets * jax.nn.log_softmax(augmented)).sum(axis=1)
         np.testing.assert_allclose(terms.consistency, consistency, rtol=1e-4)

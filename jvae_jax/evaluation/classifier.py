@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from jvae_jax import pretrained
-from jvae_jax.augmentation import random_affine
+from jvae_jax.augmentation import random_deformation
 from jvae_jax.data import DATA_DIR, Dataset
 from jvae_jax.files import load_arrays, save_arrays
 from jvae_jax.models import layers
@@ -252,7 +252,7 @@ def _train_steps(
         variables, opt_state = state
         batch, step = inputs
         _, augmentation_key, dropout_key = _step_keys(key, step)
-        augmented = random_affine(augmentation_key, scale_pixels(batch.images))
+        augmented = random_deformation(augmentation_key, scale_pixels(batch.images))
         params, statistics = variables["params"], {"batch_stats": variables["batch_stats"]}
         gradients, statistics = jax.grad(loss, has_aux=True)(
             params, statistics, augmented, jnp.asarray(batch.labels), dropout_key
