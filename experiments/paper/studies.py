@@ -82,6 +82,7 @@ MODEL_SELECTION: tuple[Setting, ...] = (
     ("ours", {"num_labels": 20, **_CLUSTERS, **_LOWER_WEIGHTS, "capacity_steps": 0}),
     ("ours", {**_FEW, **_without("neighbours", _CLUSTERS), **_LOWER_WEIGHTS, "capacity_steps": 0}),
     ("ours", {**_FEW, **_LOWER_WEIGHTS, "augmentation_strength": 2.0}),
+    ("ours", {**_FEW, "consistency_weight": 100.0, "elastic_strength": 1.0}),
 )
 """Candidate settings for few labels, compared on a validation split."""
 ABLATIONS: tuple[Setting, ...] = (
@@ -113,6 +114,10 @@ CLUSTERS: tuple[Setting, ...] = (("joint_vae", _CLUSTERS),)
 LABEL_METHODS: dict[str, Setting] = {
     "ours": ("ours", {}),
     "ours --consistency_weight=100": ("ours", {"consistency_weight": 100.0}),
+    "ours --consistency_weight=100 --elastic_strength=1": (
+        "ours",
+        {"consistency_weight": 100.0, "elastic_strength": 1.0},
+    ),
     "ours --preset=few_labels": ("ours", {**_CLUSTERS, "unsupervised_epochs": -1}),
     "ours --preset=few_labels --unsupervised_epochs=0": ("ours", _CLUSTERS),
     "cvae --alpha=1000": ("cvae", {"alpha": 1000.0}),
@@ -120,8 +125,9 @@ LABEL_METHODS: dict[str, Setting] = {
     "--neighbours=5": ("cvae", {"alpha": 1000.0, **_without("conditional_encoder", _CLUSTERS)}),
 }
 """Methods of the few-label study: the paper's, the best of ``MODEL_SELECTION`` for 100 labels, the
-preset, and the preset with labels from the first epoch. The CVAE has the preset's options but for
-``conditional_encoder``, as it always is, and ``unsupervised_epochs``, which didn't help it."""
+same with an elastic deformation, the preset, and the preset with labels from the first epoch. The
+CVAE has the preset's options but for ``conditional_encoder``, as it always is, and
+``unsupervised_epochs``, which didn't help it."""
 _HELD: dict[str, Any] = {"capacity_z": 16.0, "penalty": "multiplier"}
 PRESET_SELECTION: tuple[Setting, ...] = (
     ("cvae", {"beta": 30.0, **_HELD}),
