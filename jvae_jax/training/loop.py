@@ -545,7 +545,7 @@ def _kept_neighbours(run: Run, dataset: Dataset) -> np.ndarray:
     Kept because equal distances are ordered differently by other numbers of threads.
     """
     path, count = run.workdir / "neighbours.npy", run.config.objective.neighbour_count()
-    with suppress(OSError, ValueError):
+    with suppress(EOFError, OSError, ValueError):  # EOFError: the file is empty
         kept = np.load(path, allow_pickle=False)
         if kept.shape == (len(dataset.train_images), count) and kept.dtype == np.int32:
             return kept

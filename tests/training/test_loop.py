@@ -14,7 +14,7 @@ import pytest
 from helpers import SMALL, assert_same_result, log_messages, make_dataset
 from PIL import Image
 
-from jvae_jax.data.neighbours import mutual_neighbours
+from jvae_jax.data.neighbours import mutual_neighbours, nearest_images
 from jvae_jax.objectives import OBJECTIVES, AnnealedVAE, JointVAE, Ours
 from jvae_jax.training import checkpoints, loop, run_writer
 from jvae_jax.training.config import TrainConfig
@@ -207,6 +207,22 @@ def test_resumes_with_the_neighbours_that_the_folder_keeps(tmp_path, monkeypatch
     fit(replace(config, epochs=5, workdir=str(tmp_path / "resumed")), make_dataset())
     found = np.load(tmp_path / "resumed" / "neighbours.npy")
     np.testing.assert_array_equal(found, kept[:, ::-1])
+
+
+@pytest.mark.parametrize("content", [b"", b"damaged", None])
+def test_neighbours_are_found_again_if_their_file_is_damaged(content, tmp_path):
+    dataset = make_dataset()
+    objective = Ours(consistency_weight=3.0, neighbours=3)
+    config = replace(SMALL, objective=objective, num_labels=6, workdir=str(tmp_path))
+    run = plan_run(config.resolve(dataset), dataset)
+    path = tmp_path / "neighbours.npy"
+    if content is None:
+        np.save(path, np.zeros((2, 3), np.int32))  # of other data
+    else:
+        path.write_bytes(content)
+    expected = mutual_neighbours(nearest_images(dataset.train_images, 3))
+    np.testing.assert_array_equal(loop._kept_neighbours(run, dataset), expected)
+    np.testing.assert_array_equal(np.load(path), expected)
 
 
 def test_another_objective_takes_no_capacity_steps_over(reference):
