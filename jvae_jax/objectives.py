@@ -270,11 +270,11 @@ class _ConsistencyObjective(Objective):
     or of an image near it, which helps if few or no images are labelled. Not in the paper, nor are
     the other options of this loss."""
     augmentation_strength: float = 1.0
-    """Strength of the augmentation: 1 is shear, scale and rotation of up to 15 percent, and shifts
-    of up to a sixteenth of the side."""
+    """Strength of the affine transform in the augmentation: 1 is shear, scale and rotation of up to
+    15 percent, and shifts of up to a sixteenth of the side."""
     elastic_strength: float = 0.0
-    """Strength of an elastic deformation in the augmentation: 1 is displacements with a standard
-    deviation of a thirty-second of the side."""
+    """Strength of the elastic deformation in the augmentation, random displacements of 5 x 5 points
+    that are interpolated in between: 1 is a standard deviation of a thirty-second of the side."""
     neighbours: int = 0
     """Number of nearest training images of each one, of which the mutual ones are kept: those that
     have it among their nearest. The consistency loss augments a random one of them, if there is
