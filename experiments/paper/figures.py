@@ -47,7 +47,7 @@ TITLES = {
     "ours": "ours",
     "ours --preset=best": "ours, best preset",
     "ours --consistency_weight=100": "ours, consistency weight 100",
-    "ours --consistency_weight=100 --elastic_strength=1": "ours, the same, elastic deformations",
+    "ours --consistency_weight=100 --elastic_strength=1": "ours, consistency, elastic deformations",
     "ours --preset=few_labels": "ours, few_labels preset",
     "ours --preset=few_labels --unsupervised_epochs=0": "ours, the preset, labels from the start",
     "cvae --alpha=1000": "CVAE, α = 1000",  # noqa: RUF001  # the Greek letter

@@ -125,7 +125,7 @@ LABEL_METHODS: dict[str, Setting] = {
     "--neighbours=5": ("cvae", {"alpha": 1000.0, **_without("conditional_encoder", _CLUSTERS)}),
 }
 """Methods of the few-label study: the paper's, the best of ``MODEL_SELECTION`` for 100 labels, the
-same with an elastic deformation, the preset, and the preset with labels from the first epoch. The
+same with elastic deformations, the preset, and the preset with labels from the first epoch. The
 CVAE has the preset's options but for ``conditional_encoder``, as it always is, and
 ``unsupervised_epochs``, which didn't help it."""
 _HELD: dict[str, Any] = {"capacity_z": 16.0, "penalty": "multiplier"}
