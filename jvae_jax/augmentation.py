@@ -16,7 +16,7 @@ _MAX_SHIFT = 1 / 16
 """Bound of the shift along each axis, as a fraction of the side."""
 _DISPLACEMENT = 1 / 32
 """Standard deviation of elastic displacements along each axis, as a fraction of the side."""
-_DISPLACEMENTS = 5
+_GRID_SIZE = 5
 """Rows and columns of the grid of elastic displacements."""
 
 
@@ -57,7 +57,7 @@ def random_deformation(
     centred = grid - (size - 1) / 2
     coordinates = grid + jnp.einsum("nij,hwj->nhwi", matrix, centred) + shift[:, None, None]
     if elastic_strength:
-        points = (batch, _DISPLACEMENTS, _DISPLACEMENTS, 2)
+        points = (batch, _GRID_SIZE, _GRID_SIZE, 2)
         deviation = elastic_strength * _DISPLACEMENT * size
         displacements = deviation * sampling.standard_normal(elastic_key, points, dtype)
         coordinates += jax.image.resize(displacements, coordinates.shape, "cubic")
