@@ -202,28 +202,48 @@ def test_resumes_interrupted_downloads_without_tfds(tmp_path, monkeypatch):
 
 
 PROGRAM = """
-import sys
+import os, signal, sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
 from helpers import make_release
 from jvae_jax.data import preparation, tfds
 from jvae_jax.data.idx import RELEASES
 KMNIST, *_ = make_release(RELEASES['kmnist'])
+left = {file_operations}
+
+def count_down(event, arguments):
+    global left
+    if event in ("open", "os.mkdir", "os.rename") and {folder!r} in str(arguments[0]):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(count_down)
 preparation.load(KMNIST, Path({folder!r}))
+print(-left)
 """
 
 
-def start(folder):
-    program = PROGRAM.format(tests=str(Path(__file__).parents[1]), folder=str(folder))
-    return subprocess.Popen([sys.executable, "-c", program])
+def start(folder, killed_before=0):
+    """Starts the preparation in another process.
+
+    Args:
+        folder: folder of the files.
+        killed_before: number of the file operation in the folder, from 1, before which the process
+            kills itself; if 0 it prints their number when it has finished.
+    """
+    program = PROGRAM.format(
+        tests=str(Path(__file__).parents[1]), folder=str(folder), file_operations=killed_before
+    )
+    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.fault("processes", "two prepare the same data at once", "the second waits, and reads")
 @pytest.mark.long
 def test_concurrent_processes_prepare_once(tmp_path):
     write_files(tmp_path, CONTENTS)
-    processes = [start(tmp_path) for _ in range(2)]
-    assert [process.wait(120) for process in processes] == [0, 0]
+    with start(tmp_path) as first, start(tmp_path) as second:
+        assert [first.wait(120), second.wait(120)] == [0, 0]
     assert not list(tmp_path.rglob("*incomplete*"))
     assert len(preparation.load(KMNIST, tmp_path).train_labels) == 30
 
@@ -232,18 +252,16 @@ def test_concurrent_processes_prepare_once(tmp_path):
 @pytest.mark.long
 def test_recovers_from_sigkill_at_any_stage(tmp_path):
     write_files(tmp_path, CONTENTS)
+    with start(tmp_path) as process:
+        file_operations = int(process.communicate()[0])
     expected = preparation.load(KMNIST, tmp_path).fingerprint
     expected_files = {path.relative_to(tmp_path) for path in tmp_path.rglob("*")}
     stages = set()
-    for delay in range(12):
-        here = tmp_path / str(delay)
+    for killed_before in np.linspace(1, file_operations, 8).astype(int):
+        here = tmp_path / str(killed_before)
         write_files(here, CONTENTS)
-        process = start(here)
-        while not (here / ".jvae_jax.lock").exists():
-            time.sleep(0.001)
-        time.sleep(delay * 0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        with start(here, killed_before) as process:
+            assert process.wait(120) == -signal.SIGKILL
         leftovers = {path.name for path in here.rglob("*")}
         stages.add(frozenset(name.split(".")[0] for name in leftovers))
         assert preparation.load(KMNIST, here).fingerprint == expected
