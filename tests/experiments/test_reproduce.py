@@ -324,7 +324,7 @@ def test_settings_without_labels_are_those_of_the_preset():
 
 
 @pytest.mark.long
-def test_studies_of_ours(small, monkeypatch):
+def test_fixed_dimensions(small, monkeypatch):
     options, output = small
     monkeypatch.setattr(reproduce, "LATENTS", (2,))
     monkeypatch.setattr(reproduce, "FIXED_OF_10", (8,))
@@ -336,6 +336,10 @@ def test_studies_of_ours(small, monkeypatch):
     assert [line[:9] for line in lines[2:4]] == ["| 2 | 2 |", "| 2 | 10 "]
     assert (output / "fixed-dimensions.png").exists()
 
+
+@pytest.mark.long
+def test_labels(small, monkeypatch):
+    options, output = small
     monkeypatch.setattr(configs, "NUM_LABELS", (6, "all"))
     monkeypatch.setattr(configs, "MAX_REPEATED_NUM_LABELS", 6)
     baseline = reproduce.studies.supervised_baseline
@@ -378,6 +382,10 @@ def test_studies_of_ours(small, monkeypatch):
     rows = reproduce.studies.load_rows(output / "labels.json")
     assert [row["accuracy"] for row in rows] == kept
 
+
+@pytest.mark.long
+def test_compared_settings(small, monkeypatch):
+    options, output = small
     settings = (
         ("ours", {"num_labels": 6}),
         ("ours", {"num_labels": 6, "consistency_weight": 30.0}),
@@ -402,6 +410,10 @@ def test_studies_of_ours(small, monkeypatch):
         assert ("held-out" in lines[-1]) == study.endswith("selection")
     assert {"mutual_information_c", "marginal_kl_c"} <= rows[0].keys()
 
+
+@pytest.mark.long
+def test_frontier(small, monkeypatch):
+    options, output = small
     monkeypatch.setattr(reproduce.studies, "FRONTIER_NLL_IMAGES", 2)
     for capacity in (5.0, 0.0):
         reproduce.frontier(reproduce.FrontierConfig(capacity_z=capacity, **options))
@@ -432,6 +444,10 @@ def test_studies_of_ours(small, monkeypatch):
     assert all(row["train_kl_z"] != row["kl_z"] > 0 for row in rows)
     assert (output / "frontier.png").exists()
 
+
+@pytest.mark.long
+def test_likelihood(small, monkeypatch):
+    options, output = small
     monkeypatch.setattr(reproduce.studies, "LIKELIHOOD_LATENTS", (2, 3))
     reproduce.likelihood(reproduce.LikelihoodConfig(images=2, samples=5, **options))
     rows = reproduce.studies.load_rows(output / "likelihood.json")
@@ -440,6 +456,10 @@ def test_studies_of_ours(small, monkeypatch):
     assert lines[2].startswith(f"| `vae`, 2 latents | {rows[0]['nll']:.2f} ± ")
     assert lines[4] == "| published: convolutional VAE | 81.02 ± 0.05 |  |"
 
+
+@pytest.mark.long
+def test_protocol_variants(small, monkeypatch):
+    options, output = small
     monkeypatch.setattr(reproduce.studies, "PROTOCOL_VARIANTS", {"default": {}})
     reproduce.protocol_variants(reproduce.ProtocolVariantsConfig(**options))
     rows = reproduce.studies.load_rows(output / "protocol-variants.json")
