@@ -38,7 +38,7 @@ from paper.configs import (
 from paper.photographs import CONDITIONS, photograph_row
 from paper.report import ReportConfig, report
 
-from jvae_jax import OBJECTIVES, PRESETS, TrainConfig, TrainedModel, cli
+from jvae_jax import OBJECTIVES, PRESETS, TrainConfig, TrainedModel, cli, fit
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation import classifier
 from jvae_jax.evaluation.classification_accuracy_score import classification_accuracy_score
@@ -275,20 +275,26 @@ def labels(config: LabelsConfig) -> None:
         if method == studies.SUPERVISED_BASELINE:
             row = studies.supervised_baseline_row(dataset, count, seed, config.epochs)
         else:
-            objective, settings = studies.LABEL_METHODS[method]
-            name = studies.setting_name(objective, settings).replace(" --", "-")
-            run_config = config.train_config(
-                objective,
-                f"{name}-{count}-labels-{config.epochs}-epochs-{seed}",
-                seed=seed,
-                num_labels=count,
-                **settings,
-            )
+            run_config = _method_config(config, method, count, seed)
+            if run_config.pseudo_labels_from is not None:
+                first_config = _method_config(config, "ours --preset=few_labels", count, seed)
+                first = fit(first_config, dataset)
+                run_config = replace(run_config, pseudo_labels_from=str(first.workdir))
             _, row = studies.train_and_evaluate(
                 run_config, dataset, eval_classifier, num_labels=count
             )
         _save_row(config, "labels", {**row, "objective": method}, identity)
     _print_table(config, "labels")
+
+
+def _method_config(
+    config: LabelsConfig, method: str, num_labels: int | str, seed: int
+) -> TrainConfig:
+    """Configuration of a run of the few-label study."""
+    objective, settings = studies.LABEL_METHODS[method]
+    name = studies.setting_name(objective, settings).replace(" --", "-")
+    folder = f"{name}-{num_labels}-labels-{config.epochs}-epochs-{seed}"
+    return config.train_config(objective, folder, seed=seed, num_labels=num_labels, **settings)
 
 
 def fine_tuning(config: FineTuningConfig) -> None:

@@ -50,6 +50,9 @@ TITLES = {
     "ours --consistency_weight=100 --elastic_strength=1": "ours, consistency, elastic deformations",
     "ours --preset=few_labels": "ours, few_labels preset",
     "ours --preset=few_labels --unsupervised_epochs=0": "ours, the preset, labels from the start",
+    "ours --pseudo_labels_from=few_labels --consistency_weight=100 --elastic_strength=1": (
+        "ours, pseudo-labels of the preset"
+    ),
     "cvae --alpha=1000": "CVAE, α = 1000",  # noqa: RUF001  # the Greek letter
     "cvae --alpha=1000 --marginal_weight=120 --consistency_weight=300 --augmentation_strength=2 "
     "--neighbours=5": "CVAE, the preset's options",

@@ -120,14 +120,19 @@ LABEL_METHODS: dict[str, Setting] = {
     ),
     "ours --preset=few_labels": ("ours", {**_CLUSTERS, "unsupervised_epochs": -1}),
     "ours --preset=few_labels --unsupervised_epochs=0": ("ours", _CLUSTERS),
+    "ours --pseudo_labels_from=few_labels --consistency_weight=100 --elastic_strength=1": (
+        "ours",
+        {"pseudo_labels_from": "few_labels", "consistency_weight": 100.0, "elastic_strength": 1.0},
+    ),
     "cvae --alpha=1000": ("cvae", {"alpha": 1000.0}),
     "cvae --alpha=1000 --marginal_weight=120 --consistency_weight=300 --augmentation_strength=2 "
     "--neighbours=5": ("cvae", {"alpha": 1000.0, **_without("conditional_encoder", _CLUSTERS)}),
 }
 """Methods of the few-label study: the paper's, the best of ``MODEL_SELECTION`` for 100 labels, the
-same with elastic deformations, the preset, and the preset with labels from the first epoch. The
-CVAE has the preset's options but for ``conditional_encoder``, as it always is, and
-``unsupervised_epochs``, which didn't help it."""
+same with elastic deformations, the preset, the preset with labels from the first epoch, and elastic
+deformations with pseudo-labels by a run of the preset of as many epochs. The CVAE has the preset's
+options but for ``conditional_encoder``, as it always is, and ``unsupervised_epochs``, which didn't
+help it."""
 _HELD: dict[str, Any] = {"capacity_z": 16.0, "penalty": "multiplier"}
 PRESET_SELECTION: tuple[Setting, ...] = (
     ("cvae", {"beta": 30.0, **_HELD}),

@@ -111,6 +111,7 @@ def _strip_local_settings(config: TrainConfig) -> TrainConfig:
         data_dir=DATA_DIR,
         dataset=Path(config.dataset).name if is_file else config.dataset,
         init_from=config.init_from and _strip_folder(config.init_from),
+        pseudo_labels_from=config.pseudo_labels_from and _strip_folder(config.pseudo_labels_from),
         coordinator=None,
         num_processes=None,
         process_id=None,
@@ -118,7 +119,7 @@ def _strip_local_settings(config: TrainConfig) -> TrainConfig:
 
 
 def _strip_folder(source: str) -> str:
-    """The source of the initial weights, of whose path only the last folder is kept."""
+    """The source of weights or labels, of whose path only the last folder is kept."""
     if is_hub_address(source) or source in packaged_models():
         return source
     return f"./{Path(source).name}"

@@ -60,6 +60,11 @@ def model_card(
         "Generating Conditional Handwritten Characters* (Goto and Inoue)"
         f"{_changes(config.objective)}, trained with jvae_jax"
         + (f", from the weights of {config.init_from}" if config.init_from else "")
+        + (
+            f", with pseudo-labels by {config.pseudo_labels_from}"
+            if config.pseudo_labels_from
+            else ""
+        )
         + f". {network.latents} continuous latents"
         + (f" and {network.classes} classes: {listed}." if names else "."),
         "## Training data",

@@ -72,6 +72,10 @@ class TrainConfig:
     seed."""
     labelled_batch_fraction: float = 0.25
     """Labelled fraction of each batch, if a smaller fraction of the data is labelled."""
+    pseudo_labels_from: str | None = None
+    """Model that labels more images, given as for --init_from: the 40 percent of each class of
+    which it is most certain, by their classes' names. With few labels, train a model with
+    --preset=few_labels first, and then another one with the labels of that. Not in the paper."""
     balance_classes: bool = False
     """Sample all classes equally often, with replacement. Needs a label for every image."""
     image_size: int = 32
@@ -130,8 +134,9 @@ class TrainConfig:
         require(self, "seed", lambda value: value >= 0, "0 or more")
         require(self, "save_every", lambda value: value >= 1, "1 or more")
         require(self, "labelled_batch_fraction", lambda value: 0 < value < 1, "between 0 and 1")
-        if self.init_from == "":
-            raise ValueError("init_from must be a name or a folder, got ''")
+        for name in ("init_from", "pseudo_labels_from"):
+            if getattr(self, name) == "":
+                raise ValueError(f"{name} must be a name or a folder, got ''")
         if str(self.num_labels).isdecimal():
             object.__setattr__(self, "num_labels", int(self.num_labels))
         elif self.num_labels != "all":
@@ -139,6 +144,11 @@ class TrainConfig:
         if self.num_labels != "all" and not self.objective.uses_labels:
             raise ValueError(
                 f"{self.objective.name} uses no labels, so num_labels has no effect; leave it out"
+            )
+        if self.pseudo_labels_from and not self.objective.uses_labels:
+            raise ValueError(
+                f"{self.objective.name} uses no labels, so pseudo_labels_from has no effect; leave "
+                "it out"
             )
         unsupervised_epochs = getattr(self.objective, "unsupervised_epochs", 0)
         if unsupervised_epochs >= self.epochs:

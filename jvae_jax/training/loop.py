@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from jvae_jax.files import atomic_write, write_json
 from jvae_jax.generation.characters import encode
 from jvae_jax.numerics import default_numerics
 from jvae_jax.objectives import CVAE, Ours
-from jvae_jax.trained_model import category_names
+from jvae_jax.trained_model import TrainedModel, category_names
 from jvae_jax.training import checkpoints, distributed, feeding, parallel
 from jvae_jax.training.batching import (
     balanced_order,
@@ -32,6 +33,7 @@ from jvae_jax.training.batching import (
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.distributed import StopRequest, stop_on_signals
 from jvae_jax.training.provenance import environment, numeric_environment
+from jvae_jax.training.pseudo_labels import pseudo_labels
 from jvae_jax.training.run import (
     DEFAULT_BY_LENGTH,
     Run,
@@ -54,8 +56,8 @@ logger = logging.getLogger(__name__)
 
 _NOT_STARTED = -1
 """Value of a setting of a run that isn't there yet."""
-_MATCHED_AT_A_TIME = 10_000
-"""Images on the device while values of c are matched to labels."""
+_ENCODED_AT_A_TIME = 10_000
+"""Images on the device while values of c are matched to labels, or images get pseudo-labels."""
 _ELBO_TERMS = ("reconstruction", "kl_z", "kl_c")
 """Terms of the negative ELBO."""
 
@@ -99,11 +101,11 @@ def fit(
 
     Raises:
         ValueError: if the folder contains something else or a run of another configuration, the
-            batch size doesn't suit the data or the devices, ``init_from`` has another network, or
-            the processes differ.
-        FileNotFoundError: if ``init_from`` is no model.
+            batch size doesn't suit the data or the devices, ``init_from`` has another network,
+            ``pseudo_labels_from`` can't label the images, or the processes differ.
+        FileNotFoundError: if ``init_from`` or ``pseudo_labels_from`` is no model.
         CheckpointError: if checkpoints exist but none can be read, or one can't be written.
-        ModuleNotFoundError, ConnectionError: if ``init_from`` can't be downloaded, see
+        ModuleNotFoundError, ConnectionError: if one of these can't be downloaded, see
             :func:`jvae_jax.hub.download`.
         DivergedError: if a metric is not finite; the last checkpoint, if any, precedes it.
         OSError: if the folder can't be written.
@@ -143,6 +145,8 @@ def fit(
                     run.total_steps,
                 )
             return run
+        if _needs_pseudo_labels(run):
+            training_data = _with_pseudo_labels(run, training_data)
         label_info = run.config.label_info(training_data)
         if is_first:
             _log_summary(run, training_data, label_info, devices)
@@ -237,7 +241,8 @@ def _log_summary(run: Run, dataset: Dataset, label_info: LabelInfo, devices: Dev
         _log_labels(run, dataset)
     classes = len(dataset.class_names)
     for name, value in _settings_without_effect(run.config, dataset, label_info).items():
-        logger.warning("%s of %g has no effect with these labels", name, value)
+        shown = value if isinstance(value, str) else f"{value:g}"
+        logger.warning("%s of %s has no effect with these labels", name, shown)
     if run.config.fixed_latents == run.config.latents:
         logger.warning("all %d latents are fixed at 0, so z holds nothing", run.config.latents)
     final = objective.final_unlabelled_capacity_c(label_info)
@@ -265,6 +270,8 @@ def _settings_without_effect(
     objective, unused = config.objective, {}
     if config.labelled_per_batch(dataset.train_labels) is None:
         unused["labelled_batch_fraction"] = config, TrainConfig
+    if (dataset.train_labels >= 0).all():
+        unused["pseudo_labels_from"] = config, TrainConfig
     if isinstance(objective, Ours) and label_info.all_labelled:
         unused["unlabelled_capacity_c"] = objective, Ours
     if isinstance(objective, (CVAE, Ours)) and label_info.all_labelled:
@@ -382,8 +389,11 @@ def _open(
         state, _ = checkpoints.restore_latest(run.checkpoints_path, run.state_shape())
         if state is not None and int(state.step) == run.total_steps:
             return load_run(run.workdir), state
-    # Before the folder is created, since it may fail.
-    initial = _initial_state(run) if started_run(run) is None else None
+    initial = None
+    if started_run(run) is None:  # Before the folder is created, since these may fail.
+        initial = _initial_state(run)
+        if _needs_pseudo_labels(run):
+            _labelling_model(run)
     closing.enter_context(lock_folder(run.workdir))
     # Again: another process may have trained in it before it was locked.
     check_folder(run)
@@ -532,28 +542,110 @@ def _neighbours_of_images(run: Run, dataset: Dataset) -> np.ndarray | None:
     objective = run.config.objective
     if not objective.neighbour_count() or (objective.uses_labels and dataset.all_labelled):
         return None
-    neighbours = np.zeros((len(dataset.train_images), objective.neighbour_count()), np.int32)
+    return _kept_by_first(
+        run.workdir / "neighbours.npy",
+        (len(dataset.train_images), objective.neighbour_count()),
+        partial(_find_neighbours, dataset, objective.neighbour_count()),
+    )
+
+
+def _find_neighbours(dataset: Dataset, count: int) -> np.ndarray:
+    logger.info("finding the %d nearest of %d training images", count, len(dataset.train_images))
+    return mutual_neighbours(nearest_images(dataset.train_images, count))
+
+
+def _kept_by_first(
+    path: Path, shape: tuple[int, ...], compute: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """Returns the indices that a file in the run's folder keeps, or computes and keeps them.
+
+    Kept because other numbers of threads order equal values differently. Only the first process
+    reads, computes and writes.
+
+    Args:
+        path: path of the file.
+        shape: shape of the indices.
+        compute: returns them, int32.
+    """
+    indices = np.zeros(shape, np.int32)
     with distributed.fail_together():
         if distributed.is_first():
-            neighbours = _kept_neighbours(run, dataset)
-    return np.asarray(distributed.broadcast_from_first(neighbours))
+            indices = _read_indices(path, shape)
+            if indices is None:
+                indices = compute()
+                with atomic_write(path) as file:
+                    np.save(file, indices)
+    return np.asarray(distributed.broadcast_from_first(indices))
 
 
-def _kept_neighbours(run: Run, dataset: Dataset) -> np.ndarray:
-    """Returns the neighbours that the run's folder keeps, or finds and keeps them.
-
-    Kept because equal distances are ordered differently by other numbers of threads.
-    """
-    path, count = run.workdir / "neighbours.npy", run.config.objective.neighbour_count()
+def _read_indices(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Returns the indices in a file; None if there are none of this shape."""
     with suppress(EOFError, OSError, ValueError):  # EOFError: the file is empty
         kept = np.load(path, allow_pickle=False)
-        if kept.shape == (len(dataset.train_images), count) and kept.dtype == np.int32:
+        if kept.shape == shape and kept.dtype == np.int32:
             return kept
-    logger.info("finding the %d nearest of %d training images", count, len(dataset.train_images))
-    neighbours = mutual_neighbours(nearest_images(dataset.train_images, count))
-    with atomic_write(path) as file:
-        np.save(file, neighbours)
-    return neighbours
+    return None
+
+
+def _needs_pseudo_labels(run: Run) -> bool:
+    is_all_labelled = sum(run.data.labels_per_class) == run.data.train_examples
+    return run.config.pseudo_labels_from is not None and not is_all_labelled
+
+
+def _with_pseudo_labels(run: Run, dataset: Dataset) -> Dataset:
+    """Adds the labels that the model of ``pseudo_labels_from`` gives to unlabelled images.
+
+    Args:
+        run: the run.
+        dataset: the dataset with the labels that are given.
+    """
+    given = dataset.train_labels
+    path = run.workdir / "pseudo_labels.npy"
+    labels = _kept_by_first(path, given.shape, partial(_find_pseudo_labels, run, dataset))
+    return replace(dataset, train_labels=np.where(given >= 0, given, labels))
+
+
+def _find_pseudo_labels(run: Run, dataset: Dataset) -> np.ndarray:
+    model, class_of_category = _labelling_model(run)
+    logits = [np.asarray(model.encode(images).logits) for images in _in_parts(dataset.train_images)]
+    labels = pseudo_labels(np.concatenate(logits), class_of_category)
+    is_added = (labels >= 0) & (dataset.train_labels < 0)
+    logger.info("%s labels %d more images", run.config.pseudo_labels_from, is_added.sum())
+    return labels
+
+
+def _labelling_model(run: Run) -> tuple[TrainedModel, list[int | None]]:
+    """Returns the model of ``pseudo_labels_from``, and the run's class of each of its categories.
+
+    Raises:
+        ValueError: if it has other images or no class of the run.
+    """
+    source = str(run.config.pseudo_labels_from)
+    model = load_source(source).model
+    known = {
+        name: index
+        for index, name in enumerate(run.data.class_names)
+        if index not in run.unlabelled_classes
+    }
+    class_of_category = [
+        None if category in model.unlabelled_classes else known.get(name)
+        for category, name in enumerate(model.class_names)
+    ]
+    if model.network.image_shape != run.data.image_shape:
+        raise ValueError(
+            f"pseudo_labels_from {source} reads images of {model.network.image_shape}, not of "
+            f"{run.data.image_shape}; choose another model or --image_size"
+        )
+    if all(index is None for index in class_of_category):
+        raise ValueError(
+            f"pseudo_labels_from {source} has none of the labelled classes; choose another model"
+        )
+    return model, class_of_category
+
+
+def _in_parts(images: np.ndarray) -> list[np.ndarray]:
+    """Splits images, or their indices, so that each part fits a device."""
+    return np.array_split(images, -(-len(images) // _ENCODED_AT_A_TIME))
 
 
 def _without_labels(dataset: Dataset) -> Dataset:
@@ -589,10 +681,9 @@ def _matched_to_labels(
     variables = jax.device_get(state.average)
     with distributed.fail_together():
         if distributed.is_first():
-            chunks = np.array_split(images, -(-len(images) // _MATCHED_AT_A_TIME))
             logits = [
-                np.asarray(encode(run.network, variables, dataset.train_images[chunk]).logits)
-                for chunk in chunks
+                np.asarray(encode(run.network, variables, dataset.train_images[part]).logits)
+                for part in _in_parts(images)
             ]
             most_probable = np.argmax(np.concatenate(logits), axis=-1)
             matched = match_categories(most_probable, labels, classes, range(classes))

@@ -9,6 +9,7 @@ curves.png                every term over epochs, train and test, when training 
 evaluation.json           metrics on the whole test split; evaluation-best.json of the best
                           checkpoint, if it was evaluated
 neighbours.npy            mutual neighbours of each training image, if the objective uses any
+pseudo_labels.npy         labels of training images by the model of pseudo_labels_from; -1: none
 confusion.png             confusion matrix of generated characters, if they were evaluated
 profile/                  profiler trace, if requested
 tensorboard/, wandb/      records for TensorBoard and Weights & Biases, if requested
@@ -88,6 +89,7 @@ _WRITTEN_FILES = (
     "curves.png",
     "evaluation.json",
     "neighbours.npy",
+    "pseudo_labels.npy",
 )
 _WRITTEN_FOLDERS = ("checkpoints", "damaged_checkpoints", "profile", TENSORBOARD, WANDB)
 

@@ -221,7 +221,8 @@ def test_neighbours_are_found_again_if_their_file_is_damaged(content, tmp_path):
     else:
         path.write_bytes(content)
     expected = mutual_neighbours(nearest_images(dataset.train_images, 3))
-    np.testing.assert_array_equal(loop._kept_neighbours(run, dataset), expected)
+    found = loop._neighbours_of_images(run, dataset.with_labels(6, 0))
+    np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(np.load(path), expected)
 
 
@@ -268,7 +269,7 @@ def test_resumes_after_interruption_at_last_checkpoint(reference, tmp_path, monk
 @pytest.mark.fault(
     "flags", "settings that have no effect with the data's labels", "a warning names them"
 )
-def test_warns_of_settings_without_effect(tmp_path, monkeypatch):
+def test_warns_of_settings_without_effect(reference, tmp_path, monkeypatch):
     """The warnings precede training."""
 
     def train(*_args):
@@ -276,12 +277,19 @@ def test_warns_of_settings_without_effect(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "_train", train)
     objective = Ours(unlabelled_capacity_c=3.0, unsupervised_epochs=1)
+    source = str(reference[0].workdir)
     config = replace(
-        SMALL, epochs=2, objective=objective, labelled_batch_fraction=0.5, fixed_latents=2
+        SMALL,
+        epochs=2,
+        objective=objective,
+        labelled_batch_fraction=0.5,
+        fixed_latents=2,
+        pseudo_labels_from=source,
     )
     expected = {
         "all": {
             "labelled_batch_fraction of 0.5",
+            f"pseudo_labels_from of {source}",
             "unlabelled_capacity_c of 3",
             "unsupervised_epochs of 1",
         },

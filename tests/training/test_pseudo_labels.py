@@ -1,0 +1,180 @@
+"""Labels of unlabelled images by a trained model."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import SMALL, assert_same_result, log_messages, make_dataset
+
+from jvae_jax.objectives import OBJECTIVES, Ours
+from jvae_jax.training import loop
+from jvae_jax.training.loop import fit
+from jvae_jax.training.pseudo_labels import pseudo_labels
+
+
+@pytest.mark.parametrize(
+    ("fraction", "expected"),
+    [
+        (1.0, [7, 7, -1, 4, -1, 4, 7, 4]),
+        (0.7, [-1, 7, -1, 4, -1, -1, 7, 4]),
+        (0.3, [-1, -1, -1, -1, -1, -1, -1, -1]),
+        (0.34, [-1, 7, -1, -1, -1, -1, -1, 4]),
+    ],
+)
+def test_labels_the_most_certain_images_of_each_category(fraction, expected):
+    logits = np.zeros((8, 3), np.float32)
+    logits[[0, 1, 6], 0] = 3, 9, 4
+    logits[[2, 4], 1] = 30, 40
+    logits[[3, 5, 7], 2] = 2, 1, 3
+    labels = pseudo_labels(logits, [7, None, 4], fraction=fraction)
+    np.testing.assert_array_equal(labels, expected)
+    assert labels.dtype == np.int32
+
+
+def test_certainties_that_round_to_1_are_ordered():
+    logits = np.array([[30, 0, 0], [60, 0, 0], [45, 0, 0], [0, 0, 5]], np.float32)
+    probabilities = np.exp(logits[:3, 0]) / np.exp(logits[:3]).sum(axis=-1)
+    assert (probabilities == 1).all()
+    np.testing.assert_array_equal(pseudo_labels(logits, [0, 1, 2], fraction=0.4), [-1, 0, -1, -1])
+
+
+def test_equally_certain_images_are_taken_in_their_order():
+    labels = pseudo_labels(np.tile(np.float32([1, 0]), (5, 1)), [0, 1])
+    np.testing.assert_array_equal(labels, [0, 0, -1, -1, -1])
+
+
+@pytest.fixture
+def config(reference, tmp_path):
+    """Of a run with one label of each class."""
+    source, _ = reference
+    return replace(
+        SMALL,
+        epochs=2,
+        num_labels=3,
+        pseudo_labels_from=str(source.workdir),
+        workdir=str(tmp_path / "run"),
+    )
+
+
+@pytest.fixture
+def trained_on(monkeypatch):
+    """The labels that training has seen, in a list; nothing is trained."""
+    seen = []
+
+    def train(_run, dataset, state, *_):
+        seen.append(dataset.train_labels)
+        return state
+
+    monkeypatch.setattr(loop, "_train", train)
+    monkeypatch.setattr(loop, "evaluate_run", lambda *_args, **_options: None)
+    return seen
+
+
+def test_labels_are_added_to_those_that_are_given(config, reference, trained_on):
+    dataset = make_dataset()
+    source, _ = reference
+    with log_messages() as messages:
+        fit(config, dataset)
+    (labels,) = trained_on
+    given = dataset.with_labels(3, 0).train_labels
+    expected = pseudo_labels(
+        np.asarray(source.model.encode(dataset.train_images).logits), [0, 1, 2]
+    )
+    assert (expected >= 0).sum() >= 15  # of 48
+    np.testing.assert_array_equal(labels[given >= 0], given[given >= 0])
+    np.testing.assert_array_equal(labels[given < 0], expected[given < 0])
+    added = np.sum((labels >= 0) & (given < 0))
+    assert f"{source.workdir} labels {added} more images" in messages
+
+
+def test_classes_are_those_of_the_same_name_with_a_label(config, trained_on):
+    """The source knows a, b and c; of this dataset's e, b and a, the last has no label."""
+    dataset = make_dataset()
+    labels = np.where(dataset.train_labels == 2, -1, dataset.train_labels).astype(np.int32)
+    names = ("e", "b", "a")
+    fit(config, replace(dataset, train_labels=labels, class_names=names))
+    assert set(trained_on[0][dataset.train_labels != 0]) == {-1, 1}
+    assert np.sum(trained_on[0] == 0) <= 2  # those that are given
+
+
+def test_hidden_labels_have_no_effect(config, trained_on):
+    dataset = make_dataset()
+    given = dataset.with_labels(3, 0).train_labels
+    wrong = ((dataset.train_labels + 1) % 3).astype(np.int32)
+    hidden = replace(dataset, train_labels=np.where(given >= 0, given, wrong))
+    fit(config, dataset)
+    # The labels that are kept depend on all of them, so these are given.
+    explicit = replace(config, num_labels="all", workdir=f"{config.workdir}-explicit")
+    fit(explicit, replace(hidden, train_labels=given))
+    np.testing.assert_array_equal(*trained_on)
+
+
+@pytest.mark.long
+def test_grows_with_the_labels_that_the_folder_keeps(config, reference, tmp_path):
+    """Without the model that gave them."""
+    source, _ = reference
+    config = replace(config, objective=Ours(capacity_steps=2))
+    copied = tmp_path / "source"
+    shutil.copytree(source.workdir, copied)
+    changed = replace(config, pseudo_labels_from=str(copied))
+    fit(replace(changed, epochs=1), make_dataset())
+    shutil.rmtree(copied)
+    grown = fit(changed, make_dataset())
+    whole = fit(replace(config, workdir=str(tmp_path / "whole")), make_dataset())
+    for path in (grown.workdir, whole.workdir):
+        assert np.load(path / "pseudo_labels.npy").shape == (48,)
+    assert_same_result(grown, whole)
+
+
+@pytest.mark.long
+def test_interrupted_before_labels_are_kept(config, tmp_path, monkeypatch):
+    whole = fit(replace(config, workdir=str(tmp_path / "whole")), make_dataset())
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_with_pseudo_labels", None)
+        with pytest.raises(TypeError):
+            fit(config, make_dataset())
+    assert not (tmp_path / "run" / "pseudo_labels.npy").exists()
+    assert_same_result(fit(config, make_dataset()), whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "dataset", "error", "message"),
+    [
+        (
+            {},
+            {"size": 16},
+            ValueError,
+            r"reads images of \(8, 8, 1\), not of \(16, 16, 1\); choose another model or",
+        ),
+        ({"num_labels": 0}, {}, ValueError, "has none of the labelled classes; choose another"),
+        ({"pseudo_labels_from": "digit"}, {}, FileNotFoundError, "digit is not a run.*packaged"),
+    ],
+)
+def test_unsuitable_models_leave_no_folder(config, tmp_path, changes, dataset, error, message):
+    with pytest.raises(error, match=message):
+        fit(replace(config, **changes), make_dataset(**dataset))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_objectives_without_labels_take_none(config):
+    with pytest.raises(ValueError, match="vae uses no labels, so pseudo_labels_from has no effect"):
+        replace(config, num_labels="all", objective=OBJECTIVES["vae"]())
+
+
+@pytest.mark.usefixtures("trained_on")
+def test_another_source_is_another_run(config):
+    fit(config, make_dataset())
+    with pytest.raises(ValueError, match=r"pseudo_labels_from is '.*' there and None here"):
+        fit(replace(config, pseudo_labels_from=None), make_dataset())
+    with pytest.raises(ValueError, match="pseudo_labels_from must be a name or a folder, got ''"):
+        replace(config, pseudo_labels_from="")
+
+
+def test_unsupervised_categories_give_no_labels(config, tmp_path):
+    unsupervised = replace(
+        SMALL, epochs=1, num_labels=0, objective=Ours(), workdir=str(tmp_path / "source")
+    )
+    fit(unsupervised, make_dataset())
+    with pytest.raises(ValueError, match="has none of the labelled classes"):
+        fit(replace(config, pseudo_labels_from=unsupervised.workdir), make_dataset())
