@@ -64,7 +64,8 @@ def export(model: TrainedModel, run: Run, folder: Path, *, onnx: bool = True) ->
             columns = 10 if len(model.category_names) <= 30 else 4  # for a picture of some 100 kB
             figure = plotting.sample_grid(model, run.key("samples"), columns)
             figure.savefig(file, format="png", metadata={"Software": None})
-        card = model_card(model, run, contents.get("environment", {}), onnx=onnx)
+        stripped = replace(run, config=config)
+        card = model_card(model, stripped, contents.get("environment", {}), onnx=onnx)
         (temporary / "README.md").write_text(card, encoding="utf-8")
     return sorted(path.name for path in folder.iterdir())
 

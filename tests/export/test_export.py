@@ -68,6 +68,17 @@ def test_model_card_names_settings_that_are_not_the_papers(run):
     assert "statically binarized. Fingerprint" in card
 
 
+def test_sources_are_named_without_their_paths(run, tmp_path):
+    config = replace(
+        run.config, init_from="digits", pseudo_labels_from=str(tmp_path / "private" / "first")
+    )
+    export(run.model, replace(run, config=config), tmp_path / "model", onnx=False)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "from the weights of digits, with pseudo-labels by ./first. 2 continuous" in card
+    written = json.loads((tmp_path / "model" / "config.json").read_text())["config"]
+    assert (written["init_from"], written["pseudo_labels_from"]) == ("digits", "./first")
+
+
 def test_usage_of_model_card_runs(exported, monkeypatch):
     (code,) = (exported / "README.md").read_text().split("```python\n")[1:]
     monkeypatch.chdir(exported)
