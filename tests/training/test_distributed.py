@@ -133,6 +133,25 @@ def test_first_process_matches_c_to_labels(tmp_path):
 
 
 @pytest.mark.long
+def test_first_process_gives_pseudo_labels(tmp_path):
+    """To all processes, which then train as one process does."""
+    first = ["--epochs=1", "--workdir=first"]
+    assert wait_all(start_processes(tmp_path, *first, count=1)) == [0]
+    flags = ["--num_labels=10", "--pseudo_labels_from=first", "--epochs=1"]
+    assert wait_all(start_processes(tmp_path, *flags, "--workdir=two")) == [0, 0]
+    labelled = "first labels "
+    assert [labelled in output_of(tmp_path, number) for number in (0, 1)] == [True, False]
+    assert wait_all(start_processes(tmp_path, *flags, "--workdir=one", count=1, devices=4)) == [0]
+    one, two = (load_run(tmp_path / name) for name in ("one", "two"))
+    labels = [np.load(run.workdir / "pseudo_labels.npy") for run in (one, two)]
+    np.testing.assert_array_equal(*labels)
+    assert np.sum(labels[0] >= 0) > 100
+    images = one.load_dataset().test_images
+    read = [np.argmax(run.model.encode(images).logits, axis=-1) for run in (one, two)]
+    assert np.mean(read[0] == read[1]) > 0.95
+
+
+@pytest.mark.long
 def test_shard_map_and_host_data_change_nothing(tmp_path, uninterrupted):
     """Bit for bit, with two processes, and with eight devices of one."""
     other = ["--parallel=shard_map", "--data_on=host"]
