@@ -38,7 +38,7 @@ from paper.configs import (
 from paper.photographs import CONDITIONS, photograph_row
 from paper.report import ReportConfig, report
 
-from jvae_jax import OBJECTIVES, PRESETS, TrainConfig, TrainedModel, cli, fit
+from jvae_jax import OBJECTIVES, PRESETS, TrainConfig, TrainedModel, cli
 from jvae_jax.data import Dataset
 from jvae_jax.evaluation import classifier
 from jvae_jax.evaluation.classification_accuracy_score import classification_accuracy_score
@@ -277,9 +277,10 @@ def labels(config: LabelsConfig) -> None:
         else:
             run_config = _method_config(config, method, count, seed)
             if run_config.pseudo_labels_from is not None:
-                first_config = _method_config(config, "ours --preset=few_labels", count, seed)
-                first = fit(first_config, dataset)
-                run_config = replace(run_config, pseudo_labels_from=str(first.workdir))
+                if count == "all":
+                    continue
+                first_config = _method_config(config, studies.PSEUDO_LABELLING, count, seed)
+                studies.train_and_evaluate(first_config, dataset, None)
             _, row = studies.train_and_evaluate(
                 run_config, dataset, eval_classifier, num_labels=count
             )
@@ -294,6 +295,9 @@ def _method_config(
     objective, settings = studies.LABEL_METHODS[method]
     name = studies.setting_name(objective, settings).replace(" --", "-")
     folder = f"{name}-{num_labels}-labels-{config.epochs}-epochs-{seed}"
+    if "pseudo_labels_from" in settings:
+        first_config = _method_config(config, studies.PSEUDO_LABELLING, num_labels, seed)
+        settings = {**settings, "pseudo_labels_from": first_config.workdir}
     return config.train_config(objective, folder, seed=seed, num_labels=num_labels, **settings)
 
 

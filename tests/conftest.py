@@ -67,9 +67,9 @@ def pytest_collection_modifyitems(config, items):
             item.user_properties.append(("fault", list(marker.args)))
 
 
-def pytest_runtest_setup():
+def pytest_runtest_setup(item):
     if time.time() > float(os.environ.get("JVAE_JAX_TESTS_UNTIL", "inf")):
-        pytest.skip("the time that CI has for these tests is over")
+        pytest.skip(f"no time is left for {item.nodeid}")
 
 
 class FaultsTable:

@@ -111,6 +111,8 @@ CLUSTER_SELECTION: tuple[Setting, ...] = (
 """Settings that may make Joint-VAE's c the class, compared on a validation split."""
 CLUSTERS: tuple[Setting, ...] = (("joint_vae", _CLUSTERS),)
 """Settings of the study without labels, of ``CLUSTER_SELECTION``."""
+PSEUDO_LABELLING = "ours --preset=few_labels"
+"""Method of the few-label study whose run gives pseudo-labels to another one."""
 LABEL_METHODS: dict[str, Setting] = {
     "ours": ("ours", {}),
     "ours --consistency_weight=100": ("ours", {"consistency_weight": 100.0}),
@@ -118,7 +120,7 @@ LABEL_METHODS: dict[str, Setting] = {
         "ours",
         {"consistency_weight": 100.0, "elastic_strength": 1.0},
     ),
-    "ours --preset=few_labels": ("ours", {**_CLUSTERS, "unsupervised_epochs": -1}),
+    PSEUDO_LABELLING: ("ours", {**_CLUSTERS, "unsupervised_epochs": -1}),
     "ours --preset=few_labels --unsupervised_epochs=0": ("ours", _CLUSTERS),
     "ours --pseudo_labels_from=few_labels --consistency_weight=100 --elastic_strength=1": (
         "ours",
@@ -130,9 +132,9 @@ LABEL_METHODS: dict[str, Setting] = {
 }
 """Methods of the few-label study: the paper's, the best of ``MODEL_SELECTION`` for 100 labels, the
 same with elastic deformations, the preset, the preset with labels from the first epoch, and elastic
-deformations with pseudo-labels by a run of the preset of as many epochs. The CVAE has the preset's
-options but for ``conditional_encoder``, as it always is, and ``unsupervised_epochs``, which didn't
-help it."""
+deformations with pseudo-labels by a run of the preset of as many epochs, for which ``few_labels``
+stands. The CVAE has the preset's options but for ``conditional_encoder``, as it always is, and
+``unsupervised_epochs``, which didn't help it."""
 _HELD: dict[str, Any] = {"capacity_z": 16.0, "penalty": "multiplier"}
 PRESET_SELECTION: tuple[Setting, ...] = (
     ("cvae", {"beta": 30.0, **_HELD}),

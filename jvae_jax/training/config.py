@@ -73,9 +73,10 @@ class TrainConfig:
     labelled_batch_fraction: float = 0.25
     """Labelled fraction of each batch, if a smaller fraction of the data is labelled."""
     pseudo_labels_from: str | None = None
-    """Model that labels more images, given as for --init_from: the 40 percent of each class of
-    which it is most certain, by their classes' names. With few labels, train a model with
-    --preset=few_labels first, and then another one with the labels of that. Not in the paper."""
+    """Model that labels more training images, given as for --init_from: of the images that it reads
+    as each class, the 40 percent of which it is most certain. Classes are matched by their names;
+    each needs a label here and there. With few labels, take a model of --preset=few_labels with the
+    same labels (--num_labels, --seed) in another --workdir. Not in the paper."""
     balance_classes: bool = False
     """Sample all classes equally often, with replacement. Needs a label for every image."""
     image_size: int = 32

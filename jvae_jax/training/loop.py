@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from jvae_jax.evaluation.classifier import EvalClassifier
 from jvae_jax.evaluation.metrics import Evaluation, match_categories, mean_test_terms
 from jvae_jax.files import atomic_write, write_json
 from jvae_jax.generation.characters import encode
+from jvae_jax.models.inference import in_chunks
 from jvae_jax.numerics import default_numerics
 from jvae_jax.objectives import CVAE, Ours
 from jvae_jax.trained_model import TrainedModel, category_names
@@ -33,7 +33,7 @@ from jvae_jax.training.batching import (
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.distributed import StopRequest, stop_on_signals
 from jvae_jax.training.provenance import environment, numeric_environment
-from jvae_jax.training.pseudo_labels import pseudo_labels
+from jvae_jax.training.pseudo_labels import most_probable_categories, pseudo_labels
 from jvae_jax.training.run import (
     DEFAULT_BY_LENGTH,
     Run,
@@ -56,8 +56,8 @@ logger = logging.getLogger(__name__)
 
 _NOT_STARTED = -1
 """Value of a setting of a run that isn't there yet."""
-_ENCODED_AT_A_TIME = 10_000
-"""Images on the device while values of c are matched to labels, or images get pseudo-labels."""
+_MATCHED_AT_A_TIME = 10_000
+"""Images on the device while values of c are matched to labels."""
 _ELBO_TERMS = ("reconstruction", "kl_z", "kl_c")
 """Terms of the negative ELBO."""
 
@@ -145,8 +145,8 @@ def fit(
                     run.total_steps,
                 )
             return run
-        if _needs_pseudo_labels(run):
-            training_data = _with_pseudo_labels(run, training_data)
+        if run.needs_pseudo_labels and state.step < run.total_steps:
+            training_data = _with_pseudo_labels(run, training_data, int(state.step))
         label_info = run.config.label_info(training_data)
         if is_first:
             _log_summary(run, training_data, label_info, devices)
@@ -240,7 +240,7 @@ def _log_summary(run: Run, dataset: Dataset, label_info: LabelInfo, devices: Dev
     if objective.uses_labels and (dataset.train_labels < 0).any():
         _log_labels(run, dataset)
     classes = len(dataset.class_names)
-    for name, value in _settings_without_effect(run.config, dataset, label_info).items():
+    for name, value in _settings_without_effect(run, dataset, label_info).items():
         shown = value if isinstance(value, str) else f"{value:g}"
         logger.warning("%s of %s has no effect with these labels", name, shown)
     if run.config.fixed_latents == run.config.latents:
@@ -263,20 +263,18 @@ def _log_summary(run: Run, dataset: Dataset, label_info: LabelInfo, devices: Dev
             logger.warning("%s", hint)
 
 
-def _settings_without_effect(
-    config: TrainConfig, dataset: Dataset, label_info: LabelInfo
-) -> dict[str, Any]:
+def _settings_without_effect(run: Run, dataset: Dataset, label_info: LabelInfo) -> dict[str, Any]:
     """Returns the settings that differ from their defaults but matter for other labels only."""
-    objective, unused = config.objective, {}
+    config, objective, unused = run.config, run.config.objective, {}
     if config.labelled_per_batch(dataset.train_labels) is None:
         unused["labelled_batch_fraction"] = config, TrainConfig
-    if (dataset.train_labels >= 0).all():
+    if run.all_labelled:
         unused["pseudo_labels_from"] = config, TrainConfig
     if isinstance(objective, Ours) and label_info.all_labelled:
         unused["unlabelled_capacity_c"] = objective, Ours
     if isinstance(objective, (CVAE, Ours)) and label_info.all_labelled:
         unused["neighbours"] = objective, type(objective)
-    if isinstance(objective, (CVAE, Ours)) and (dataset.train_labels >= 0).all():
+    if isinstance(objective, (CVAE, Ours)) and run.all_labelled:
         unused["unsupervised_epochs"] = objective, type(objective)
     return {
         name: getattr(values, name)
@@ -392,7 +390,7 @@ def _open(
     initial = None
     if started_run(run) is None:  # Before the folder is created, since these may fail.
         initial = _initial_state(run)
-        if _needs_pseudo_labels(run):
+        if run.needs_pseudo_labels:
             _labelling_model(run)
     closing.enter_context(lock_folder(run.workdir))
     # Again: another process may have trained in it before it was locked.
@@ -542,16 +540,13 @@ def _neighbours_of_images(run: Run, dataset: Dataset) -> np.ndarray | None:
     objective = run.config.objective
     if not objective.neighbour_count() or (objective.uses_labels and dataset.all_labelled):
         return None
-    return _kept_by_first(
-        run.workdir / "neighbours.npy",
-        (len(dataset.train_images), objective.neighbour_count()),
-        partial(_find_neighbours, dataset, objective.neighbour_count()),
-    )
+    images, count = dataset.train_images, objective.neighbour_count()
 
+    def find() -> np.ndarray:
+        logger.info("finding the %d nearest of %d training images", count, len(images))
+        return mutual_neighbours(nearest_images(images, count))
 
-def _find_neighbours(dataset: Dataset, count: int) -> np.ndarray:
-    logger.info("finding the %d nearest of %d training images", count, len(dataset.train_images))
-    return mutual_neighbours(nearest_images(dataset.train_images, count))
+    return _kept_by_first(run.workdir / "neighbours.npy", (len(images), count), find)
 
 
 def _kept_by_first(
@@ -559,8 +554,9 @@ def _kept_by_first(
 ) -> np.ndarray:
     """Returns the indices that a file in the run's folder keeps, or computes and keeps them.
 
-    Kept because other numbers of threads order equal values differently. Only the first process
-    reads, computes and writes.
+    Kept because they may be others later: equal values are ordered differently by other numbers of
+    threads, and a model that gives labels may change. Only the first process reads, computes and
+    writes.
 
     Args:
         path: path of the file.
@@ -587,65 +583,67 @@ def _read_indices(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return None
 
 
-def _needs_pseudo_labels(run: Run) -> bool:
-    is_all_labelled = sum(run.data.labels_per_class) == run.data.train_examples
-    return run.config.pseudo_labels_from is not None and not is_all_labelled
-
-
-def _with_pseudo_labels(run: Run, dataset: Dataset) -> Dataset:
+def _with_pseudo_labels(run: Run, dataset: Dataset, step: int) -> Dataset:
     """Adds the labels that the model of ``pseudo_labels_from`` gives to unlabelled images.
 
     Args:
         run: the run.
         dataset: the dataset with the labels that are given.
+        step: step from which training goes on.
+
+    Raises:
+        ValueError: if labels with which the run was trained so far are lost.
     """
-    given = dataset.train_labels
-    path = run.workdir / "pseudo_labels.npy"
-    labels = _kept_by_first(path, given.shape, partial(_find_pseudo_labels, run, dataset))
-    return replace(dataset, train_labels=np.where(given >= 0, given, labels))
+    given, path = dataset.train_labels, run.workdir / "pseudo_labels.npy"
 
+    def find() -> np.ndarray:
+        if step > 0:
+            raise ValueError(
+                f"{path} is missing or damaged, so training can't go on with the same labels; "
+                "choose another --workdir"
+            )
+        model, class_of_category = _labelling_model(run)
+        categories, odds = in_chunks(
+            lambda images: most_probable_categories(np.asarray(model.encode(images).logits)),
+            dataset.train_images,
+        )
+        return pseudo_labels(categories, odds, class_of_category)
 
-def _find_pseudo_labels(run: Run, dataset: Dataset) -> np.ndarray:
-    model, class_of_category = _labelling_model(run)
-    logits = [np.asarray(model.encode(images).logits) for images in _in_parts(dataset.train_images)]
-    labels = pseudo_labels(np.concatenate(logits), class_of_category)
-    is_added = (labels >= 0) & (dataset.train_labels < 0)
-    logger.info("%s labels %d more images", run.config.pseudo_labels_from, is_added.sum())
-    return labels
+    labels = np.where(given >= 0, given, _kept_by_first(path, given.shape, find))
+    if distributed.is_first():
+        added = np.count_nonzero(labels >= 0) - np.count_nonzero(given >= 0)
+        logger.info("%d more images have labels by %s", added, run.config.pseudo_labels_from)
+    return replace(dataset, train_labels=labels)
 
 
 def _labelling_model(run: Run) -> tuple[TrainedModel, list[int | None]]:
     """Returns the model of ``pseudo_labels_from``, and the run's class of each of its categories.
 
     Raises:
-        ValueError: if it has other images or no class of the run.
+        ValueError: if the run or the model lacks a class, or the model has other images.
     """
-    source = str(run.config.pseudo_labels_from)
+    source, names = str(run.config.pseudo_labels_from), run.data.class_names
+    if missing := [names[index] for index in run.unlabelled_classes]:
+        raise ValueError(
+            "pseudo_labels_from needs a labelled training image of each class; none is of "
+            f"{', '.join(missing)}"
+        )
     model = load_source(source).model
-    known = {
-        name: index
-        for index, name in enumerate(run.data.class_names)
-        if index not in run.unlabelled_classes
-    }
-    class_of_category = [
-        None if category in model.unlabelled_classes else known.get(name)
-        for category, name in enumerate(model.class_names)
-    ]
     if model.network.image_shape != run.data.image_shape:
         raise ValueError(
             f"pseudo_labels_from {source} reads images of {model.network.image_shape}, not of "
             f"{run.data.image_shape}; choose another model or --image_size"
         )
-    if all(index is None for index in class_of_category):
+    known = [
+        None if category in model.unlabelled_classes else name
+        for category, name in enumerate(model.class_names)
+    ]
+    if missing := [name for name in names if name not in known]:
         raise ValueError(
-            f"pseudo_labels_from {source} has none of the labelled classes; choose another model"
+            f"pseudo_labels_from {source} wasn't trained with labels of {', '.join(missing)}, and "
+            "would read these images as others; choose another model"
         )
-    return model, class_of_category
-
-
-def _in_parts(images: np.ndarray) -> list[np.ndarray]:
-    """Splits images, or their indices, so that each part fits a device."""
-    return np.array_split(images, -(-len(images) // _ENCODED_AT_A_TIME))
+    return model, [names.index(name) if name in names else None for name in known]
 
 
 def _without_labels(dataset: Dataset) -> Dataset:
@@ -682,8 +680,8 @@ def _matched_to_labels(
     with distributed.fail_together():
         if distributed.is_first():
             logits = [
-                np.asarray(encode(run.network, variables, dataset.train_images[part]).logits)
-                for part in _in_parts(images)
+                np.asarray(encode(run.network, variables, dataset.train_images[chunk]).logits)
+                for chunk in np.array_split(images, -(-len(images) // _MATCHED_AT_A_TIME))
             ]
             most_probable = np.argmax(np.concatenate(logits), axis=-1)
             matched = match_categories(most_probable, labels, classes, range(classes))

@@ -9,8 +9,25 @@ FRACTION = 0.4
 """Fraction of the images in each category that get a pseudo-label."""
 
 
-def pseudo_labels(
+def most_probable_categories(
     logits: Float[np.ndarray, "images categories"],
+) -> tuple[Int[np.ndarray, "images"], Float[np.ndarray, "images"]]:
+    """Returns the most probable category of each image and the odds against it.
+
+    The odds, (1 - q(c|x)) / q(c|x), don't round to 0 where q(c|x) rounds to 1.
+
+    Args:
+        logits: logits of q(c|x).
+    """
+    categories = np.argmax(logits, axis=-1)
+    ratios = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    np.put_along_axis(ratios, categories[:, None], 0.0, axis=-1)
+    return categories, ratios.sum(axis=-1)
+
+
+def pseudo_labels(
+    categories: Int[np.ndarray, "images"],
+    odds: Float[np.ndarray, "images"],
     class_of_category: Sequence[int | None],
     *,
     fraction: float = FRACTION,
@@ -18,22 +35,19 @@ def pseudo_labels(
     """Labels the images of which a model is most certain (Lee, 2013, with a fixed number of them).
 
     Args:
-        logits: logits of q(c|x).
-        class_of_category: class of each category; None if there is none.
-        fraction: labelled fraction of the images whose most probable category it is, rounded down;
-            the same in each category, so that none is left out.
+        categories: most probable category of each image.
+        odds: odds against it.
+        class_of_category: class of each category; None if its images get no label.
+        fraction: fraction of the images in each category that are labelled, rounded down; the same
+            in each, so that none is left out.
 
     Returns:
         int32 class indices; -1 means unlabelled.
     """
-    differences = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    # The odds against the most probable category, which don't round to 0 as 1 - q(c|x) does.
-    odds = np.sort(np.exp(differences), axis=-1)[:, :-1].sum(axis=-1)
-    categories = np.argmax(logits, axis=-1)
-    labels = np.full(len(logits), -1, np.int32)
+    labels = np.full(len(categories), -1, np.int32)
     for category, label in enumerate(class_of_category):
-        images = np.flatnonzero(categories == category)
-        most_certain = images[np.argsort(odds[images], kind="stable")]
         if label is not None:
+            images = np.flatnonzero(categories == category)
+            most_certain = images[np.argsort(odds[images], kind="stable")]
             labels[most_certain[: int(fraction * len(images))]] = label
     return labels

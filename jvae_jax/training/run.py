@@ -212,9 +212,18 @@ class Run:
         """Number of epochs at the start in which no label is used: that of the objective, or 0 if
         all training images or none are labelled.
         """
-        labelled = sum(self.data.labels_per_class)
-        is_part = 0 < labelled < self.data.train_examples
+        is_part = any(self.data.labels_per_class) and not self.all_labelled
         return getattr(self.config.objective, "unsupervised_epochs", 0) if is_part else 0
+
+    @property
+    def all_labelled(self) -> bool:
+        """Whether every training image has a label, other than by ``pseudo_labels_from``."""
+        return sum(self.data.labels_per_class) == self.data.train_examples
+
+    @property
+    def needs_pseudo_labels(self) -> bool:
+        """Whether the model of ``pseudo_labels_from`` labels training images."""
+        return self.config.pseudo_labels_from is not None and not self.all_labelled
 
     def check_data(self, dataset: Dataset) -> None:
         """Raises ValueError unless the run was trained on this dataset."""

@@ -209,11 +209,12 @@ from helpers import make_release
 from jvae_jax.data import preparation, tfds
 from jvae_jax.data.idx import RELEASES
 KMNIST, *_ = make_release(RELEASES['kmnist'])
+OPERATIONS = "open", "os.mkdir", "os.remove", "os.rename", "os.rmdir"
 left = {file_operations}
 
 def count_down(event, arguments):
     global left
-    if event in ("open", "os.mkdir", "os.rename") and {folder!r} in str(arguments[0]):
+    if event in OPERATIONS and {folder!r} in str(arguments[0]):
         left -= 1
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -224,8 +225,8 @@ print(-left)
 """
 
 
-def start(folder, killed_before=0):
-    """Starts the preparation in another process.
+def command(folder, killed_before=0):
+    """Command that prepares the files in a folder.
 
     Args:
         folder: folder of the files.
@@ -235,15 +236,19 @@ def start(folder, killed_before=0):
     program = PROGRAM.format(
         tests=str(Path(__file__).parents[1]), folder=str(folder), file_operations=killed_before
     )
-    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    return [sys.executable, "-c", program]
 
 
 @pytest.mark.fault("processes", "two prepare the same data at once", "the second waits, and reads")
 @pytest.mark.long
 def test_concurrent_processes_prepare_once(tmp_path):
     write_files(tmp_path, CONTENTS)
-    with start(tmp_path) as first, start(tmp_path) as second:
-        assert [first.wait(120), second.wait(120)] == [0, 0]
+    processes = [subprocess.Popen(command(tmp_path)) for _ in range(2)]
+    try:
+        assert [process.wait(120) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
     assert not list(tmp_path.rglob("*incomplete*"))
     assert len(preparation.load(KMNIST, tmp_path).train_labels) == 30
 
@@ -252,16 +257,16 @@ def test_concurrent_processes_prepare_once(tmp_path):
 @pytest.mark.long
 def test_recovers_from_sigkill_at_any_stage(tmp_path):
     write_files(tmp_path, CONTENTS)
-    with start(tmp_path) as process:
-        file_operations = int(process.communicate()[0])
+    file_operations = int(subprocess.check_output(command(tmp_path), timeout=120))
+    assert file_operations > 8
     expected = preparation.load(KMNIST, tmp_path).fingerprint
     expected_files = {path.relative_to(tmp_path) for path in tmp_path.rglob("*")}
     stages = set()
     for killed_before in np.linspace(1, file_operations, 8).astype(int):
         here = tmp_path / str(killed_before)
         write_files(here, CONTENTS)
-        with start(here, killed_before) as process:
-            assert process.wait(120) == -signal.SIGKILL
+        process = subprocess.run(command(here, killed_before), timeout=120, check=False)
+        assert process.returncode == -signal.SIGKILL
         leftovers = {path.name for path in here.rglob("*")}
         stages.add(frozenset(name.split(".")[0] for name in leftovers))
         assert preparation.load(KMNIST, here).fingerprint == expected

@@ -383,6 +383,31 @@ def test_labels(small, monkeypatch):
     assert [row["accuracy"] for row in rows] == kept
 
 
+def test_second_runs_have_the_labels_of_the_first(small, monkeypatch):
+    options, _ = small
+    configs, rows = [], []
+    monkeypatch.setattr(
+        reproduce.studies,
+        "train_and_evaluate",
+        lambda config, *_args, **_extra: configs.append(config) or (None, {"accuracy": 0.5}),
+    )
+    monkeypatch.setattr(reproduce, "_save_row", lambda _config, _name, row, _: rows.append(row))
+    monkeypatch.setattr(reproduce, "_print_table", lambda *_: None)
+    (method,) = (name for name in reproduce.studies.LABEL_METHODS if "pseudo" in name)
+    for num_labels in (6, "all"):
+        reproduce.labels(
+            reproduce.LabelsConfig(draws=2, num_labels=num_labels, method=method, **options)
+        )
+    assert [row["objective"] for row in rows] == [method] * 2
+    for seed, (first, second) in enumerate(zip(configs[::2], configs[1::2], strict=True)):
+        assert first.objective == PRESETS["few_labels"]
+        assert second.pseudo_labels_from == first.workdir != second.workdir
+        assert second.objective == Ours(consistency_weight=100.0, elastic_strength=1.0)
+        same = [(each.seed, each.num_labels, each.epochs) for each in (first, second)]
+        assert same == [(seed, 6, 1)] * 2
+    assert len(configs) == 4
+
+
 @pytest.mark.long
 def test_compared_settings(small, monkeypatch):
     options, output = small

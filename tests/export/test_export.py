@@ -69,14 +69,15 @@ def test_model_card_names_settings_that_are_not_the_papers(run):
 
 
 def test_sources_are_named_without_their_paths(run, tmp_path):
-    config = replace(
-        run.config, init_from="digits", pseudo_labels_from=str(tmp_path / "private" / "first")
-    )
+    sources = {
+        name: str(tmp_path / "private" / name) for name in ("init_from", "pseudo_labels_from")
+    }
+    config = replace(run.config, **sources)
     export(run.model, replace(run, config=config), tmp_path / "model", onnx=False)
     card = (tmp_path / "model" / "README.md").read_text()
-    assert "from the weights of digits, with pseudo-labels by ./first. 2 continuous" in card
+    assert "weights of ./init_from, with pseudo-labels by ./pseudo_labels_from. 2 cont" in card
     written = json.loads((tmp_path / "model" / "config.json").read_text())["config"]
-    assert (written["init_from"], written["pseudo_labels_from"]) == ("digits", "./first")
+    assert {name: written[name] for name in sources} == {name: f"./{name}" for name in sources}
 
 
 def test_usage_of_model_card_runs(exported, monkeypatch):
