@@ -164,7 +164,12 @@ def test_lost_labels_end_training(config, tmp_path):
             r"reads images of \(8, 8, 1\), not of \(16, 16, 1\); choose another model or",
         ),
         ({"num_labels": 2}, {}, ValueError, "needs a labelled .* of each class; none is of [abc]$"),
-        ({}, {"classes": 4}, ValueError, "wasn't trained with labels of d, and would read these"),
+        (
+            {"num_labels": 4},
+            {"classes": 4},
+            ValueError,
+            "wasn't trained with labels of d, and would read these",
+        ),
         ({"pseudo_labels_from": "digit"}, {}, FileNotFoundError, "digit is not a run.*packaged"),
     ],
 )
