@@ -261,11 +261,11 @@ def line_charts(
         The figure.
 
     Raises:
-        ValueError: if a chart has more series than there are styles of lines, 8.
+        ValueError: if a chart has more series than there are styles of lines, 9.
     """
     columns = columns or len(charts)
     rows = -(-len(charts) // columns)
-    styles = ("o-", "s--", "^:", "D-.", "v-", "P--", "X:", "*-.")
+    styles = ("o-", "s--", "^:", "D-.", "v-", "P--", "X:", "*-.", "p-")
     if (most := max(map(len, charts.values()))) > len(styles):
         raise ValueError(f"a chart must have at most {len(styles)} series, got {most}")
     figure = Figure(figsize=(2.6 * columns, 2.0 * rows + 0.3), dpi=200, layout="constrained")

@@ -104,13 +104,13 @@ def test_line_charts_plot_every_series():
 
 
 def test_line_charts_draw_each_series_in_its_own_style():
-    series = {str(number): ([1.0, 2.0], [0.5, 0.25]) for number in range(9)}
-    with pytest.raises(ValueError, match="at most 8 series, got 9"):
+    series = {str(number): ([1.0, 2.0], [0.5, 0.25]) for number in range(10)}
+    with pytest.raises(ValueError, match="at most 9 series, got 10"):
         plotting.line_charts({"MSE": series}, "labels")
-    del series["8"]
+    del series["9"]
     (axes,) = plotting.line_charts({"MSE": series}, "labels").axes
     assert [line.get_label() for line in axes.lines] == list(series)
-    assert len({(line.get_marker(), line.get_linestyle()) for line in axes.lines}) == 8
+    assert len({(line.get_marker(), line.get_linestyle()) for line in axes.lines}) == 9
 
 
 @pytest.mark.parametrize(("length", "columns"), [(2, 6), (20, 3), (80, 1)])
