@@ -75,8 +75,9 @@ class TrainConfig:
     pseudo_labels_from: str | None = None
     """Model that labels more training images, given as for --init_from: of the images that it reads
     as each class, the 40 percent of which it is most certain. Classes are matched by their names;
-    each needs a label here and there. With few labels, take a model of --preset=few_labels with the
-    same labels (--num_labels, --seed) in another --workdir. Not in the paper."""
+    each needs a label both in this run and in that model's. With few labels, take a model of
+    --preset=few_labels with the same labels (--num_labels, --seed) in another --workdir. Not in the
+    paper."""
     balance_classes: bool = False
     """Sample all classes equally often, with replacement. Needs a label for every image."""
     image_size: int = 32
