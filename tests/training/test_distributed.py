@@ -139,7 +139,7 @@ def test_first_process_gives_pseudo_labels(tmp_path):
     assert wait_all(start_processes(tmp_path, *first, count=1)) == [0]
     flags = ["--num_labels=10", "--pseudo_labels_from=first", "--epochs=1"]
     assert wait_all(start_processes(tmp_path, *flags, "--workdir=two")) == [0, 0]
-    labelled = "first labels "
+    labelled = "more images have labels by first"
     assert [labelled in output_of(tmp_path, number) for number in (0, 1)] == [True, False]
     assert wait_all(start_processes(tmp_path, *flags, "--workdir=one", count=1, devices=4)) == [0]
     one, two = (load_run(tmp_path / name) for name in ("one", "two"))
