@@ -1,5 +1,7 @@
 """Records of a run for TensorBoard and Weights & Biases, beside metrics.jsonl."""
 
+# pyright: reportMissingImports=false
+
 import os
 import uuid
 from abc import ABC, abstractmethod
