@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, Literal, NamedTuple, cast
 
 import jax
 import optax
@@ -27,6 +27,7 @@ from benchmarks import (
     IMPLEMENTATIONS,
     TEST_IMAGES,
     TRAIN_IMAGES,
+    format_ratio,
     memory,
     preset_costs,
     roofline,
@@ -41,13 +42,7 @@ from jvae_jax.training.step import state_shape
 BASE = "jvae_jax"
 SGEMM_SIZE = 2048
 EXPERIMENTS = Path(__file__).parent
-KEPT = {
-    "speed": EXPERIMENTS / "results" / "benchmark-cpu.json",
-    "profile": EXPERIMENTS / "results" / "profile-cpu.json",
-    "presets": EXPERIMENTS / "results" / "presets-cpu.json",
-    "memory": EXPERIMENTS / "results" / "memory-cpu.json",
-}
-"""Files of the results from which README.md is built."""
+RESULTS = EXPERIMENTS / "results"
 README = EXPERIMENTS / "benchmarks" / "README.md"
 THROUGHPUT = (BASE, "linen, jit", "PyTorch", "PyTorch, tuned")
 """Implementations in the figure."""
@@ -298,9 +293,12 @@ def rebuild_readme(accelerators: str) -> None:
     Args:
         accelerators: the table of accelerators.
     """
-    kept = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in KEPT.items()}
+    kept = {
+        name: json.loads(measurement.kept.read_text(encoding="utf-8"))
+        for name, measurement in MEASUREMENTS.items()
+    }
     text = README.read_text(encoding="utf-8")
-    sections = {name: REPORTS[name](results) for name, results in kept.items()}
+    sections = {name: MEASUREMENTS[name].report(results) for name, results in kept.items()}
     sections["accelerators"] = accelerators
     for name, contents in sections.items():
         start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
@@ -313,41 +311,49 @@ def rebuild_readme(accelerators: str) -> None:
         file.write(text.encode())
 
 
-REPORTS = {
-    "speed": report,
-    "profile": step_profile.report,
-    "presets": preset_costs.report,
-    "memory": memory.report,
+class Measurement(NamedTuple):
+    """How a measurement is made, reported and kept."""
+
+    measure: Callable[[BenchmarkConfig], dict[str, Any]]
+    """Makes the results."""
+    report: Callable[[dict[str, Any]], str]
+    """Formats them in Markdown."""
+    kept: Path
+    """File of the results from which README.md is built."""
+
+
+MEASUREMENTS = {
+    # Speed first: the workers need the accelerator, which later measurements take.
+    "speed": Measurement(
+        lambda config: benchmark(config.quick), report, RESULTS / "benchmark-cpu.json"
+    ),
+    "memory": Measurement(lambda _: memory.measure(), memory.report, RESULTS / "memory-cpu.json"),
+    "profile": Measurement(
+        lambda _: step_profile.measure(), step_profile.report, RESULTS / "profile-cpu.json"
+    ),
+    "presets": Measurement(
+        lambda _: preset_costs.measure(), preset_costs.report, RESULTS / "presets-cpu.json"
+    ),
 }
-"""Functions that format the results of each measurement."""
+"""Measurements in the order in which they are made."""
 
 
 def _speed_up(base: list[float], other: list[float]) -> str:
-    """Median and quartiles of the ratio of times per round, and the other's median time."""
-    ratios = [slow / fast for fast, slow in zip(base, other, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    milliseconds = 1e3 * statistics.median(other)
-    return f"{middle:.2f} ({low:.2f} to {high:.2f}), {milliseconds:.1f} ms"
+    """Median and quartiles of other / base per round, and the other's median time."""
+    return f"{format_ratio(other, base)}, {1e3 * statistics.median(other):.1f} ms"
 
 
 def main(config: BenchmarkConfig) -> None:
-    # Speed first: the workers need the accelerator, which later measurements take.
-    measures: dict[str, Callable[[], dict[str, Any]]] = {
-        "speed": lambda: benchmark(config.quick),
-        "memory": memory.measure,
-        "profile": step_profile.measure,
-        "presets": preset_costs.measure,
-    }
     measured = {}
-    for name, measure_it in measures.items():
+    for name, measurement in MEASUREMENTS.items():
         if config.measure in (name, "all"):
-            measured[name] = measure_it()
-            print(REPORTS[name](measured[name]))
+            measured[name] = measurement.measure(config)
+            print(measurement.report(measured[name]))
             write_json(Path(config.output), measured)
     if config.readme:
         accelerators = roofline.report()  # before files change, which the commit would tell
         for name, results in measured.items():
-            write_json(KEPT[name], results)
+            write_json(MEASUREMENTS[name].kept, results)
         rebuild_readme(accelerators)
 
 

@@ -5,7 +5,8 @@ size, prepares the data, and returns a function that runs the task a given numbe
 blocks until it is done. The modules of the implementations don't import each other's frameworks.
 """
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,3 +50,10 @@ def noise(examples: int) -> tuple[np.ndarray, np.ndarray]:
     """Random uint8 images and balanced labels."""
     images = np.random.default_rng(0).integers(0, 256, (examples, 32, 32, 1), np.uint8)
     return images, np.arange(examples, dtype=np.int32) % 10
+
+
+def format_ratio(durations: Sequence[float], base: Sequence[float]) -> str:
+    """Median and quartiles of the durations over the base's of the same round."""
+    ratios = [duration / other for duration, other in zip(durations, base, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"

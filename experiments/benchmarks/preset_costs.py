@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from benchmarks import format_ratio
 from benchmarks.with_jax import JaxImplementation
 from jvae_jax import PRESETS
 from jvae_jax.training.provenance import environment
@@ -42,11 +43,8 @@ def report(results: dict[str, Any]) -> str:
     """Formats the results in Markdown."""
     lines = ["| preset | ms | times the paper's |", "| --- | ---: | ---: |"]
     for name, durations in results["milliseconds"].items():
-        pairs = zip(durations, results["milliseconds"][_PAPER], strict=True)
-        ratios = [duration / paper for duration, paper in pairs]
-        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
-        ratio = f"{middle:.2f} ({low:.2f} to {high:.2f})"
-        lines.append(f"| `{name}` | {statistics.median(durations):.1f} | {ratio} |")
+        times = format_ratio(durations, results["milliseconds"][_PAPER])
+        lines.append(f"| `{name}` | {statistics.median(durations):.1f} | {times} |")
     current = results["environment"]
     lines += [
         "",

@@ -43,8 +43,8 @@ def test_pytorch_network_has_same_parameters():
 
 def test_readme_contains_reports():
     readme = benchmark.README.read_text()
-    for name, path in benchmark.KEPT.items():
-        assert benchmark.REPORTS[name](json.loads(path.read_text())) in readme
+    for measurement in benchmark.MEASUREMENTS.values():
+        assert measurement.report(json.loads(measurement.kept.read_text())) in readme
 
 
 def test_rebuilds_readme(tmp_path, monkeypatch):
@@ -66,7 +66,9 @@ def test_rebuilds_readme(tmp_path, monkeypatch):
     for name, results in kept.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(results))
     monkeypatch.setattr(benchmark, "README", readme)
-    monkeypatch.setattr(benchmark, "KEPT", {name: tmp_path / f"{name}.json" for name in kept})
+    for name, measurement in benchmark.MEASUREMENTS.items():
+        changed = measurement._replace(kept=tmp_path / f"{name}.json")
+        monkeypatch.setitem(benchmark.MEASUREMENTS, name, changed)
     monkeypatch.setattr(benchmark.roofline, "report", lambda: "| a chip |")
     benchmark.main(benchmark.BenchmarkConfig(measure="nothing", readme=True))
     after = readme.read_text()
