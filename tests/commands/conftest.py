@@ -1,6 +1,7 @@
 import pytest
 
 from jvae_jax import TrainConfig, data, fit
+from jvae_jax.__main__ import main
 
 
 @pytest.fixture(scope="module")
@@ -19,3 +20,16 @@ def finished(tmp_path_factory):
     )
     fit(config, dataset)
     return folder
+
+
+@pytest.fixture
+def call(capsys):
+    """Runs ``jvae``; returns its exit status, stdout and stderr."""
+
+    def call_main(*args):
+        with pytest.raises(SystemExit) as stop:
+            main(list(map(str, args)))
+        output = capsys.readouterr()
+        return stop.value.code, output.out, output.err
+
+    return call_main

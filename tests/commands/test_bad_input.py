@@ -13,17 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jvae_jax.commands import evaluate, export, generate, train
+from jvae_jax.commands import evaluate, generate
 from jvae_jax.data.idx import RELEASES
 from jvae_jax.evaluation import negative_log_likelihood
 from jvae_jax.training.run import load_run
 
-COMMANDS = {
-    "train": train.main,
-    "evaluate": evaluate.main,
-    "generate": generate.main,
-    "export": export.main,
-}
 # Flags of the run that the fixture ``finished`` trains.
 SMALL_FLAGS = ("--image_size=8", "--batch_size=200", "--latents=3", "--epochs=1", "--data_dir=data")
 
@@ -48,25 +42,13 @@ def user(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def call(capsys):
-    """Runs a command; returns its exit status and its stderr."""
-
-    def call_command(name, *args):
-        with pytest.raises(SystemExit) as stop:
-            COMMANDS[name](args)
-        return stop.value.code, capsys.readouterr().err
-
-    return call_command
-
-
-@pytest.fixture
 def rejects(call, user, without_jaxtyping):
     """Asserts that a command fails with one line on stderr and changes no file."""
     del without_jaxtyping
 
     def assert_rejects(name, *args, message, code=2):
         before = files_of(user)
-        status, error = call(name, *args)
+        status, _, error = call(name, *args)
         assert message in error
         assert status == code
         assert error.count("\n") == 1
@@ -397,7 +379,7 @@ DAMAGES = {
 def test_damaged_checkpoint(damage, call, user, finished):
     """Damages each file: the command fails or writes the same image, and changes no other file."""
     shutil.copytree(finished / "run", user / "run")
-    status, _ = call("generate", "--workdir=run", "--output=expected.png")
+    status, *_ = call("generate", "--workdir=run", "--output=expected.png")
     assert status == 0
     checkpoint = user / "run" / "checkpoints"
     failures = 0
@@ -409,7 +391,7 @@ def test_damaged_checkpoint(damage, call, user, finished):
         if DAMAGES[damage] is not None:
             path.write_bytes(DAMAGES[damage](content))
         before = files_of(user)
-        status, error = call("generate", "--workdir=run", "--output=x.png")
+        status, _, error = call("generate", "--workdir=run", "--output=x.png")
         if status == 0:
             assert (user / "x.png").read_bytes() == (user / "expected.png").read_bytes()
             (user / "x.png").unlink()
@@ -500,7 +482,8 @@ def test_unwritable_outputs(name, output, message, code, rejects, monkeypatch):
 def test_full_disk(call, rejects):
     resource = pytest.importorskip("resource")
     # Compiled first, as programs can't be cached either.
-    assert call("generate", "--workdir=run", "--output=x.png") == (0, "")
+    status, _, error = call("generate", "--workdir=run", "--output=x.png")
+    assert (status, error) == (0, "")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:

@@ -9,23 +9,19 @@ from PIL import Image
 
 from jvae_jax import style_controls
 from jvae_jax.commands.evaluate import main as evaluate
-from jvae_jax.commands.generate import main
 from jvae_jax.evaluation import factors
 from jvae_jax.style_controls import FACTORS
 
 
 @pytest.fixture
-def generate(finished, monkeypatch, capsys):
+def generate(call, finished, monkeypatch):
     """Runs the command in the folder; returns its exit status, stdout and stderr."""
 
-    def call(*args):
+    def call_generate(*args):
         monkeypatch.chdir(finished)
-        with pytest.raises(SystemExit) as stop:
-            main(["--workdir=run", *map(str, args)])
-        output = capsys.readouterr()
-        return stop.value.code, output.out, output.err
+        return call("generate", "--workdir=run", *args)
 
-    return call
+    return call_generate
 
 
 def test_styles_from_images_and_interpolations(generate, finished, tmp_path):

@@ -11,10 +11,7 @@ from PIL import Image
 
 import jvae_jax
 from jvae_jax import data
-from jvae_jax.commands import font, generate, hand, write
 from jvae_jax.models.inference import to_pixels
-
-COMMANDS = {"hand": hand.main, "write": write.main, "font": font.main, "generate": generate.main}
 
 
 @pytest.fixture
@@ -27,19 +24,6 @@ def user(tmp_path, monkeypatch):
     contents = {"model": "ours, mnist", "z": [0.0] * 10, "standard_deviation": [0.3] * 10}
     (tmp_path / "me.hand.json").write_text(json.dumps(contents))
     return tmp_path
-
-
-@pytest.fixture
-def call(capsys):
-    """Runs a command; returns its exit status, stdout and stderr."""
-
-    def call_command(name, *args):
-        with pytest.raises(SystemExit) as stop:
-            COMMANDS[name](args)
-        output = capsys.readouterr()
-        return stop.value.code, output.out, output.err
-
-    return call_command
 
 
 def pixels_of(path):

@@ -11,23 +11,10 @@ from pathlib import Path
 import pytest
 
 from jvae_jax import commands
-from jvae_jax.__main__ import COMMANDS, main
+from jvae_jax.__main__ import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--dataset=mnist_5k", "--image_size=8", "--batch_size=400", "--latents=3", "--epochs=1"]
-
-
-@pytest.fixture
-def call(capsys):
-    """Runs ``jvae``; returns its exit status, stdout and stderr."""
-
-    def call_main(*args):
-        with pytest.raises(SystemExit) as stop:
-            main(args)
-        output = capsys.readouterr()
-        return stop.value.code, output.out, output.err
-
-    return call_main
 
 
 def run_process(*args, cwd):

@@ -8,19 +8,9 @@ import numpy as np
 import pytest
 
 from jvae_jax import pretrained, style_controls
-from jvae_jax.commands import evaluate, explore, generate, models
-from jvae_jax.commands import export as export_command
 from jvae_jax.evaluation import factors
 from jvae_jax.export import export
 from jvae_jax.training.run import load_run
-
-COMMANDS = {
-    "evaluate": evaluate.main,
-    "explore": explore.main,
-    "export": export_command.main,
-    "generate": generate.main,
-    "models": models.main,
-}
 
 
 def files_of(folder):
@@ -47,19 +37,6 @@ def packaged(folder, tmp_path, monkeypatch):
     before = files_of(folder / "digits")
     yield folder / "digits"
     assert files_of(folder / "digits") == before
-
-
-@pytest.fixture
-def call(capsys):
-    """Runs a command; returns its exit status, stdout and stderr."""
-
-    def call_command(name, *args):
-        with pytest.raises(SystemExit) as stop:
-            COMMANDS[name](args)
-        output = capsys.readouterr()
-        return stop.value.code, output.out, output.err
-
-    return call_command
 
 
 def test_generate_uses_digits_by_default(call, packaged, tmp_path):
