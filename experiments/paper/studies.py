@@ -60,7 +60,7 @@ def _without(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _FEW: dict[str, Any] = {"num_labels": 100}
-_ELASTIC: dict[str, Any] = {"consistency_weight": 100.0, "elastic_strength": 1.0}
+_CONSISTENCY_ELASTIC: dict[str, Any] = {"consistency_weight": 100.0, "elastic_strength": 1.0}
 _LOWER_WEIGHTS: dict[str, Any] = {"marginal_weight": 40.0, "consistency_weight": 100.0}
 MODEL_SELECTION: tuple[Setting, ...] = (
     ("ours", _FEW),
@@ -83,7 +83,7 @@ MODEL_SELECTION: tuple[Setting, ...] = (
     ("ours", {"num_labels": 20, **_CLUSTERS, **_LOWER_WEIGHTS, "capacity_steps": 0}),
     ("ours", {**_FEW, **_without("neighbours", _CLUSTERS), **_LOWER_WEIGHTS, "capacity_steps": 0}),
     ("ours", {**_FEW, **_LOWER_WEIGHTS, "augmentation_strength": 2.0}),
-    ("ours", {**_FEW, **_ELASTIC}),
+    ("ours", {**_FEW, **_CONSISTENCY_ELASTIC}),
 )
 """Candidate settings for few labels, compared on a validation split."""
 ABLATIONS: tuple[Setting, ...] = (
@@ -117,25 +117,25 @@ PSEUDO_LABELLING = "ours --preset=few_labels"
 LABEL_METHODS: dict[str, Setting] = {
     "ours": ("ours", {}),
     "ours --consistency_weight=100": ("ours", {"consistency_weight": 100.0}),
-    "ours --consistency_weight=100 --elastic_strength=1": ("ours", _ELASTIC),
+    "ours --consistency_weight=100 --elastic_strength=1": ("ours", _CONSISTENCY_ELASTIC),
     "ours --preset=best --consistency_weight=100 --elastic_strength=1": (
         "ours",
-        {**PRESETS["best"].changes(), **_ELASTIC},
+        {**PRESETS["best"].changes(), **_CONSISTENCY_ELASTIC},
     ),
     PSEUDO_LABELLING: ("ours", {**_CLUSTERS, "unsupervised_epochs": -1}),
     "ours --preset=few_labels --unsupervised_epochs=0": ("ours", _CLUSTERS),
     "ours --pseudo_labels_from=few_labels --consistency_weight=100 --elastic_strength=1": (
         "ours",
-        {"pseudo_labels_from": "few_labels", **_ELASTIC},
+        {"pseudo_labels_from": "few_labels", **_CONSISTENCY_ELASTIC},
     ),
     "cvae --alpha=1000": ("cvae", {"alpha": 1000.0}),
     "cvae --alpha=1000 --marginal_weight=120 --consistency_weight=300 --augmentation_strength=2 "
     "--neighbours=5": ("cvae", {"alpha": 1000.0, **_without("conditional_encoder", _CLUSTERS)}),
 }
-"""Methods of the few-label study: the paper's, the best of ``MODEL_SELECTION`` for 100 labels, the
-same with elastic deformations, these with the preset ``best``, the preset ``few_labels``, the same
-with labels from the first epoch, and elastic deformations with pseudo-labels by a run of the preset
-of as many epochs, for which ``few_labels`` stands. The CVAE has its options but for
+"""Methods of the few-label study: the paper's, the best of ``MODEL_SELECTION`` for 100 labels, that
+with elastic deformations, with these and the preset ``best``, the preset ``few_labels``, the latter
+with labels from the first epoch, and elastic deformations with pseudo-labels by a run of it of as
+many epochs, for which ``few_labels`` stands. The CVAE has the options of ``few_labels`` but for
 ``conditional_encoder``, as it always is, and ``unsupervised_epochs``, which didn't help it."""
 _HELD: dict[str, Any] = {"capacity_z": 16.0, "penalty": "multiplier"}
 PRESET_SELECTION: tuple[Setting, ...] = (

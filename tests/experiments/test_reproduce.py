@@ -87,6 +87,8 @@ def test_settings_caption_lists_epochs_and_seeds():
 
 def test_methods_of_the_labels_study_are_their_flags():
     methods = dict(reproduce.studies.LABEL_METHODS)
+    ablation = "ours --preset=few_labels --unsupervised_epochs=0"
+    assert methods.keys() - {ablation} < reproduce.figures.TITLES.keys()
     presets = {
         "best --consistency_weight=100 --elastic_strength=1": {
             "consistency_weight": 100.0,
@@ -102,13 +104,13 @@ def test_methods_of_the_labels_study_are_their_flags():
 
 
 def test_labels_figure_plots_the_epochs_of_the_most_numbers_of_labels():
-    """The longer runs if there are as many, and no method without a title."""
+    """The longer runs if there are as many, without the ablation."""
     short = row("ours", 0, num_labels=10, accuracy=0.5, conditional_accuracy=0.4)
     few = {**short, "num_labels": 100}
     longer = {**short, "epochs": 50, "accuracy": 0.9, "conditional_accuracy": 1.0}
     more = {**longer, "num_labels": 100, "accuracy": 0.99, "conditional_accuracy": 0.995}
-    untitled = {**few, "objective": "ours --preset=few_labels --unsupervised_epochs=0"}
-    figure = reproduce.figures.labels([short, few, longer, untitled])
+    ablation = {**few, "objective": "ours --preset=few_labels --unsupervised_epochs=0"}
+    figure = reproduce.figures.labels([short, few, longer, ablation])
     assert [len(axes.lines) for axes in figure.axes] == [1, 1]
     x = [axes.lines[0].get_xdata().tolist() for axes in figure.axes]
     assert x == [[10, 100], [10, 100]]
