@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import benchmark
 import jax
@@ -45,6 +46,11 @@ def test_readme_contains_reports():
     readme = benchmark.README.read_text()
     for measurement in benchmark.MEASUREMENTS.values():
         assert measurement.report(json.loads(measurement.kept.read_text())) in readme
+
+
+def test_measurements_are_the_values_of_the_flag():
+    values = get_args(get_type_hints(benchmark.BenchmarkConfig)["measure"])
+    assert {*values} == {*benchmark.MEASUREMENTS, "all", "nothing"}
 
 
 def test_rebuilds_readme(tmp_path, monkeypatch):
