@@ -64,6 +64,10 @@ def test_both_feeds_give_the_same_examples(devices):
     "settings",
     [
         {"num_labels": 6, "objective": Ours(consistency_weight=1.0, neighbours=3)},
+        pytest.param(
+            {"num_labels": 6, "objective": Ours(penalty="multiplier", unsupervised_epochs=1)},
+            marks=pytest.mark.long,
+        ),
         pytest.param({}, marks=pytest.mark.long),
         pytest.param({"balance_classes": True}, marks=pytest.mark.long),
     ],
