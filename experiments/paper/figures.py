@@ -62,6 +62,7 @@ TITLES = {
 }
 """Names of objectives and settings in figures."""
 _ABLATION = "ours --preset=few_labels --unsupervised_epochs=0"
+"""Method of the study of labels that is in its tables only: a figure has nine lines at most."""
 HIRAGANA_GROUPS = ("いり", "はほま", "ぬめ", "ぱぴぷぺぽ")
 """Similar hiragana, as in the paper's figure 3, and the five of which hiragana73 has few images."""
 
