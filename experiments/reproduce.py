@@ -276,9 +276,10 @@ def labels(config: LabelsConfig) -> None:
             row = studies.supervised_baseline_row(dataset, count, seed, config.epochs)
         else:
             run_config = _method_config(config, method, count, seed)
-            if run_config.pseudo_labels_from is not None:
-                if count == "all":
-                    continue
+            adds_labels = run_config.pseudo_labels_from or run_config.label_propagation
+            if adds_labels and count == "all":
+                continue
+            if run_config.pseudo_labels_from:
                 first_config = _method_config(config, studies.PSEUDO_LABELLING, count, seed)
                 studies.train_and_evaluate(first_config, dataset, None)
             _, row = studies.train_and_evaluate(

@@ -122,6 +122,14 @@ LABEL_METHODS: dict[str, Setting] = {
         "ours",
         {**PRESETS["best"].changes(), **_CONSISTENCY_ELASTIC},
     ),
+    "ours --preset=best --label_propagation --consistency_weight=100 --elastic_strength=1": (
+        "ours",
+        {**PRESETS["best"].changes(), "label_propagation": True, **_CONSISTENCY_ELASTIC},
+    ),
+    "ours --label_propagation --consistency_weight=100 --elastic_strength=1": (
+        "ours",
+        {"label_propagation": True, **_CONSISTENCY_ELASTIC},
+    ),
     PSEUDO_LABELLING: ("ours", {**_CLUSTERS, "unsupervised_epochs": -1}),
     "ours --preset=few_labels --unsupervised_epochs=0": ("ours", _CLUSTERS),
     "ours --pseudo_labels_from=few_labels --consistency_weight=100 --elastic_strength=1": (
@@ -133,10 +141,11 @@ LABEL_METHODS: dict[str, Setting] = {
     "--neighbours=5": ("cvae", {"alpha": 1000.0, **_without("conditional_encoder", _CLUSTERS)}),
 }
 """Methods of the few-label study: the paper's, the best of ``MODEL_SELECTION`` for 100 labels, that
-with elastic deformations, with these and the preset ``best``, the preset ``few_labels``, the latter
-with labels from the first epoch, and elastic deformations with pseudo-labels by a run of it of as
-many epochs, for which ``few_labels`` stands. The CVAE has the options of ``few_labels`` but for
-``conditional_encoder``, as it always is, and ``unsupervised_epochs``, which didn't help it."""
+with elastic deformations, with these and the preset ``best``, both with label propagation, the
+preset ``few_labels``, the latter with labels from the first epoch, and elastic deformations with
+pseudo-labels by a run of it of as many epochs, for which ``few_labels`` stands. The CVAE has the
+options of ``few_labels`` but for ``conditional_encoder``, as it always is, and
+``unsupervised_epochs``, which didn't help it."""
 _HELD: dict[str, Any] = {"capacity_z": 16.0, "penalty": "multiplier"}
 PRESET_SELECTION: tuple[Setting, ...] = (
     ("cvae", {"beta": 30.0, **_HELD}),

@@ -65,6 +65,7 @@ def model_card(
             if config.pseudo_labels_from
             else ""
         )
+        + (", with labels by label propagation" if run.config.label_propagation else "")
         + f". {network.latents} continuous latents"
         + (f" and {network.classes} classes: {listed}." if names else "."),
         "## Training data",

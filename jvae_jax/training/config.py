@@ -78,6 +78,9 @@ class TrainConfig:
     each needs a label both in this run and in that model's. With few labels, take a model of
     --preset=few_labels with the same labels (--num_labels, --seed) in another --workdir. Not in the
     paper."""
+    label_propagation: bool = False
+    """Label all training images before training: labels spread from image to image over the graph
+    of the 5 nearest images of each. Each class needs a label. Not in the paper."""
     balance_classes: bool = False
     """Sample all classes equally often, with replacement. Needs a label for every image."""
     image_size: int = 32
@@ -147,10 +150,15 @@ class TrainConfig:
             raise ValueError(
                 f"{self.objective.name} uses no labels, so num_labels has no effect; leave it out"
             )
-        if self.pseudo_labels_from and not self.objective.uses_labels:
+        for name in ("pseudo_labels_from", "label_propagation"):
+            if getattr(self, name) and not self.objective.uses_labels:
+                raise ValueError(
+                    f"{self.objective.name} uses no labels, so {name} has no effect; leave it out"
+                )
+        if self.pseudo_labels_from and self.label_propagation:
             raise ValueError(
-                f"{self.objective.name} uses no labels, so pseudo_labels_from has no effect; leave "
-                "it out"
+                f"labels are added either by the model of pseudo_labels_from, got "
+                f"{self.pseudo_labels_from}, or by label_propagation; leave one of them out"
             )
         unsupervised_epochs = getattr(self.objective, "unsupervised_epochs", 0)
         if unsupervised_epochs >= self.epochs:

@@ -33,7 +33,12 @@ from jvae_jax.training.batching import (
 from jvae_jax.training.config import TrainConfig
 from jvae_jax.training.distributed import StopRequest, stop_on_signals
 from jvae_jax.training.provenance import environment, numeric_environment
-from jvae_jax.training.pseudo_labels import most_probable_categories, pseudo_labels
+from jvae_jax.training.pseudo_labels import (
+    PROPAGATION_NEIGHBOURS,
+    most_probable_categories,
+    propagated_labels,
+    pseudo_labels,
+)
 from jvae_jax.training.run import (
     DEFAULT_BY_LENGTH,
     Run,
@@ -102,7 +107,8 @@ def fit(
     Raises:
         ValueError: if the folder contains something else or a run of another configuration, the
             batch size doesn't suit the data or the devices, ``init_from`` has another network,
-            ``pseudo_labels_from`` can't label the images, or the processes differ.
+            ``pseudo_labels_from`` or ``label_propagation`` can't label the images, or the processes
+            differ.
         FileNotFoundError: if ``init_from`` or ``pseudo_labels_from`` is no model.
         CheckpointError: if checkpoints exist but none can be read, or one can't be written.
         ModuleNotFoundError, ConnectionError: if one of these can't be downloaded, see
@@ -270,6 +276,7 @@ def _settings_without_effect(run: Run, dataset: Dataset, label_info: LabelInfo) 
         unused["labelled_batch_fraction"] = config, TrainConfig
     if run.all_labelled:
         unused["pseudo_labels_from"] = config, TrainConfig
+        unused["label_propagation"] = config, TrainConfig
     if isinstance(objective, Ours) and label_info.all_labelled:
         unused["unlabelled_capacity_c"] = objective, Ours
     if isinstance(objective, (CVAE, Ours)) and label_info.all_labelled:
@@ -391,7 +398,9 @@ def _open(
     if started_run(run) is None:  # Before the folder is created, since these may fail.
         initial = _initial_state(run)
         if run.needs_pseudo_labels:
-            _labelling_model(run)
+            _check_labelled_classes(run)
+            if not run.config.label_propagation:
+                _labelling_model(run)
     closing.enter_context(lock_folder(run.workdir))
     # Again: another process may have trained in it before it was locked.
     check_folder(run)
@@ -584,7 +593,7 @@ def _read_indices(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _with_pseudo_labels(run: Run, dataset: Dataset, step: int) -> Dataset:
-    """Adds the labels that the model of ``pseudo_labels_from`` gives to unlabelled images.
+    """Adds labels by the model of ``pseudo_labels_from`` or by label propagation.
 
     Args:
         run: the run.
@@ -602,6 +611,10 @@ def _with_pseudo_labels(run: Run, dataset: Dataset, step: int) -> Dataset:
                 f"{path} is missing or damaged, so training can't go on with the same labels; "
                 "choose another --workdir"
             )
+        if run.config.label_propagation:
+            logger.info("finding the nearest of %d training images", len(given))
+            nearest = nearest_images(dataset.train_images, PROPAGATION_NEIGHBOURS)
+            return propagated_labels(given, nearest)
         model, class_of_category = _labelling_model(run)
         categories, odds = in_chunks(
             lambda images: most_probable_categories(np.asarray(model.encode(images).logits)),
@@ -612,22 +625,28 @@ def _with_pseudo_labels(run: Run, dataset: Dataset, step: int) -> Dataset:
     labels = np.where(given >= 0, given, _kept_by_first(path, given.shape, find))
     if distributed.is_first():
         added = np.count_nonzero(labels >= 0) - np.count_nonzero(given >= 0)
-        logger.info("%d more images have labels by %s", added, run.config.pseudo_labels_from)
+        source = run.config.pseudo_labels_from or "label propagation"
+        logger.info("%d more images have labels by %s", added, source)
     return replace(dataset, train_labels=labels)
+
+
+def _check_labelled_classes(run: Run) -> None:
+    """Raises ValueError unless training sees a label of each class."""
+    if missing := [run.data.class_names[index] for index in run.unlabelled_classes]:
+        option = "label_propagation" if run.config.label_propagation else "pseudo_labels_from"
+        raise ValueError(
+            f"{option} needs a labelled training image of each class; none is of "
+            f"{', '.join(missing)}"
+        )
 
 
 def _labelling_model(run: Run) -> tuple[TrainedModel, list[int | None]]:
     """Returns the model of ``pseudo_labels_from``, and the run's class of each of its categories.
 
     Raises:
-        ValueError: if the run or the model lacks a class, or the model has other images.
+        ValueError: if the model lacks a class or has other images.
     """
     source, names = str(run.config.pseudo_labels_from), run.data.class_names
-    if missing := [names[index] for index in run.unlabelled_classes]:
-        raise ValueError(
-            "pseudo_labels_from needs a labelled training image of each class; none is of "
-            f"{', '.join(missing)}"
-        )
     model = load_source(source).model
     if model.network.image_shape != run.data.image_shape:
         raise ValueError(

@@ -1,12 +1,19 @@
-"""Pseudo-labels: labels of unlabelled images, as a trained model reads them."""
+"""Pseudo-labels: labels of unlabelled images, by a trained model or by label propagation."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 FRACTION = 0.4
 """Fraction of the images in each category that get a pseudo-label."""
+PROPAGATION_NEIGHBOURS = 5
+"""Nearest images of each that are joined to it in the graph of label propagation."""
+_PROPAGATION_ALPHA = 0.995
+"""Weight of the neighbours' labels, relative to that of the given ones."""
+_MAX_ITERATIONS = 10_000
+"""Iterations of label propagation; it converges in a few thousands at most."""
 
 
 def most_probable_categories(
@@ -51,3 +58,44 @@ def pseudo_labels(
             most_certain = images[np.argsort(odds[images], kind="stable")]
             labels[most_certain[: int(fraction * len(images))]] = label
     return labels
+
+
+def propagated_labels(
+    labels: Int[np.ndarray, "images"], nearest: Int[np.ndarray, "images count"]
+) -> Int[np.ndarray, "images"]:
+    """Spreads labels over the graph in which each image is joined to its nearest ones.
+
+    A label counts once for each of the two images that has the other among its nearest.
+
+    Args:
+        labels: class indices; -1 means unlabelled.
+        nearest: indices of the nearest images of each, see
+            :func:`~jvae_jax.data.neighbours.nearest_images`.
+
+    Returns:
+        int32 class indices; -1 means that no labelled image is connected to this one. Those of
+        labelled images may change.
+
+    References:
+        Zhou et al., *Learning with Local and Global Consistency*, 2004.
+    """
+    # sklearn takes a second to import.
+    from scipy.sparse import csr_matrix
+    from sklearn.semi_supervised import LabelSpreading
+
+    images, count = nearest.shape
+    rows = np.arange(0, nearest.size + 1, count)
+    directed = csr_matrix((np.ones(nearest.size), nearest.ravel(), rows), (images, images))
+    graph = directed + directed.T
+
+    def kernel(*_: np.ndarray) -> Any:
+        return graph
+
+    spreading = LabelSpreading(
+        kernel=kernel,  # pyright: ignore[reportArgumentType] # annotated as a name
+        alpha=_PROPAGATION_ALPHA,
+        max_iter=_MAX_ITERATIONS,
+    )
+    spreading.fit(np.zeros((images, 1)), labels)
+    is_reached = spreading.label_distributions_.any(axis=1)
+    return np.where(is_reached, spreading.transduction_, -1).astype(np.int32)

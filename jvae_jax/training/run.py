@@ -9,7 +9,7 @@ curves.png                every term over epochs, train and test, when training 
 evaluation.json           metrics on the whole test split; evaluation-best.json of the best
                           checkpoint, if it was evaluated
 neighbours.npy            mutual neighbours of each training image, if the objective uses any
-pseudo_labels.npy         labels of training images by the model of pseudo_labels_from; -1: none
+pseudo_labels.npy         labels added to training images, see needs_pseudo_labels; -1: none
 confusion.png             confusion matrix of generated characters, if they were evaluated
 profile/                  profiler trace, if requested
 tensorboard/, wandb/      records for TensorBoard and Weights & Biases, if requested
@@ -217,13 +217,15 @@ class Run:
 
     @property
     def all_labelled(self) -> bool:
-        """Whether every training image has a label, other than by ``pseudo_labels_from``."""
+        """Whether every training image has a label, other than a pseudo-label."""
         return sum(self.data.labels_per_class) == self.data.train_examples
 
     @property
     def needs_pseudo_labels(self) -> bool:
-        """Whether the model of ``pseudo_labels_from`` labels training images."""
-        return self.config.pseudo_labels_from is not None and not self.all_labelled
+        """Whether ``pseudo_labels_from`` or ``label_propagation`` label training images."""
+        config = self.config
+        is_set = config.pseudo_labels_from is not None or config.label_propagation
+        return is_set and not self.all_labelled
 
     def check_data(self, dataset: Dataset) -> None:
         """Raises ValueError unless the run was trained on this dataset."""
