@@ -51,6 +51,12 @@ TITLES = {
     "ours --preset=best --consistency_weight=100 --elastic_strength=1": (
         "ours, best preset, elastic"
     ),
+    "ours --preset=best --label_propagation --consistency_weight=100 --elastic_strength=1": (
+        "ours, best preset, label propagation"
+    ),
+    "ours --label_propagation --consistency_weight=100 --elastic_strength=1": (
+        "ours, label propagation"
+    ),
     "ours --preset=few_labels": "ours, few_labels preset",
     "ours --pseudo_labels_from=few_labels --consistency_weight=100 --elastic_strength=1": (
         "ours, pseudo-labels"

@@ -247,7 +247,7 @@ def _log_summary(run: Run, dataset: Dataset, label_info: LabelInfo, devices: Dev
         _log_labels(run, dataset)
     classes = len(dataset.class_names)
     for name, value in _settings_without_effect(run, dataset, label_info).items():
-        shown = value if isinstance(value, str) else f"{value:g}"
+        shown = f"{value:g}" if isinstance(value, float) else value
         logger.warning("%s of %s has no effect with these labels", name, shown)
     if run.config.fixed_latents == run.config.latents:
         logger.warning("all %d latents are fixed at 0, so z holds nothing", run.config.latents)

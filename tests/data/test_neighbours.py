@@ -1,7 +1,10 @@
-"""Nearest images, compared with all distances in float64."""
+"""Nearest images, compared with loops over all distances in float64."""
+
+import itertools
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from jvae_jax import data
 from jvae_jax.data import neighbours
@@ -10,24 +13,91 @@ from jvae_jax.data.neighbours import mutual_neighbours, nearest_images
 
 @pytest.fixture
 def images():
-    """30 images of 12 values: as many principal components keep all distances."""
-    return np.random.default_rng(0).integers(0, 256, (30, 2, 3, 2), dtype=np.uint8)
+    """30 images, whose principal components keep all distances between them."""
+    return np.random.default_rng(0).integers(0, 256, (30, 4, 7, 2), dtype=np.uint8)
+
+
+def distortion(image, other, shift):
+    """Distance in the image distortion model, a pixel at a time."""
+
+    def gradients(image):
+        padded = np.pad(image / 255, [(1, 1), (1, 1), (0, 0)], mode="edge")
+        channels = np.moveaxis(padded, -1, 0)  # sobel smooths along all other axes
+        responses = [ndimage.sobel(values, axis) for values in channels for axis in (0, 1)]
+        return np.stack(responses)[:, 1:-1, 1:-1]
+
+    def beyond(gradients, row, column):
+        height, width = gradients.shape[1:3]
+        is_inside = 0 <= row < height and 0 <= column < width
+        return gradients[:, row, column] if is_inside else np.zeros_like(gradients[:, 0, 0])
+
+    ours, theirs = gradients(image), gradients(other)
+    height, width = image.shape[:2]
+    shifts = list(itertools.product(range(-shift, shift + 1), repeat=2))
+    context = list(itertools.product((-1, 0, 1), repeat=2))
+    total = 0.0
+    for row, column in itertools.product(range(height), range(width)):
+        matches = []
+        for down, right in shifts:
+            pixels = [(row + i, column + j) for i, j in context]
+            inside = [(i, j) for i, j in pixels if 0 <= i < height and 0 <= j < width]
+            differences = [ours[:, i, j] - beyond(theirs, i + down, j + right) for i, j in inside]
+            matches.append(np.sum(np.square(differences)))
+        total += min(matches)
+    return total
 
 
 def test_finds_the_nearest_other_images(images):
-    flat = images.reshape(30, -1).astype(np.float64)
-    distances = np.linalg.norm(flat[:, None] - flat, axis=-1)
-    expected = np.argsort(distances, axis=1)[:, 1:5]
+    """Of 29 others, 20 are found at half the size, without the odd column."""
+    halves = images[:, :, :6].reshape(30, 2, 2, 3, 2, 2).mean(axis=(2, 4))
     nearest = nearest_images(images, 4)
-    np.testing.assert_array_equal(nearest, expected)
+    for index in range(3):
+        others = np.delete(np.arange(30), index)
+        coarse = [distortion(halves[index], halves[other], shift=1) for other in others]
+        shortlist = others[np.argsort(coarse)[:20]]
+        fine = [distortion(images[index], images[other], shift=2) for other in shortlist]
+        np.testing.assert_array_equal(nearest[index], shortlist[np.argsort(fine)[:4]])
     assert nearest.dtype == np.int32
 
 
+def test_candidates_are_nearest_in_the_principal_components(images, monkeypatch):
+    """Those of the principal components are all that is compared."""
+    monkeypatch.setattr(neighbours, "_CANDIDATES", 3)
+    flat = images.reshape(30, -1).astype(np.float64)
+    distances = np.linalg.norm(flat[:, None] - flat, axis=-1)
+    expected = np.argsort(distances, axis=1)[:, 1:4]
+    np.testing.assert_array_equal(np.sort(nearest_images(images, 3)), np.sort(expected))
+
+
 def test_does_not_depend_on_chunks(images, monkeypatch):
-    """Components are estimated from every other image, but in 12 dimensions they are a basis."""
+    """Components are estimated from every other image, so they span half of the images only."""
     expected = nearest_images(images, 29)
     monkeypatch.setattr(neighbours, "_FITTED", 15)
+    monkeypatch.setattr(neighbours, "_CHUNK", 7)
     np.testing.assert_array_equal(nearest_images(images, 29), expected)
+
+
+def test_a_shifted_image_is_near():
+    """By two pixels, further than another image in squared differences of pixels."""
+    image = np.zeros((16, 16, 1), np.uint8)
+    image[4:12, 5:7] = 255
+    shifted, other = np.roll(image, 2, axis=1), image.copy()
+    other[10:12, 5:7] = 0
+    images = np.stack([image, shifted, other])
+    squares = [np.square(image / 255 - rival / 255).sum() for rival in (shifted, other)]
+    assert squares[0] > squares[1]
+    np.testing.assert_array_equal(nearest_images(images, 2)[0], [1, 2])
+
+
+@pytest.mark.parametrize("side", [33, 64, 100])
+def test_large_images_are_halved(side):
+    """Twice or four times as large, with 33 and 100 pixels cut to 32 and enlarged."""
+    rng = np.random.default_rng(1)
+    halvings = 1 if side <= 64 else 2
+    small = rng.integers(0, 256, (12, side >> halvings, side >> halvings, 1), dtype=np.uint8)
+    large = small.repeat(1 << halvings, axis=1).repeat(1 << halvings, axis=2)
+    large = np.pad(large, [(0, 0), *2 * [(0, side - large.shape[1])], (0, 0)])
+    np.testing.assert_array_equal(nearest_images(large, 11), nearest_images(small, 11))
 
 
 def test_an_image_is_not_its_own_neighbour_among_equal_ones():

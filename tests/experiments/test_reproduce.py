@@ -94,11 +94,17 @@ def test_methods_of_the_labels_study_are_their_flags():
             "consistency_weight": 100.0,
             "elastic_strength": 1.0,
         },
+        "best --label_propagation --consistency_weight=100 --elastic_strength=1": {
+            "consistency_weight": 100.0,
+            "elastic_strength": 1.0,
+        },
         "few_labels": {},
         "few_labels --unsupervised_epochs=0": {"unsupervised_epochs": 0},
     }
     for name, changes in presets.items():
         objective, settings = methods.pop(f"ours --preset={name}")
+        settings = dict(settings)
+        assert settings.pop("label_propagation", False) == ("--label_propagation" in name)
         assert OBJECTIVES[objective](**settings) == replace(PRESETS[name.split()[0]], **changes)
     assert [reproduce.studies.setting_name(*setting) for setting in methods.values()] == [*methods]
 

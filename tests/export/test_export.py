@@ -78,6 +78,10 @@ def test_sources_are_named_without_their_paths(run, tmp_path):
     assert "weights of ./init_from, with pseudo-labels by ./pseudo_labels_from. 2 cont" in card
     written = json.loads((tmp_path / "model" / "config.json").read_text())["config"]
     assert {name: written[name] for name in sources} == {name: f"./{name}" for name in sources}
+    config = replace(run.config, label_propagation=True)
+    assert ", with labels by label propagation. 2 cont" in model_card(
+        run.model, replace(run, config=config), {}
+    )
 
 
 def test_usage_of_model_card_runs(exported, monkeypatch):

@@ -1,4 +1,4 @@
-"""Labels of unlabelled images by a trained model."""
+"""Labels of unlabelled images by a trained model or by label propagation."""
 
 import shutil
 from dataclasses import replace
@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 from helpers import SMALL, assert_same_result, log_messages, make_dataset
 
+from jvae_jax.data.neighbours import nearest_images
 from jvae_jax.objectives import OBJECTIVES, Ours
 from jvae_jax.training import loop
 from jvae_jax.training.loop import fit
-from jvae_jax.training.pseudo_labels import most_probable_categories, pseudo_labels
+from jvae_jax.training.pseudo_labels import (
+    most_probable_categories,
+    propagated_labels,
+    pseudo_labels,
+)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +50,36 @@ def test_certainties_that_round_to_1_are_ordered():
 def test_equally_certain_images_are_taken_in_their_order():
     labels = pseudo_labels(np.zeros(5, np.int64), np.ones(5), [0, 1])
     np.testing.assert_array_equal(labels, [0, 0, -1, -1, -1])
+
+
+def test_labels_spread_over_the_graph():
+    """The limit of the iteration solves linear equations, eq. 4 of Zhou et al."""
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(60, 2)) + np.repeat([[0, 0], [4, 0], [0, 4]], 20, axis=0)
+    distances = np.linalg.norm(points[:, None] - points, axis=-1)
+    nearest = np.argsort(distances, axis=1)[:, 1:6].astype(np.int32)
+    labels = np.full(60, -1)
+    given = np.array([3, 25, 30, 50])
+    labels[given] = 4, 0, 0, 9
+    adjacency = np.zeros((60, 60))
+    for image, others in enumerate(nearest):
+        adjacency[image, others] += 1
+        adjacency[others, image] += 1
+    degrees = adjacency.sum(axis=1)
+    similarities = adjacency / np.sqrt(np.outer(degrees, degrees))
+    one_hot = (labels[:, None] == [0, 4, 9]).astype(float)
+    solution = np.linalg.solve(np.eye(60) - 0.995 * similarities, one_hot)
+    expected = np.array([0, 4, 9])[solution.argmax(axis=1)]
+    assert len(np.unique(expected, return_counts=True)[1]) == 3
+    propagated = propagated_labels(labels, nearest)
+    np.testing.assert_array_equal(propagated, expected)
+    assert propagated.dtype == np.int32
+
+
+def test_images_that_no_label_reaches_stay_unlabelled():
+    nearest = np.array([[1], [0], [1], [4], [3]], np.int32)
+    labels = np.array([-1, -1, 2, -1, -1])
+    np.testing.assert_array_equal(propagated_labels(labels, nearest), [2, 2, 2, -1, -1])
 
 
 @pytest.fixture
@@ -90,6 +125,21 @@ def test_labels_are_added_to_those_that_are_given(config, reference, trained_on)
     assert f"{added} more images have labels by {source.workdir}" in messages
 
 
+def test_propagated_labels_are_added_to_those_that_are_given(config, trained_on):
+    dataset = make_dataset()
+    given = dataset.with_labels(3, 0).train_labels
+    config = replace(config, pseudo_labels_from=None, label_propagation=True)
+    with log_messages() as messages:
+        fit(config, dataset)
+    (labels,) = trained_on
+    expected = propagated_labels(given, nearest_images(dataset.train_images, 5))
+    np.testing.assert_array_equal(labels, np.where(given >= 0, given, expected))
+    assert np.mean(labels == dataset.train_labels) > 0.9
+    assert "45 more images have labels by label propagation" in messages
+    kept = np.load(f"{config.workdir}/pseudo_labels.npy")
+    np.testing.assert_array_equal(kept, expected)
+
+
 def test_classes_are_matched_by_their_names(config, trained_on):
     dataset = make_dataset()
     fit(config, replace(dataset, class_names=("c", "a", "b")))
@@ -99,7 +149,10 @@ def test_classes_are_matched_by_their_names(config, trained_on):
     assert np.mean(labels[added] == expected) > 0.9
 
 
-def test_hidden_labels_have_no_effect(config, trained_on):
+@pytest.mark.parametrize("label_propagation", [False, True])
+def test_hidden_labels_have_no_effect(config, trained_on, label_propagation):
+    if label_propagation:
+        config = replace(config, pseudo_labels_from=None, label_propagation=True)
     dataset = make_dataset()
     fit(config, dataset)
     given = replace(dataset, train_labels=dataset.with_labels(3, 0).train_labels)
@@ -165,6 +218,12 @@ def test_lost_labels_end_training(config, tmp_path):
         ),
         ({"num_labels": 2}, {}, ValueError, "needs a labelled .* of each class; none is of [abc]$"),
         (
+            {"num_labels": 2, "pseudo_labels_from": None, "label_propagation": True},
+            {},
+            ValueError,
+            "label_propagation needs a labelled .* of each class; none is of [abc]$",
+        ),
+        (
             {"num_labels": 4},
             {"classes": 4},
             ValueError,
@@ -173,7 +232,7 @@ def test_lost_labels_end_training(config, tmp_path):
         ({"pseudo_labels_from": "digit"}, {}, FileNotFoundError, "digit is not a run.*packaged"),
     ],
 )
-def test_unsuitable_models_leave_no_folder(config, tmp_path, changes, dataset, error, message):
+def test_unsuitable_labels_leave_no_folder(config, tmp_path, changes, dataset, error, message):
     with pytest.raises(error, match=message):
         fit(replace(config, **changes), make_dataset(**dataset))
     assert list(tmp_path.iterdir()) == []
@@ -182,6 +241,23 @@ def test_unsuitable_models_leave_no_folder(config, tmp_path, changes, dataset, e
 def test_objectives_without_labels_take_none(config):
     with pytest.raises(ValueError, match="vae uses no labels, so pseudo_labels_from has no effect"):
         replace(config, num_labels="all", objective=OBJECTIVES["vae"]())
+    with pytest.raises(ValueError, match="vae uses no labels, so label_propagation has no effect"):
+        replace(SMALL, label_propagation=True, objective=OBJECTIVES["vae"]())
+
+
+def test_has_no_effect_if_all_images_are_labelled(trained_on, tmp_path):
+    config = replace(SMALL, label_propagation=True, workdir=str(tmp_path / "run"))
+    with log_messages() as messages:
+        fit(config, make_dataset())
+    assert "label_propagation of True has no effect with these labels" in messages
+    np.testing.assert_array_equal(trained_on, [make_dataset().train_labels])
+
+
+def test_labels_come_from_one_source(config):
+    with pytest.raises(
+        ValueError, match=f"pseudo_labels_from, got {config.pseudo_labels_from}, or"
+    ):
+        replace(config, label_propagation=True)
 
 
 @pytest.mark.usefixtures("trained_on")
