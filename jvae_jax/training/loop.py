@@ -37,6 +37,7 @@ from jvae_jax.training.pseudo_labels import (
     PROPAGATION_NEIGHBOURS,
     most_probable_categories,
     propagated_labels,
+    propagation_errors,
     pseudo_labels,
 )
 from jvae_jax.training.run import (
@@ -614,6 +615,13 @@ def _with_pseudo_labels(run: Run, dataset: Dataset, step: int) -> Dataset:
         if run.config.label_propagation:
             logger.info("finding the nearest of %d training images", len(given))
             nearest = nearest_images(dataset.train_images, PROPAGATION_NEIGHBOURS)
+            wrong, hidden = propagation_errors(given, nearest)
+            if hidden:
+                logger.info(
+                    "label propagation from half of the labels: %d of the other %d are wrong",
+                    wrong,
+                    hidden,
+                )
             return propagated_labels(given, nearest)
         model, class_of_category = _labelling_model(run)
         categories, odds = in_chunks(

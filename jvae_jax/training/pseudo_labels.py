@@ -99,3 +99,33 @@ def propagated_labels(
     spreading.fit(np.zeros((images, 1)), labels)
     is_reached = spreading.label_distributions_.any(axis=1)
     return np.where(is_reached, spreading.transduction_, -1).astype(np.int32)
+
+
+def propagation_errors(
+    labels: Int[np.ndarray, "images"], nearest: Int[np.ndarray, "images count"]
+) -> tuple[int, int]:
+    """Two-fold cross-validation of label propagation on the labelled images.
+
+    Half of the labels of each class are hidden, and compared with those that spread from the other
+    half; then the other way round.
+
+    Args:
+        labels: class indices; -1 means unlabelled.
+        nearest: as for :func:`propagated_labels`.
+
+    Returns:
+        The number of wrong labels and of all that were hidden: those of the classes with at least
+        two labels.
+    """
+    labelled = np.flatnonzero(labels >= 0)
+    by_class = labelled[np.argsort(labels[labelled], kind="stable")]
+    wrong = hidden = 0
+    for fold in (by_class[::2], by_class[1::2]):
+        kept = labels.copy()
+        kept[fold] = -1
+        compared = fold[np.isin(labels[fold], kept)]
+        if len(compared):
+            propagated = propagated_labels(kept, nearest)[compared]
+            wrong += int(np.count_nonzero(propagated != labels[compared]))
+            hidden += len(compared)
+    return wrong, hidden

@@ -131,12 +131,14 @@ def test_mutual_neighbours_agree_with_a_loop(images):
 
 
 @pytest.mark.long
-def test_mutual_neighbours_are_of_the_same_class_more_often(mnist_files):
+def test_neighbours_are_of_the_same_class_more_often(mnist_files):
+    """Up to deformations than in the principal components, and mutual ones than all."""
     dataset = data.load("mnist", str(mnist_files))
-    nearest = nearest_images(dataset.train_images, 5)
-    labels = dataset.train_labels
+    images, labels = dataset.train_images[:10_000], dataset.train_labels[:10_000]
 
     def errors(nearest):
         return (labels[nearest] != labels[:, None]).mean()
 
-    assert errors(mutual_neighbours(nearest)) < errors(nearest) / 2
+    nearest = nearest_images(images, 5)
+    assert errors(nearest) < errors(neighbours._nearest_by_components(images, 5)) / 2
+    assert errors(mutual_neighbours(nearest)) < errors(nearest) / 1.5

@@ -14,6 +14,7 @@ from jvae_jax.training.loop import fit
 from jvae_jax.training.pseudo_labels import (
     most_probable_categories,
     propagated_labels,
+    propagation_errors,
     pseudo_labels,
 )
 
@@ -76,6 +77,18 @@ def test_labels_spread_over_the_graph():
     assert propagated.dtype == np.int32
 
 
+def test_propagation_is_validated_on_the_other_half_of_the_labels():
+    """On two chains of images: 0 to 3 and 4 to 7.
+
+    First 0, 3 and 5 are hidden: only 3 gets another label, from 1. Then 1, 4 and 6 are, of which
+    6 isn't compared, as its class has no other label.
+    """
+    nearest = np.array([[1], [0], [1], [2], [5], [4], [5], [6]], np.int32)
+    labels = np.array([0, 0, -1, 1, 1, 1, 2, -1])
+    assert propagation_errors(labels, nearest) == (1, 5)
+    assert propagation_errors(np.where(np.arange(8) % 4 == 0, labels, -1), nearest) == (0, 0)
+
+
 def test_images_that_no_label_reaches_stay_unlabelled():
     nearest = np.array([[1], [0], [1], [4], [3]], np.int32)
     labels = np.array([-1, -1, 2, -1, -1])
@@ -127,15 +140,19 @@ def test_labels_are_added_to_those_that_are_given(config, reference, trained_on)
 
 def test_propagated_labels_are_added_to_those_that_are_given(config, trained_on):
     dataset = make_dataset()
-    given = dataset.with_labels(3, 0).train_labels
-    config = replace(config, pseudo_labels_from=None, label_propagation=True)
+    given = dataset.with_labels(6, 0).train_labels
+    config = replace(config, num_labels=6, pseudo_labels_from=None, label_propagation=True)
     with log_messages() as messages:
         fit(config, dataset)
     (labels,) = trained_on
-    expected = propagated_labels(given, nearest_images(dataset.train_images, 5))
+    nearest = nearest_images(dataset.train_images, 5)
+    expected = propagated_labels(given, nearest)
     np.testing.assert_array_equal(labels, np.where(given >= 0, given, expected))
     assert np.mean(labels == dataset.train_labels) > 0.9
-    assert "45 more images have labels by label propagation" in messages
+    assert "42 more images have labels by label propagation" in messages
+    wrong, _ = propagation_errors(given, nearest)
+    validation = f"label propagation from half of the labels: {wrong} of the other 6 are wrong"
+    assert validation in messages
     kept = np.load(f"{config.workdir}/pseudo_labels.npy")
     np.testing.assert_array_equal(kept, expected)
 
