@@ -16,7 +16,7 @@ _COMPONENTS = 50
 """Principal components in which the first candidates are found."""
 _FITTED = 20_000
 """Images from which principal components are estimated."""
-_CANDIDATES = 200
+CANDIDATES = 200
 """Nearest images in the principal components."""
 _SHORTLISTED = 20
 """Candidates that are nearest at half the size."""
@@ -55,7 +55,7 @@ def nearest_images(images: Pixels, count: int) -> Int[np.ndarray, "images count"
     examples = len(images)
     if not 0 < count < examples:
         raise ValueError(f"neighbours must be from 1 to {examples - 1}, got {count}")
-    candidates = _nearest_by_components(images, min(max(_CANDIDATES, count), examples - 1))
+    candidates = _nearest_by_components(images, min(max(CANDIDATES, count), examples - 1))
     halvings = max(0, math.ceil(math.log2(max(images.shape[1:3]) / _SIDE)))
     shortlist = _reordered(images, candidates, halvings=halvings + 1, shift=1)
     shortlist = shortlist[:, : max(_SHORTLISTED, count)]

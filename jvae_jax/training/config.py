@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jvae_jax.data import DATA_DIR, Dataset
+from jvae_jax.data.neighbours import CANDIDATES
 from jvae_jax.memory import require_memory
 from jvae_jax.models.autoencoder import DEPTH, FILTERS, HIDDEN, Autoencoder, padded
 from jvae_jax.objectives import OBJECTIVES, Objective, Ours
@@ -234,17 +235,19 @@ class TrainConfig:
         Returns:
             5 values of 4 bytes for each parameter (itself, its average, Adam's two moments and its
             gradient), 1 byte for each value of the training images on the device, or 3 for each of
-            a dispatch if they lie on the host, twice that with neighbours and 20 bytes for each of
-            these, and, if the device is the CPU, 300 bytes for each pixel of a process's part of
-            the batch.
+            a dispatch if they lie on the host, twice that with neighbours, 20 bytes for each
+            candidate if nearest images are searched, and, if the device is the CPU, 300 bytes for
+            each pixel of a process's part of the batch.
         """
         network = self.make_network(
             image_shape=dataset.image_shape, classes=len(dataset.class_names)
         )
         estimate = 5 * parameter_bytes(network)
-        copies = 2 if self.objective.neighbour_count() else 1
-        # Indices and distances while they are searched and the mutual ones are kept.
-        estimate += 40 * len(dataset.train_labels) * self.objective.neighbour_count()
+        neighbours = self.objective.neighbour_count()
+        copies = 2 if neighbours else 1
+        if neighbours or self.label_propagation:
+            # Their indices and distances.
+            estimate += 20 * len(dataset.train_labels) * max(CANDIDATES, neighbours)
         if lies_on_host(self.data_on, dataset.train_images):
             steps = min(STEPS_PER_DISPATCH, len(dataset.train_labels) // self.batch_size)
             examples = steps * self.batch_size // jax.process_count()

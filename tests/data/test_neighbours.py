@@ -62,7 +62,7 @@ def test_finds_the_nearest_other_images(images):
 
 def test_candidates_are_nearest_in_the_principal_components(images, monkeypatch):
     """Those of the principal components are all that is compared."""
-    monkeypatch.setattr(neighbours, "_CANDIDATES", 3)
+    monkeypatch.setattr(neighbours, "CANDIDATES", 3)
     flat = images.reshape(30, -1).astype(np.float64)
     distances = np.linalg.norm(flat[:, None] - flat, axis=-1)
     expected = np.argsort(distances, axis=1)[:, 1:4]
