@@ -278,8 +278,8 @@ class _ConsistencyObjective(Objective):
     neighbours: int = 0
     """Number of nearest training images of each one, of which the mutual ones are kept: those that
     have it among their nearest. The consistency loss augments a random one of them, if there is
-    any, in place of an unlabelled image. They are found first, up to small deformations, in about
-    two minutes for 60,000 images, and in a time that grows with the square of their number."""
+    any, in place of an unlabelled image. They are nearest up to small deformations, and are found
+    first, in about two minutes for 60,000 images on two cores."""
     marginal_weight: float = 0.0
     """Weight of KL(q(c) || p(c)), where q(c) is the mean of q(c|x) over the batch, which makes all
     values of c equally frequent if few or no images are labelled. Batches should be several times

@@ -1,6 +1,6 @@
 """Images of a dataset that are near each image."""
 
-import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -8,37 +8,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from jvae_jax.types import Pixels
 
 _COMPONENTS = 50
 """Principal components in which the first candidates are found."""
 _FITTED = 20_000
-"""Images from which principal components are estimated."""
+"""Images from which principal components are estimated, and that are read at a time."""
 CANDIDATES = 200
-"""Nearest images in the principal components."""
+"""Nearest images in the principal components, or as many as are asked for."""
 _SHORTLISTED = 20
-"""Candidates that are nearest at half the size."""
+"""Candidates that are nearest at half the size, or as many as are asked for."""
 _SIDE = 32
-"""Larger images are halved until no side is longer, in pixels."""
+"""Images are halved until no side is longer, in pixels."""
 _CHUNK = 16
-"""Images whose candidates are compared in one dispatch; these fit in the cache."""
+"""Images whose candidates are compared in one dispatch, one candidate of each at a time; these fit
+in the cache."""
 
 
 def nearest_images(images: Pixels, count: int) -> Int[np.ndarray, "images count"]:
     """Finds the nearest other images of each, up to small deformations.
 
-    The distance is that of the image distortion model: each pixel of an image is compared with
-    those of the other within two rows and columns, and the best match counts. It is computed for
-    the 20 best of 200 candidates: the nearest in the first 50 principal components of the pixels,
-    then by the same distance at half the size, within one row and column.
+    The distance is that of the image distortion model: the gradients in the 3 x 3 pixels around
+    each pixel are compared with those around the pixels within two rows and columns of it in the
+    other image, and the best match counts. It is computed for the 20 best of 200 candidates: the
+    nearest in the first 50 principal components of the pixels, then by the same distance at half
+    the size, within one row and column.
 
-    Distances in the principal components are computed to all images, so time grows with the square
-    of their number: about two minutes for 60,000 on two cores.
+    It takes about two minutes for 60,000 images on two cores. The time of the search in the
+    principal components, a fifth of that, grows with the square of their number.
 
     Args:
-        images: (images, height, width, channels). Those with a side of over 32 pixels are halved.
+        images: (images, height, width, channels). Those with a side of over 32 pixels are compared
+            at half the size, a quarter and so on.
         count: number of neighbours, at least 1 and below the number of images.
 
     Returns:
@@ -56,10 +59,11 @@ def nearest_images(images: Pixels, count: int) -> Int[np.ndarray, "images count"
     if not 0 < count < examples:
         raise ValueError(f"neighbours must be from 1 to {examples - 1}, got {count}")
     candidates = _nearest_by_components(images, min(max(CANDIDATES, count), examples - 1))
-    halvings = max(0, math.ceil(math.log2(max(images.shape[1:3]) / _SIDE)))
-    shortlist = _reordered(images, candidates, halvings=halvings + 1, shift=1)
+    while max(images.shape[1:3]) > _SIDE:
+        images = _halved(images)
+    shortlist = _nearest_first(_halved(images), candidates, shift=1)
     shortlist = shortlist[:, : max(_SHORTLISTED, count)]
-    return _reordered(images, shortlist, halvings=halvings, shift=2)[:, :count]
+    return _nearest_first(images, shortlist, shift=2)[:, :count]
 
 
 def _nearest_by_components(images: Pixels, count: int) -> Int[np.ndarray, "images count"]:
@@ -82,46 +86,53 @@ def _nearest_by_components(images: Pixels, count: int) -> Int[np.ndarray, "image
     return np.asarray(search.kneighbors(return_distance=False), np.int32)
 
 
-def _reordered(
-    images: Pixels, candidates: Int[np.ndarray, "images count"], *, halvings: int, shift: int
+def _halved(images: Pixels) -> UInt8[np.ndarray, "batch half_height half_width channels"]:
+    """Means of 2 x 2 pixels, without the last row and column of an odd number."""
+    height, width = (max(1, side // 2) for side in images.shape[1:3])
+    halved = np.empty((len(images), height, width, images.shape[3]), np.uint8)
+    for start in range(0, len(images), _FITTED):
+        chunk = np.asarray(images[start : start + _FITTED, : 2 * height, : 2 * width])
+        rows, columns = (chunk.shape[1] // height, chunk.shape[2] // width)
+        blocks = chunk.reshape(len(chunk), height, rows, width, columns, -1)
+        halved[start : start + _FITTED] = np.rint(blocks.mean(axis=(2, 4), dtype=np.float32))
+    return halved
+
+
+def _nearest_first(
+    images: Pixels, candidates: Int[np.ndarray, "images count"], *, shift: int
 ) -> Int[np.ndarray, "images count"]:
-    """Orders the candidates of each image by their distortion."""
+    """Orders the candidates of each image by their distance in the image distortion model."""
 
-    def reorder(start: int) -> np.ndarray:
-        rows = candidates[start : start + _CHUNK]
-        chunk = images[start : start + _CHUNK]
-        # Those of one rank together, as many as there are images.
-        others = np.asarray(images[rows.T])
-        distances = _distortions(np.asarray(chunk), others, halvings=halvings, shift=shift)
-        order = np.argsort(np.asarray(distances), axis=0, kind="stable").T
-        return np.take_along_axis(rows, order, axis=1)
+    def order(start: int) -> np.ndarray:
+        chunk = np.asarray(images[start : start + _CHUNK])
+        found = candidates[start : start + _CHUNK]
+        distances = _distortions(chunk, np.asarray(images[found.T]), shift=shift)
+        nearest_first = np.argsort(np.asarray(distances), axis=0, kind="stable").T
+        return np.take_along_axis(found, nearest_first, axis=1)
 
-    with ThreadPoolExecutor() as threads:
-        return np.concatenate(list(threads.map(reorder, range(0, len(images), _CHUNK))))
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return np.concatenate(list(threads.map(order, range(0, len(images), _CHUNK))))
 
 
-@partial(jax.jit, static_argnames=("halvings", "shift"))
-def _distortions(
-    images: Array, others: Array, *, halvings: int, shift: int
-) -> Float[Array, "ranks images"]:
-    """Distances of images from others, those of each rank at a time, in the distortion model.
+@partial(jax.jit, static_argnames="shift")
+def _distortions(images: Array, others: Array, *, shift: int) -> Float[Array, "candidates images"]:
+    """Distances between images and the candidates of each, in the image distortion model.
 
         d(x, y) = sum_p min_s sum_u |g(x)_(p + u) - g(y)_(p + u + s)|^2
 
-    g(x)_p is the gradient of x at pixel p, s a shift of at most ``shift`` rows and columns, and u
-    one of at most one row and column.
+    g(x)_p is the gradient of x at pixel p, and 0 outside the image; s is a shift of at most
+    ``shift`` rows and columns, and u one of at most one row and column to a pixel of x.
 
     Args:
         images: (images, height, width, channels).
-        others: (ranks, images, height, width, channels).
-        halvings: number of times that all images are halved first.
-        shift: largest shift, in pixels after halving.
+        others: a candidate of each image at a time, (candidates, images, height, width, channels).
+        shift: largest shift, in pixels.
     """
-    gradients = _gradients(images, halvings)
+    gradients = _gradients(images)
     shifts = jnp.stack(jnp.indices((2 * shift + 1, 2 * shift + 1)).reshape(2, -1), axis=-1)
 
     def distances(others: Array) -> Array:
-        padded = jnp.pad(_gradients(others, halvings), [(0, 0), *2 * [(shift, shift)], (0, 0)])
+        padded = jnp.pad(_gradients(others), [(0, 0), *2 * [(shift, shift)], (0, 0)])
 
         def match(least: Array, start: Array) -> tuple[Array, None]:
             shifted = lax.dynamic_slice(padded, (0, *start, 0), gradients.shape)
@@ -136,17 +147,9 @@ def _distortions(
     return lax.map(distances, others)
 
 
-def _gradients(
-    images: Array, halvings: int
-) -> Float[Array, "directions_channels height width images"]:
-    """Sobel's gradients of halved images, which come last so that their arithmetic vectorizes."""
+def _gradients(images: Array) -> Float[Array, "directions_channels height width images"]:
+    """Responses to Sobel's filters; images come last, so that arithmetic on them vectorizes."""
     pixels = jnp.moveaxis(images.astype(jnp.float32) / 255, 0, -1)
-    for _ in range(halvings):
-        height, width = (max(1, side // 2) for side in pixels.shape[:2])
-        # The last row and column of an odd number are left out.
-        blocks = pixels[: 2 * height, : 2 * width]
-        blocks = blocks.reshape(height, -1, width, blocks.shape[1] // width, *pixels.shape[2:])
-        pixels = jnp.mean(blocks, axis=(1, 3))
     pixels = jnp.pad(pixels, [(1, 1), (1, 1), (0, 0), (0, 0)], mode="edge")
     rows = pixels[:-2] + 2 * pixels[1:-1] + pixels[2:]
     columns = pixels[:, :-2] + 2 * pixels[:, 1:-1] + pixels[:, 2:]

@@ -61,11 +61,10 @@ def model_card(
         f"{_changes(config.objective)}, trained with jvae_jax"
         + (f", from the weights of {config.init_from}" if config.init_from else "")
         + (
-            f", with pseudo-labels by {config.pseudo_labels_from}"
-            if config.pseudo_labels_from
+            f", with pseudo-labels by {config.pseudo_labels_from or 'label propagation'}"
+            if run.needs_pseudo_labels
             else ""
         )
-        + (", with labels by label propagation" if run.config.label_propagation else "")
         + f". {network.latents} continuous latents"
         + (f" and {network.classes} classes: {listed}." if names else "."),
         "## Training data",

@@ -80,8 +80,10 @@ class TrainConfig:
     --preset=few_labels with the same labels (--num_labels, --seed) in another --workdir. Not in the
     paper."""
     label_propagation: bool = False
-    """Label all training images before training: labels spread from image to image over the graph
-    of the 5 nearest images of each. Each class needs a label. Not in the paper."""
+    """Label the other training images before training: labels spread from image to image over the
+    graph of the 5 nearest images of each, found in about two minutes for 60,000 on two cores. Each
+    class needs a label. A message says how many labels are wrong in a two-fold validation. Not in
+    the paper."""
     balance_classes: bool = False
     """Sample all classes equally often, with replacement. Needs a label for every image."""
     image_size: int = 32
@@ -247,7 +249,8 @@ class TrainConfig:
         copies = 2 if neighbours else 1
         if neighbours or self.label_propagation:
             # Their indices and distances.
-            estimate += 20 * len(dataset.train_labels) * max(CANDIDATES, neighbours)
+            examples = len(dataset.train_labels)
+            estimate += 20 * examples * min(max(CANDIDATES, neighbours), examples)
         if lies_on_host(self.data_on, dataset.train_images):
             steps = min(STEPS_PER_DISPATCH, len(dataset.train_labels) // self.batch_size)
             examples = steps * self.batch_size // jax.process_count()

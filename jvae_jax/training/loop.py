@@ -280,10 +280,11 @@ def _settings_without_effect(run: Run, dataset: Dataset, label_info: LabelInfo) 
         unused["label_propagation"] = config, TrainConfig
     if isinstance(objective, Ours) and label_info.all_labelled:
         unused["unlabelled_capacity_c"] = objective, Ours
-    if isinstance(objective, (CVAE, Ours)) and label_info.all_labelled:
-        unused["neighbours"] = objective, type(objective)
-    if isinstance(objective, (CVAE, Ours)) and run.all_labelled:
-        unused["unsupervised_epochs"] = objective, type(objective)
+    if isinstance(objective, (CVAE, Ours)):
+        if label_info.all_labelled and not run.unsupervised_epochs:
+            unused["neighbours"] = objective, type(objective)
+        if run.all_labelled:
+            unused["unsupervised_epochs"] = objective, type(objective)
     return {
         name: getattr(values, name)
         for name, (values, defaults) in unused.items()
@@ -548,7 +549,8 @@ def _advice(run: Run) -> str:
 def _neighbours_of_images(run: Run, dataset: Dataset) -> np.ndarray | None:
     """Returns the neighbours of each training image, if the objective uses any."""
     objective = run.config.objective
-    if not objective.neighbour_count() or (objective.uses_labels and dataset.all_labelled):
+    is_labelled = objective.uses_labels and dataset.all_labelled and not run.unsupervised_epochs
+    if not objective.neighbour_count() or is_labelled:
         return None
     images, count = dataset.train_images, objective.neighbour_count()
 
@@ -614,13 +616,14 @@ def _with_pseudo_labels(run: Run, dataset: Dataset, step: int) -> Dataset:
             )
         if run.config.label_propagation:
             logger.info("finding the nearest of %d training images", len(given))
-            nearest = nearest_images(dataset.train_images, PROPAGATION_NEIGHBOURS)
-            wrong, hidden = propagation_errors(given, nearest)
-            if hidden:
+            count = min(PROPAGATION_NEIGHBOURS, len(given) - 1)
+            nearest = nearest_images(dataset.train_images, count)
+            wrong, compared = propagation_errors(given, nearest)
+            if compared:
                 logger.info(
-                    "label propagation from half of the labels: %d of the other %d are wrong",
+                    "two-fold validation of label propagation: %d of %d labels are wrong",
                     wrong,
-                    hidden,
+                    compared,
                 )
             return propagated_labels(given, nearest)
         model, class_of_category = _labelling_model(run)
@@ -644,7 +647,7 @@ def _check_labelled_classes(run: Run) -> None:
         option = "label_propagation" if run.config.label_propagation else "pseudo_labels_from"
         raise ValueError(
             f"{option} needs a labelled training image of each class; none is of "
-            f"{', '.join(missing)}"
+            f"{', '.join(missing)}; label one of each, or raise --num_labels"
         )
 
 

@@ -9,7 +9,7 @@ curves.png                every term over epochs, train and test, when training 
 evaluation.json           metrics on the whole test split; evaluation-best.json of the best
                           checkpoint, if it was evaluated
 neighbours.npy            mutual neighbours of each training image, if the objective uses any
-pseudo_labels.npy         labels added to training images, see needs_pseudo_labels; -1: none
+pseudo_labels.npy         labels of training images by another model or by propagation; -1: none
 confusion.png             confusion matrix of generated characters, if they were evaluated
 profile/                  profiler trace, if requested
 tensorboard/, wandb/      records for TensorBoard and Weights & Biases, if requested
@@ -222,7 +222,7 @@ class Run:
 
     @property
     def needs_pseudo_labels(self) -> bool:
-        """Whether ``pseudo_labels_from`` or ``label_propagation`` label training images."""
+        """Whether ``pseudo_labels_from`` or ``label_propagation`` adds labels to those given."""
         config = self.config
         is_set = config.pseudo_labels_from is not None or config.label_propagation
         return is_set and not self.all_labelled

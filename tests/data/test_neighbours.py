@@ -49,7 +49,7 @@ def distortion(image, other, shift):
 
 def test_finds_the_nearest_other_images(images):
     """Of 29 others, 20 are found at half the size, without the odd column."""
-    halves = images[:, :, :6].reshape(30, 2, 2, 3, 2, 2).mean(axis=(2, 4))
+    halves = np.rint(images[:, :, :6].reshape(30, 2, 2, 3, 2, 2).mean(axis=(2, 4)))
     nearest = nearest_images(images, 4)
     for index in range(3):
         others = np.delete(np.arange(30), index)
@@ -70,11 +70,19 @@ def test_candidates_are_nearest_in_the_principal_components(images, monkeypatch)
 
 
 def test_does_not_depend_on_chunks(images, monkeypatch):
-    """Components are estimated from every other image, so they span half of the images only."""
-    expected = nearest_images(images, 29)
-    monkeypatch.setattr(neighbours, "_FITTED", 15)
+    expected = nearest_images(images, 4)
     monkeypatch.setattr(neighbours, "_CHUNK", 7)
-    np.testing.assert_array_equal(nearest_images(images, 29), expected)
+    np.testing.assert_array_equal(nearest_images(images, 4), expected)
+
+
+def test_principal_components_do_not_depend_on_chunks(monkeypatch):
+    """Components are estimated from every other image, but in 12 dimensions they are a basis."""
+    images = np.random.default_rng(0).integers(0, 256, (30, 2, 3, 2), dtype=np.uint8)
+    expected = neighbours._nearest_by_components(images, 29)
+    monkeypatch.setattr(neighbours, "_FITTED", 15)
+    np.testing.assert_array_equal(neighbours._nearest_by_components(images, 29), expected)
+    halved = images[:, :, :2].mean(axis=(1, 2), keepdims=True).round()
+    np.testing.assert_array_equal(neighbours._halved(images), halved)
 
 
 def test_a_shifted_image_is_near():
@@ -89,14 +97,14 @@ def test_a_shifted_image_is_near():
     np.testing.assert_array_equal(nearest_images(images, 2)[0], [1, 2])
 
 
-@pytest.mark.parametrize("side", [33, 64, 100])
-def test_large_images_are_halved(side):
-    """Twice or four times as large, with 33 and 100 pixels cut to 32 and enlarged."""
-    rng = np.random.default_rng(1)
-    halvings = 1 if side <= 64 else 2
-    small = rng.integers(0, 256, (12, side >> halvings, side >> halvings, 1), dtype=np.uint8)
-    large = small.repeat(1 << halvings, axis=1).repeat(1 << halvings, axis=2)
-    large = np.pad(large, [(0, 0), *2 * [(0, side - large.shape[1])], (0, 0)])
+@pytest.mark.parametrize(("shape", "halvings"), [((33, 9), 1), ((20, 64), 1), ((100, 66), 2)])
+def test_large_images_are_halved(shape, halvings):
+    """Blocks of equal pixels become one each, and odd rows and columns are left out."""
+    height, width = (side >> halvings for side in shape)
+    small = np.random.default_rng(1).integers(0, 256, (12, height, width, 1), dtype=np.uint8)
+    large = np.kron(small, np.ones((1, 1 << halvings, 1 << halvings, 1), np.uint8))
+    missing = [(0, side - length) for side, length in zip(shape, large.shape[1:3], strict=True)]
+    large = np.pad(large, [(0, 0), *missing, (0, 0)], mode="edge")
     np.testing.assert_array_equal(nearest_images(large, 11), nearest_images(small, 11))
 
 

@@ -73,15 +73,22 @@ def test_sources_are_named_without_their_paths(run, tmp_path):
         name: str(tmp_path / "private" / name) for name in ("init_from", "pseudo_labels_from")
     }
     config = replace(run.config, **sources)
-    export(run.model, replace(run, config=config), tmp_path / "model", onnx=False)
+    few_labels = replace(run.data, labels_per_class=(1, 1, 1))
+    source = replace(run, config=config, data=few_labels)
+    export(run.model, source, tmp_path / "model", onnx=False)
     card = (tmp_path / "model" / "README.md").read_text()
     assert "weights of ./init_from, with pseudo-labels by ./pseudo_labels_from. 2 cont" in card
     written = json.loads((tmp_path / "model" / "config.json").read_text())["config"]
     assert {name: written[name] for name in sources} == {name: f"./{name}" for name in sources}
     config = replace(run.config, label_propagation=True)
-    assert ", with labels by label propagation. 2 cont" in model_card(
-        run.model, replace(run, config=config), {}
-    )
+    cards = [
+        model_card(run.model, replace(run, config=config, data=data), {})
+        for data in (few_labels, run.data)
+    ]
+    assert [", with pseudo-labels by label propagation. 2 cont" in card for card in cards] == [
+        True,
+        False,
+    ]
 
 
 def test_usage_of_model_card_runs(exported, monkeypatch):

@@ -133,13 +133,16 @@ def test_first_process_matches_c_to_labels(tmp_path):
 
 
 @pytest.mark.long
-def test_first_process_gives_pseudo_labels(tmp_path):
+@pytest.mark.parametrize("source", ["first", "label propagation"])
+def test_first_process_gives_pseudo_labels(tmp_path, source):
     """To all processes, which then train as one process does."""
-    first = ["--epochs=1", "--workdir=first"]
-    assert wait_all(start_processes(tmp_path, *first, count=1)) == [0]
-    flags = ["--num_labels=10", "--pseudo_labels_from=first", "--epochs=1"]
+    flags = ["--num_labels=10", "--epochs=1", "--label_propagation"]
+    if source == "first":
+        first = ["--epochs=1", "--workdir=first"]
+        assert wait_all(start_processes(tmp_path, *first, count=1)) == [0]
+        flags = ["--num_labels=10", "--epochs=1", "--pseudo_labels_from=first"]
     assert wait_all(start_processes(tmp_path, *flags, "--workdir=two")) == [0, 0]
-    labelled = "more images have labels by first"
+    labelled = f"more images have labels by {source}"
     assert [labelled in output_of(tmp_path, number) for number in (0, 1)] == [True, False]
     assert wait_all(start_processes(tmp_path, *flags, "--workdir=one", count=1, devices=4)) == [0]
     one, two = (load_run(tmp_path / name) for name in ("one", "two"))

@@ -54,26 +54,29 @@ def test_equally_certain_images_are_taken_in_their_order():
 
 
 def test_labels_spread_over_the_graph():
-    """The limit of the iteration solves linear equations, eq. 4 of Zhou et al."""
+    """By the solution of linear equations, eq. 4 of Zhou et al., on three clusters of points."""
     rng = np.random.default_rng(0)
-    points = rng.normal(size=(60, 2)) + np.repeat([[0, 0], [4, 0], [0, 4]], 20, axis=0)
+    points = rng.normal(size=(300, 2)) + np.repeat([[0, 0], [3, 0], [0, 3]], 100, axis=0)
     distances = np.linalg.norm(points[:, None] - points, axis=-1)
     nearest = np.argsort(distances, axis=1)[:, 1:6].astype(np.int32)
-    labels = np.full(60, -1)
-    given = np.array([3, 25, 30, 50])
-    labels[given] = 4, 0, 0, 9
-    adjacency = np.zeros((60, 60))
+    labels = np.full(300, -1)
+    labels[[1, 2, 3, 4]] = 4, 4, 4, 0
+    labels[[110, 120, 130, 210, 220, 230]] = 0, 0, 0, 9, 9, 9
+    adjacency = np.zeros((300, 300))
     for image, others in enumerate(nearest):
         adjacency[image, others] += 1
         adjacency[others, image] += 1
     degrees = adjacency.sum(axis=1)
     similarities = adjacency / np.sqrt(np.outer(degrees, degrees))
     one_hot = (labels[:, None] == [0, 4, 9]).astype(float)
-    solution = np.linalg.solve(np.eye(60) - 0.995 * similarities, one_hot)
-    expected = np.array([0, 4, 9])[solution.argmax(axis=1)]
-    assert len(np.unique(expected, return_counts=True)[1]) == 3
+
+    def solution(alpha):
+        values = np.linalg.solve(np.eye(300) - alpha * similarities, one_hot)
+        return np.array([0, 4, 9])[values.argmax(axis=1)]
+
     propagated = propagated_labels(labels, nearest)
-    np.testing.assert_array_equal(propagated, expected)
+    np.testing.assert_array_equal(propagated, solution(0.995))
+    assert (propagated != solution(0.9)).any()
     assert propagated.dtype == np.int32
 
 
@@ -150,11 +153,43 @@ def test_propagated_labels_are_added_to_those_that_are_given(config, trained_on)
     np.testing.assert_array_equal(labels, np.where(given >= 0, given, expected))
     assert np.mean(labels == dataset.train_labels) > 0.9
     assert "42 more images have labels by label propagation" in messages
-    wrong, _ = propagation_errors(given, nearest)
-    validation = f"label propagation from half of the labels: {wrong} of the other 6 are wrong"
-    assert validation in messages
+    assert "two-fold validation of label propagation: 0 of 6 labels are wrong" in messages
     kept = np.load(f"{config.workdir}/pseudo_labels.npy")
     np.testing.assert_array_equal(kept, expected)
+
+
+def test_labels_propagate_among_few_images(config, trained_on):
+    """Four, so each has three nearest ones."""
+    dataset = make_dataset(train=4)
+    config = replace(
+        config, batch_size=2, num_labels=3, pseudo_labels_from=None, label_propagation=True
+    )
+    fit(config, dataset)
+    (labels,) = trained_on
+    assert (labels >= 0).all()
+
+
+def test_neighbours_are_used_before_propagated_labels(config, monkeypatch):
+    """In the unsupervised epochs, after which all images have labels."""
+    found = []
+
+    def train(run, dataset, state, *_):
+        found.append((loop._neighbours_of_images(run, dataset), dataset.train_labels))
+        return state
+
+    monkeypatch.setattr(loop, "_train", train)
+    monkeypatch.setattr(loop, "evaluate_run", lambda *_args, **_options: None)
+    config = replace(config, pseudo_labels_from=None, label_propagation=True)
+    objective = Ours(neighbours=3, consistency_weight=1.0, unsupervised_epochs=1)
+    with log_messages() as messages:
+        fit(replace(config, objective=objective), make_dataset())
+        objective = replace(objective, unsupervised_epochs=0)
+        fit(replace(config, objective=objective, workdir=f"{config.workdir}-0"), make_dataset())
+    (first, labels), (second, _) = found
+    assert (labels >= 0).all()
+    assert first.shape == (48, 3)
+    assert second is None
+    assert messages.count("neighbours of 3 has no effect with these labels") == 1
 
 
 def test_classes_are_matched_by_their_names(config, trained_on):
@@ -166,9 +201,9 @@ def test_classes_are_matched_by_their_names(config, trained_on):
     assert np.mean(labels[added] == expected) > 0.9
 
 
-@pytest.mark.parametrize("label_propagation", [False, True])
-def test_hidden_labels_have_no_effect(config, trained_on, label_propagation):
-    if label_propagation:
+@pytest.mark.parametrize("by_propagation", [False, True])
+def test_hidden_labels_have_no_effect(config, trained_on, by_propagation):
+    if by_propagation:
         config = replace(config, pseudo_labels_from=None, label_propagation=True)
     dataset = make_dataset()
     fit(config, dataset)
@@ -210,8 +245,11 @@ def test_interrupted_before_labels_are_kept(config, tmp_path, monkeypatch):
 
 
 @pytest.mark.long
-def test_lost_labels_end_training(config, tmp_path):
+@pytest.mark.parametrize("by_propagation", [False, True])
+def test_lost_labels_end_training(config, tmp_path, by_propagation):
     """Others would be another run."""
+    if by_propagation:
+        config = replace(config, pseudo_labels_from=None, label_propagation=True)
     fit(replace(config, epochs=1), make_dataset())
     path = tmp_path / "run" / "pseudo_labels.npy"
     kept = path.read_bytes()
@@ -233,12 +271,17 @@ def test_lost_labels_end_training(config, tmp_path):
             ValueError,
             r"reads images of \(8, 8, 1\), not of \(16, 16, 1\); choose another model or",
         ),
-        ({"num_labels": 2}, {}, ValueError, "needs a labelled .* of each class; none is of [abc]$"),
+        (
+            {"num_labels": 2},
+            {},
+            ValueError,
+            "needs a labelled .* of each class; none is of [abc]; label one",
+        ),
         (
             {"num_labels": 2, "pseudo_labels_from": None, "label_propagation": True},
             {},
             ValueError,
-            "label_propagation needs a labelled .* of each class; none is of [abc]$",
+            "label_propagation needs a labelled .* of each class; none is of [abc]; label one",
         ),
         (
             {"num_labels": 4},
